@@ -1,0 +1,5 @@
+export * from "./addr.ts";
+export * from "./bug.ts";
+export * from "./errno.ts";
+export * from "./ledger.ts";
+export * from "./maybe-promise.ts";
