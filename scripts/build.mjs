@@ -1,0 +1,41 @@
+/** `npm run build`: compiles src to a clean dist with declarations, and makes the command executable. */
+import { spawnSync } from "node:child_process";
+import { chmodSync, existsSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
+const dist = path.join(root, "dist");
+// Built aside and moved into place, so that a failed build leaves no half of a dist.
+const fresh = path.join(root, `dist-${process.pid}.tmp`);
+const tsc = path.join(path.dirname(createRequire(import.meta.url).resolve("typescript/package.json")), "bin", "tsc");
+
+const fail = (message) => {
+  rmSync(fresh, { recursive: true, force: true });
+  process.stderr.write(`build: ${message}\n`);
+  process.exit(1);
+};
+
+const { status } = spawnSync(process.execPath, [tsc, "-p", "tsconfig.build.json", "--outDir", fresh], {
+  cwd: root,
+  stdio: "inherit",
+});
+if (status !== 0) {
+  fail(`tsc ended with ${status}`);
+}
+
+const { bin } = JSON.parse(readFileSync(path.join(root, "package.json"), "utf8"));
+for (const target of Object.values(bin)) {
+  const file = path.join(fresh, path.relative("dist", target));
+  if (!existsSync(file)) {
+    fail(`package.json names ${target} as a command, and nothing compiled to it`);
+  }
+  if (!readFileSync(file, "utf8").startsWith("#!")) {
+    fail(`${target} is a command and must start with #!/usr/bin/env node`);
+  }
+  chmodSync(file, 0o755);
+}
+
+rmSync(dist, { recursive: true, force: true });
+renameSync(fresh, dist);

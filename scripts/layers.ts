@@ -1,0 +1,64 @@
+/**
+ * The layers of the project as data: a folder of src, what it may import, and which npm packages.
+ *
+ *     base <- { sync, collections } <- mm <- mmu-notifier <- { hmm, migrate } <- drivers <- { inspect, cli }
+ *     mm/ports <- platform/*          only composition roots (src/index.ts, src/node.ts, src/cli, tests) import a platform
+ */
+export interface Layer {
+  /** Folder or file under src, without its extension. The longest name that fits a file is its layer. */
+  readonly name: string;
+  /** Layers that it may import besides itself. */
+  readonly imports: readonly string[];
+  /** npm packages that it may import. */
+  readonly packages: readonly string[];
+  /** True where Node's own modules and globals are there. */
+  readonly node: boolean;
+}
+
+const core = ["base", "sync", "collections", "mm", "mmu-notifier", "hmm", "migrate"];
+const drivers = ["drivers/dmirror", "drivers/webgpu"];
+const platforms = ["platform/software", "platform/node", "platform/userfaultfd"];
+
+export const LAYERS: readonly Layer[] = [
+  { name: "base", imports: [], packages: [], node: false },
+  { name: "sync", imports: ["base"], packages: [], node: false },
+  { name: "collections", imports: ["base"], packages: [], node: false },
+  { name: "mm", imports: ["base", "sync", "collections"], packages: [], node: false },
+  { name: "mmu-notifier", imports: ["base", "sync", "collections", "mm"], packages: [], node: false },
+  { name: "hmm", imports: ["base", "sync", "collections", "mm", "mmu-notifier"], packages: [], node: false },
+  { name: "migrate", imports: ["base", "sync", "collections", "mm", "mmu-notifier"], packages: [], node: false },
+  { name: "drivers/dmirror", imports: core, packages: [], node: false },
+  { name: "drivers/webgpu", imports: core, packages: ["wgsl_reflect"], node: false },
+  { name: "inspect", imports: [...core, ...drivers], packages: [], node: false },
+  { name: "platform/software", imports: ["base", "sync", "collections", "mm"], packages: [], node: false },
+  {
+    name: "platform/node",
+    imports: ["base", "sync", "collections", "mm"],
+    packages: ["webgpu", "koffi", "@sparticuz/chromium", "tar-stream", "env-paths"],
+    node: true,
+  },
+  {
+    name: "platform/userfaultfd",
+    imports: ["base", "sync", "collections", "mm", "platform/node"],
+    packages: ["koffi"],
+    node: true,
+  },
+  { name: "index", imports: [...core, ...drivers, "platform/software"], packages: [], node: false },
+  { name: "node", imports: ["index", ...core, ...drivers, ...platforms], packages: [], node: true },
+  {
+    name: "cli",
+    imports: ["index", "node", "inspect", ...core, ...drivers, ...platforms],
+    packages: ["commander", "cli-progress"],
+    node: true,
+  },
+  // Help for tests: sees everything, and nothing that ships may see it.
+  {
+    name: "testing",
+    imports: ["index", "node", "cli", "inspect", ...core, ...drivers, ...platforms],
+    packages: ["vitest", "fast-check"],
+    node: true,
+  },
+];
+
+/** Type packages, which any layer may name. */
+export const TYPE_PACKAGES: readonly string[] = ["@webgpu/types"];
