@@ -1,0 +1,65 @@
+/** Device memory that holds pages of address spaces. */
+import { invariant, PAGES_PER_BLOCK, type Pfn } from "../base/index.ts";
+import type { PhysicalMemory } from "./physical-memory.ts";
+import type { DevicePagemapOps } from "./ports.ts";
+
+/**
+ * Gives frames of a device's own memory numbers in the space of all pfns, so that a device-private entry can name them.
+ *
+ * @linux include/linux/memremap.h struct dev_pagemap (MEMORY_DEVICE_PRIVATE)
+ */
+export class DevicePagemap {
+  readonly memory: PhysicalMemory;
+  readonly ops: DevicePagemapOps;
+  /** Whose memory it is: compared with `MmuNotifierRange.owner`. */
+  readonly owner: object;
+  /** Block of 512 device frames -> the first pfn of that block. */
+  readonly #pfns = new Map<number, Pfn>();
+  #nextFrame = 0;
+
+  constructor(memory: PhysicalMemory, owner: object, ops: DevicePagemapOps) {
+    this.memory = memory;
+    this.owner = owner;
+    this.ops = ops;
+  }
+
+  /**
+   * Names `count` new device frames that follow each other; returns the first. A multiple of 512 is reserved.
+   * @throws KernelError ENOMEM
+   */
+  addFrames(count: number): number {
+    const first = this.#nextFrame;
+    const blocks = Math.ceil(count / PAGES_PER_BLOCK);
+    const pfn = this.memory.allocContiguousBlocks(blocks, (i) => ({
+      pagemap: this,
+      frame: first + i * PAGES_PER_BLOCK,
+    }));
+    for (let i = 0; i < blocks; i++) {
+      this.#pfns.set(first / PAGES_PER_BLOCK + i, (pfn + i * PAGES_PER_BLOCK) as Pfn);
+    }
+    this.#nextFrame += blocks * PAGES_PER_BLOCK;
+    return first;
+  }
+
+  /** Takes back what {@link addFrames} named. No page may live there any more. */
+  removeFrames(first: number, count: number): void {
+    for (let b = first / PAGES_PER_BLOCK; b < (first + count) / PAGES_PER_BLOCK; b++) {
+      const pfn = this.#pfns.get(b);
+      invariant(pfn !== undefined, "I-MIG-2", () => `device frames ${first} are removed twice`);
+      this.#pfns.delete(b);
+      this.memory.freeBlock(pfn);
+    }
+  }
+
+  pfnOf(frame: number): Pfn {
+    const base = this.#pfns.get(Math.floor(frame / PAGES_PER_BLOCK));
+    invariant(base !== undefined, "I-MIG-2", () => `device frame ${frame} does not exist`);
+    return (base + (frame % PAGES_PER_BLOCK)) as Pfn;
+  }
+
+  /** The frame that a pfn names, or undefined when it is not this device's. */
+  frameOf(pfn: number): number | undefined {
+    const block = this.memory.blockOf(pfn);
+    return block?.pagemap === this ? block.frame + (pfn % PAGES_PER_BLOCK) : undefined;
+  }
+}

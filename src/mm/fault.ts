@@ -1,0 +1,274 @@
+/**
+ * Page faults: making an access to a range possible.
+ *
+ * A fault prepares the object's pages (which may wait for a device or a pager), then sets entries. Every transition of
+ * an entry to writable is announced to the notifiers first, also that of an entry that was absent: a device may hold a
+ * read copy of the page, since "device access to system memory" is a copy in WebGPU.
+ */
+import {
+  blockOfVpn,
+  formatAddr,
+  indexInBlock,
+  isPromise,
+  KernelError,
+  type MaybePromise,
+  PAGES_PER_BLOCK,
+  vpnOf,
+} from "../base/index.ts";
+import type { MmapRead } from "../sync/index.ts";
+import type { AddressSpace } from "./address-space.ts";
+import { PageFlag } from "./memory-object.ts";
+import { type PageNeed, pagesAreReady, poisonedError, preparePages } from "./object-content.ts";
+import { PTE_PRESENT, PTE_WRITE, ptePresent } from "./pte.ts";
+import { announceOnObject } from "./rmap.ts";
+import { type Vma, VmFlags } from "./vma.ts";
+
+/** @linux include/linux/mm_types.h vm_fault_t */
+export type FaultOutcome = "mapped" | "retry" | "sigsegv" | "sigbus" | "hwpoison" | "oom";
+
+/** How {@link handleMmFault} is asked. @linux include/linux/mm_types.h FAULT_FLAG_WRITE, FAULT_FLAG_ALLOW_RETRY */
+export interface FaultFlags {
+  readonly write: boolean;
+  /** The fault may drop the mmap lock instead of waiting under it; it then answers "retry". */
+  readonly allowRetry?: boolean | undefined;
+}
+
+const SPECIAL_VMA = VmFlags.Io | VmFlags.PfnMap | VmFlags.MixedMap;
+
+/**
+ * Faults in `[start, end)` of one VMA for a device: entries are present (and writable) afterwards, the bytes need not be
+ * in a CPU window.
+ *
+ * Locks: mmapLock, read. "retry" (only with `allowRetry`) means that **the lock has been released**.
+ * @linux mm/memory.c handle_mm_fault
+ */
+export function handleMmFault(
+  mm: AddressSpace,
+  lock: MmapRead,
+  vma: Vma,
+  start: number,
+  end: number,
+  flags: FaultFlags,
+): MaybePromise<FaultOutcome> {
+  mm.mmapLock.assertGuard(lock, "handleMmFault");
+  try {
+    const need: PageNeed = { cpu: false, write: flags.write };
+    const faulted = flags.allowRetry ? faultOrRelease(lock, vma, start, end, need) : faultVma(vma, start, end, need);
+    return isPromise(faulted) ? faulted.then((o) => o ?? "mapped", outcomeOf) : (faulted ?? "mapped");
+  } catch (error) {
+    return outcomeOf(error);
+  }
+}
+
+function outcomeOf(error: unknown): FaultOutcome {
+  if (error instanceof KernelError) {
+    switch (error.code) {
+      case "ENOMEM":
+        return "oom";
+      case "EHWPOISON":
+        return "hwpoison";
+      case "EFAULT":
+      case "EACCES":
+        return "sigsegv";
+      default:
+        return "sigbus";
+    }
+  }
+  throw error;
+}
+
+/** Waits with the mmap lock released when the fault cannot be served at once. */
+function faultOrRelease(
+  lock: MmapRead,
+  vma: Vma,
+  start: number,
+  end: number,
+  need: PageNeed,
+): MaybePromise<"retry" | undefined> {
+  const { object } = vma;
+  const page = vma.objectPage(start);
+  const pageEnd = vma.objectPage(end - 1) + 1;
+  if (pagesAreReady(object, page, Math.min(pageEnd, object.pages), need)) {
+    const faulted = faultVma(vma, start, end, need);
+    return isPromise(faulted) ? faulted.then(() => undefined) : undefined;
+  }
+  const prepared = preparePages(object.get(), page, pageEnd, need);
+  if (!isPromise(prepared)) {
+    object.put();
+    const faulted = faultVma(vma, start, end, need);
+    return isPromise(faulted) ? faulted.then(() => undefined) : undefined;
+  }
+  lock[Symbol.dispose]();
+  // An error will be met again, under the lock, by the caller's next try.
+  return prepared
+    .then(
+      () => undefined,
+      () => undefined,
+    )
+    .then(() => object.put())
+    .then(() => "retry");
+}
+
+/**
+ * Faults in the part `[start, end)` of a VMA.
+ *
+ * Locks: mmapLock, read, held by the caller throughout.
+ * @throws KernelError EFAULT no permission to read, or past the object's end; EACCES no permission to write; EHWPOISON a
+ *   page was lost; EIO the pager failed; ENOMEM. A failed fault changes no entry.
+ */
+export function faultVma(vma: Vma, start: number, end: number, need: PageNeed): MaybePromise<void> {
+  assertAccess(vma, start, need);
+  const { object } = vma;
+  const page = vma.objectPage(start);
+  const pageEnd = vma.objectPage(end - 1) + 1;
+  if (pageEnd > object.pages) {
+    throw new KernelError(
+      "EFAULT",
+      "fault",
+      `${formatAddr(vma.addrOfPage(Math.max(page, object.pages)))} is past the end of ${vma.name}: access only its first ${object.pages} pages`,
+    );
+  }
+  for (;;) {
+    const prepared = preparePages(object, page, pageEnd, need);
+    if (isPromise(prepared)) {
+      return prepared.then(() => faultVma(vma, start, end, need));
+    }
+    if (prepared === "poisoned") {
+      throw poisonedError(object, firstPoisoned(vma, page, pageEnd));
+    }
+    const mapped = mapReadyPages(vma, start, page, pageEnd, need);
+    if (isPromise(mapped)) {
+      return mapped.then((done) => (done ? undefined : faultVma(vma, start, end, need)));
+    }
+    if (mapped) {
+      return undefined;
+    }
+  }
+}
+
+function assertAccess(vma: Vma, addr: number, need: PageNeed): void {
+  if (vma.flags & SPECIAL_VMA) {
+    throw new KernelError("EFAULT", "fault", `${formatAddr(addr)} in ${vma.name} has no pages of memory behind it`);
+  }
+  if ((vma.flags & VmFlags.Read) === 0) {
+    throw new KernelError("EFAULT", "fault", `${formatAddr(addr)} in ${vma.name} is not readable: mprotect it first`);
+  }
+  if (need.write && (vma.flags & VmFlags.Write) === 0) {
+    throw new KernelError(
+      "EACCES",
+      "fault",
+      `${formatAddr(addr)} in ${vma.name} is read-only: map it writable, or mprotect it`,
+    );
+  }
+}
+
+function firstPoisoned(vma: Vma, page: number, end: number): number {
+  let p = page;
+  while (p < end - 1 && !(vma.object.flagsOf(p) & PageFlag.Poisoned)) {
+    p++;
+  }
+  return p;
+}
+
+/** Sets the entries of pages that are ready. False when they ceased to be while notifiers were told. */
+function mapReadyPages(vma: Vma, start: number, page: number, end: number, need: PageNeed): MaybePromise<boolean> {
+  const { mm, object } = vma;
+  const vpn = vpnOf(start);
+  const wanted = need.write ? PTE_PRESENT | PTE_WRITE : PTE_PRESENT;
+  const count = end - page;
+  const from = firstWithout(mm, vpn, vpn + count, wanted);
+  if (from === vpn + count) {
+    return true;
+  }
+  mm.pageTable.reserve(from, vpn + count);
+  object.reserve(page + (from - vpn), end);
+  const commit = () => {
+    if (!pagesAreReady(object, page, end, need)) {
+      return false;
+    }
+    setEntries(vma, from, page + (from - vpn), end, need.write);
+    return true;
+  };
+  if (!need.write) {
+    return commit();
+  }
+  const to = lastWithout(mm, from, vpn + count, wanted);
+  return announceOnObject(object, page + (from - vpn), page + (to - vpn), "clear", commit);
+}
+
+/** First page of `[vpn, end)` whose entry lacks one of the bits, or `end`. */
+function firstWithout(mm: AddressSpace, vpn: number, end: number, bits: number): number {
+  for (let v = vpn; v < end; ) {
+    const block = mm.pageTable.block(blockOfVpn(v));
+    if (block === undefined) {
+      return v;
+    }
+    const index = indexInBlock(v);
+    const stop = Math.min(PAGES_PER_BLOCK, index + (end - v));
+    for (let i = index; i < stop; i++) {
+      if ((block[i] & bits) !== bits) {
+        return v + (i - index);
+      }
+    }
+    v += stop - index;
+  }
+  return end;
+}
+
+/** One past the last page of `[vpn, end)` whose entry lacks one of the bits. */
+function lastWithout(mm: AddressSpace, vpn: number, end: number, bits: number): number {
+  let v = end;
+  while (v > vpn && (mm.pageTable.get(v - 1) & bits) === bits) {
+    v--;
+  }
+  return v;
+}
+
+/** Cannot fail: blocks are reserved. Entries that grant enough already stay as they are. */
+function setEntries(vma: Vma, vpn: number, page: number, end: number, write: boolean): void {
+  const { object } = vma;
+  const { pageTable } = vma.mm;
+  let v = vpn;
+  for (let p = page; p < end; ) {
+    const pteIndex = indexInBlock(v);
+    const frameIndex = indexInBlock(p);
+    const run = Math.min(PAGES_PER_BLOCK - Math.max(pteIndex, frameIndex), end - p);
+    const block = pageTable.ensureBlock(blockOfVpn(v));
+    const pfn = object.ensureBlock(blockOfVpn(p)).pfn + frameIndex;
+    for (let i = 0; i < run; i++) {
+      const pte = block[pteIndex + i];
+      if (write) {
+        block[pteIndex + i] = ptePresent(pfn + i, PTE_WRITE);
+      } else if ((pte & PTE_PRESENT) === 0) {
+        block[pteIndex + i] = ptePresent(pfn + i, 0);
+      }
+    }
+    v += run;
+    p += run;
+  }
+  if (write && object.pager !== undefined) {
+    object.updateFlags(page, end, PageFlag.Dirty, 0);
+  }
+}
+
+/**
+ * Faults in `[start, end)`, which may span several VMAs.
+ *
+ * Locks: mmapLock, read, held by the caller throughout.
+ * @throws KernelError EFAULT a hole; else as {@link faultVma}
+ */
+export function faultRange(mm: AddressSpace, start: number, end: number, need: PageNeed): MaybePromise<void> {
+  for (let at = start; at < end; ) {
+    const vma = mm.vmas.find(at);
+    if (vma === undefined) {
+      throw new KernelError("EFAULT", "fault", `nothing is mapped at ${formatAddr(at)}: mmap it first`);
+    }
+    const stop = Math.min(end, vma.end);
+    const faulted = faultVma(vma, at, stop, need);
+    if (isPromise(faulted)) {
+      return faulted.then(() => faultRange(mm, stop, end, need));
+    }
+    at = stop;
+  }
+  return undefined;
+}

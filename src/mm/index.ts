@@ -1,0 +1,28 @@
+export { AddressSpace } from "./address-space.ts";
+export { DevicePagemap } from "./device-pagemap.ts";
+export { type FaultFlags, type FaultOutcome, faultRange, handleMmFault } from "./fault.ts";
+export { type ByteRange, Lease } from "./lease.ts";
+export type { Advice } from "./madvise.ts";
+export { Mapping, type MappingRange } from "./mapping.ts";
+export { MemoryObject, type ObjectBlock, PageFlag, type PinMode } from "./memory-object.ts";
+export type { MmapOptions } from "./mmap.ts";
+export type { MremapOptions } from "./mremap.ts";
+export { isZeroPage, preparePages, readPages, waitWhileBusy } from "./object-content.ts";
+export { framePfn, migrateToRam, poisonPages } from "./object-migrate.ts";
+export { PageTable } from "./page-table.ts";
+export { type Allocation, type FrameBlock, PhysicalMemory } from "./physical-memory.ts";
+export type {
+  CpuMmu,
+  CpuWindow,
+  DevicePagemapOps,
+  DeviceRun,
+  MmNotifierHooks,
+  MmuNotifierRange,
+  MmuNotifyEvent,
+  Pager,
+} from "./ports.ts";
+export * from "./pte.ts";
+export { announceOnObject, forEachMapping, rewriteEntries, writeProtectPages } from "./rmap.ts";
+export { validateMm } from "./validate.ts";
+export { type Prot, Vma, VmFlags } from "./vma.ts";
+export { msync, writeBack } from "./writeback.ts";

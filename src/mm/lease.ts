@@ -1,0 +1,119 @@
+/** Leases: how the CPU uses managed memory on the software MMU. */
+import { formatRange, KernelError, ledgerCount, PAGE_SIZE, type VirtAddr, type VirtRange } from "../base/index.ts";
+import type { IntervalNode } from "../collections/index.ts";
+import type { MemoryObject, PinMode } from "./memory-object.ts";
+
+/**
+ * The right to use a range of memory until disposed: the pages are present, their bytes do not move, and no device
+ * gets them for writing (nor, under an `rw` lease, at all) meanwhile.
+ *
+ * Arrays got from a lease keep working after it ends, but what is read may then be old and what is written may get lost.
+ * @linux mm/gup.c pin_user_pages
+ */
+export class Lease implements Disposable {
+  readonly mode: PinMode;
+  readonly range: VirtRange;
+  /** Shared memory that can be posted to workers; the range begins at `byteOffset`. */
+  readonly buffer: SharedArrayBuffer;
+  readonly byteOffset: number;
+  readonly byteLength: number;
+  readonly #object: MemoryObject;
+  #pin: IntervalNode<PinMode> | undefined;
+
+  /** @internal Use Mapping.lease. The pages `[page, …)` that hold the range are ready and mapped. */
+  constructor(mode: PinMode, range: VirtRange, object: MemoryObject, page: number, pageEnd: number) {
+    this.mode = mode;
+    this.range = range;
+    this.#object = object;
+    const { buffer, byteOffset } = object.windowOffset(page);
+    this.buffer = buffer;
+    this.byteOffset = byteOffset + (range.start % PAGE_SIZE);
+    this.byteLength = range.end - range.start;
+    this.#pin = object.pins.insert(page, pageEnd, mode);
+    ledgerCount("lease", 1);
+  }
+
+  get u8(): Uint8Array {
+    return new Uint8Array(this.buffer, this.byteOffset, this.byteLength);
+  }
+
+  /** @throws KernelError EINVAL when the range does not begin at a multiple of 4. A rest below 4 bytes is left out. */
+  get u32(): Uint32Array {
+    return new Uint32Array(this.buffer, this.#aligned(4), Math.floor(this.byteLength / 4));
+  }
+
+  /** As {@link Lease.u32}. */
+  get i32(): Int32Array {
+    return new Int32Array(this.buffer, this.#aligned(4), Math.floor(this.byteLength / 4));
+  }
+
+  /** As {@link Lease.u32}. */
+  get f32(): Float32Array {
+    return new Float32Array(this.buffer, this.#aligned(4), Math.floor(this.byteLength / 4));
+  }
+
+  /** As {@link Lease.u32}, with 8 bytes. */
+  get f64(): Float64Array {
+    return new Float64Array(this.buffer, this.#aligned(8), Math.floor(this.byteLength / 8));
+  }
+
+  #aligned(bytes: number): number {
+    if (this.byteOffset % bytes !== 0) {
+      throw new KernelError(
+        "EINVAL",
+        "lease",
+        `${formatRange(this.range)} does not begin at a multiple of ${bytes} bytes: use u8 or another offset`,
+      );
+    }
+    return this.byteOffset;
+  }
+
+  /** Gives the pages back. Idempotent. */
+  release(): void {
+    if (this.#pin !== undefined) {
+      this.#object.pins.remove(this.#pin);
+      this.#pin = undefined;
+      ledgerCount("lease", -1);
+      if (this.#object.wq.size > 0) {
+        this.#object.wq.wakeAll();
+      }
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.release();
+  }
+}
+
+/** A part of a mapping, as bytes from an offset. */
+export interface ByteRange {
+  /** Default 0. */
+  readonly offset?: number | undefined;
+  /** Default: to the end. */
+  readonly length?: number | undefined;
+}
+
+/** The address range of a part of a mapping. @throws KernelError EINVAL when it is not inside */
+export function resolveByteRange(
+  op: string,
+  base: { start: VirtAddr; length: number; name: string },
+  part: ByteRange,
+): VirtRange {
+  const offset = part.offset ?? 0;
+  const length = part.length ?? base.length - offset;
+  if (
+    !Number.isSafeInteger(offset) ||
+    !Number.isSafeInteger(length) ||
+    offset < 0 ||
+    length <= 0 ||
+    offset + length > base.length
+  ) {
+    throw new KernelError(
+      "EINVAL",
+      op,
+      `bytes ${offset} to ${offset + length} are not inside ${base.name}, which has ${base.length}`,
+    );
+  }
+  const start = (base.start + offset) as VirtAddr;
+  return { start, end: (start + length) as VirtAddr };
+}

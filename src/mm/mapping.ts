@@ -1,0 +1,148 @@
+/** What mmap returns: the user's handle on a range of an address space. */
+import {
+  formatRange,
+  isPromise,
+  KernelError,
+  type MaybePromise,
+  PAGE_SIZE,
+  pageAlignDown,
+  pageAlignUp,
+  type VirtAddr,
+  type VirtRange,
+} from "../base/index.ts";
+import type { AddressSpace } from "./address-space.ts";
+import { faultRange } from "./fault.ts";
+import { type ByteRange, Lease, resolveByteRange } from "./lease.ts";
+import type { PinMode } from "./memory-object.ts";
+import { munmap } from "./munmap.ts";
+import { msync } from "./writeback.ts";
+
+/** A part of a mapping, for bindings and leases. */
+export interface MappingRange {
+  readonly mapping: Mapping;
+  readonly start: VirtAddr;
+  readonly end: VirtAddr;
+}
+
+export class Mapping {
+  readonly mm: AddressSpace;
+  readonly start: VirtAddr;
+  /** Bytes, as asked for; the pages go on to the next multiple of 4096. */
+  readonly length: number;
+  readonly name: string;
+
+  /** @internal Use AddressSpace.mmap. */
+  constructor(mm: AddressSpace, start: VirtAddr, length: number, name: string) {
+    this.mm = mm;
+    this.start = start;
+    this.length = length;
+    this.name = name;
+  }
+
+  /** One past the last byte. */
+  get end(): VirtAddr {
+    return (this.start + this.length) as VirtAddr;
+  }
+
+  /** A part, to bind or lease. @throws KernelError EINVAL when it is not inside */
+  range(offset: number, length?: number): MappingRange {
+    return { mapping: this, ...resolveByteRange("range", this, { offset, length }) };
+  }
+
+  /**
+   * Gets a part of the mapping for the CPU: for reading, or for reading and writing. What lives on a device comes back;
+   * a device's copies of what may be written are dropped. Answers at once, without a promise, when nothing has to wait.
+   *
+   * Locks: takes mmapLock, read, while it faults.
+   * @throws KernelError EINVAL not inside the mapping, or the range has no single window (two objects, or it crosses a
+   *   multiple of 4 GiB); EFAULT unmapped or not readable; EACCES not writable; EHWPOISON the bytes were lost; EIO; ENOMEM;
+   *   ESRCH
+   */
+  lease(mode: PinMode, part: ByteRange = {}): MaybePromise<Lease> {
+    return leaseRange(this.mm, mode, resolveByteRange("lease", this, part));
+  }
+
+  /** A copy of bytes. @throws KernelError as {@link Mapping.lease} */
+  async read(offset = 0, length = this.length - offset): Promise<Uint8Array> {
+    using lease = await this.lease("r", { offset, length });
+    return lease.u8.slice();
+  }
+
+  /** Writes bytes. @throws KernelError as {@link Mapping.lease} */
+  async write(offset: number, bytes: ArrayBufferView): Promise<void> {
+    using lease = await this.lease("rw", { offset, length: bytes.byteLength });
+    lease.u8.set(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+  }
+
+  /** Writes a shared file mapping's changes to the file, durably. See {@link msync}. */
+  msync(): Promise<void> {
+    return msync(this.mm, this.start, this.length);
+  }
+
+  /** See {@link munmap}. */
+  munmap(): Promise<void> {
+    return munmap(this.mm, this.start, this.length);
+  }
+}
+
+/** {@link Mapping.lease} of an address range. */
+export function leaseRange(mm: AddressSpace, mode: PinMode, range: VirtRange): MaybePromise<Lease> {
+  const lock = mm.mmapLock.tryRead();
+  if (lock === undefined) {
+    return leaseWhenFree(mm, mode, range);
+  }
+  let pending: Promise<Lease> | undefined;
+  try {
+    const lease = leaseLocked(mm, mode, range);
+    if (isPromise(lease)) {
+      pending = lease.finally(() => lock.release());
+    }
+    return pending ?? lease;
+  } finally {
+    if (pending === undefined) {
+      lock.release();
+    }
+  }
+}
+
+async function leaseWhenFree(mm: AddressSpace, mode: PinMode, range: VirtRange): Promise<Lease> {
+  using _lock = await mm.mmapLock.read();
+  return await leaseLocked(mm, mode, range);
+}
+
+/** Faults until nothing had to wait, then pins: in one run to completion, so that nobody takes the pages in between. */
+function leaseLocked(mm: AddressSpace, mode: PinMode, range: VirtRange): MaybePromise<Lease> {
+  mm.assertAlive("lease");
+  const faulted = faultRange(mm, range.start, range.end, { cpu: true, write: mode === "rw" });
+  return isPromise(faulted) ? faulted.then(() => leaseLocked(mm, mode, range)) : pinRange(mm, mode, range);
+}
+
+function pinRange(mm: AddressSpace, mode: PinMode, range: VirtRange): Lease {
+  const first = pageAlignDown(range.start);
+  const end = pageAlignUp(range.end);
+  const vma = mm.vmas.find(first);
+  if (vma === undefined) {
+    throw new KernelError("EFAULT", "lease", `${formatRange(range)} is not mapped`);
+  }
+  const page = vma.objectPage(first);
+  const pageEnd = page + (end - first) / PAGE_SIZE;
+  for (let part = vma; part.end < end; ) {
+    const next = mm.vmas.find(part.end);
+    if (next === undefined || next.object !== vma.object || next.objectPage(next.start) !== part.pgoff + part.pages) {
+      throw new KernelError(
+        "EINVAL",
+        "lease",
+        `${formatRange(range)} is made of several mappings with separate memory: lease each of them`,
+      );
+    }
+    part = next;
+  }
+  if (!vma.object.inOneWindow(page, pageEnd)) {
+    throw new KernelError(
+      "EINVAL",
+      "lease",
+      `${formatRange(range)} crosses a multiple of 4 GiB: lease the parts on both sides`,
+    );
+  }
+  return new Lease(mode, range, vma.object, page, pageEnd);
+}

@@ -1,0 +1,344 @@
+/**
+ * Memory objects: what address spaces map. An object owns its pages' state and bytes; VMAs map ranges of it.
+ *
+ * Where the bytes of a page are, first match wins:
+ *
+ *     Device      in device memory, and only there
+ *     Uptodate    in the CPU window
+ *     Own         nowhere: the page is zeros
+ *     source      in the object this one is a private copy of (copy-on-write), page by page
+ *     pager       in the file, the URL
+ *     (none)      nowhere: zeros
+ *
+ * A page of a copy-on-write object therefore costs nothing until it is touched. Page state is protected by
+ * run-to-completion; a page that is in transit across an `await` carries Busy, and whoever meets it waits on `wq`.
+ */
+import {
+  blockOfVpn,
+  bugOn,
+  indexInBlock,
+  invariant,
+  KernelError,
+  type LedgerEntry,
+  ledgerTrack,
+  type MaybePromise,
+  PAGE_SIZE,
+  PAGES_PER_BLOCK,
+  type Pfn,
+} from "../base/index.ts";
+import { IntervalTree } from "../collections/index.ts";
+import { WaitQueue } from "../sync/index.ts";
+import type { PhysicalMemory } from "./physical-memory.ts";
+import type { CpuWindow, Pager } from "./ports.ts";
+import type { Vma } from "./vma.ts";
+
+/** State bits of a page. */
+export const PageFlag = {
+  /** The window holds the page's bytes. */
+  Uptodate: 1,
+  /** The bytes are newer than the pager's. */
+  Dirty: 2,
+  /** The only copy is in device memory. */
+  Device: 4,
+  /** The only copy was lost. */
+  Poisoned: 8,
+  /** In transit; wait on the object's `wq`. */
+  Busy: 16,
+  /** The page is this object's own: its content no longer comes from the source. */
+  Own: 32,
+  /** The window's bytes were handed out and may not be zero. */
+  Used: 64,
+} as const;
+
+/** State of 512 pages. */
+export interface ObjectBlock {
+  /** First of the 512 frame numbers. */
+  readonly pfn: Pfn;
+  /** {@link PageFlag} bits, one byte a page. */
+  readonly flags: Uint8Array;
+  /** Device frame number of pages with PageFlag.Device; made when the first page moves. */
+  device: Uint32Array | undefined;
+}
+
+/** How a CPU user holds pages. A write pin may change the bytes at any time while it lasts. */
+export type PinMode = "r" | "rw";
+
+/** Pages in one window: 4 GiB. */
+const WINDOW_PAGES = 2 ** 20;
+
+/** Options of {@link MemoryObject}. */
+export interface MemoryObjectOptions {
+  readonly pages: number;
+  readonly pager?: Pager | undefined;
+  /** Makes this a private copy of `object` from page `page` on. */
+  readonly source?: { readonly object: MemoryObject; readonly page: number } | undefined;
+  /** The source changes under this copy, which then needs the old bytes first (fork). */
+  readonly snapshot?: boolean;
+}
+
+/** A mappable, reference-counted run of pages. Begins with one reference, the creator's. */
+export class MemoryObject {
+  readonly memory: PhysicalMemory;
+  readonly pager: Pager | undefined;
+  readonly source: MemoryObject | undefined;
+  /** Page of the source that is this object's page 0. */
+  readonly sourcePage: number;
+  /** Copies that still read through this object and get a page's bytes before the page changes. */
+  readonly shadows = new Set<MemoryObject>();
+  /** Reverse map, by object page. */
+  readonly vmas = new IntervalTree<Vma>();
+  /** Who holds pages, by object page. */
+  readonly pins = new IntervalTree<PinMode>();
+  /** Woken when a page stops being Busy and when a pin goes. */
+  readonly wq = new WaitQueue();
+  readonly #blocks = new Map<number, ObjectBlock>();
+  readonly #windows: (CpuWindow | undefined)[] = [];
+  readonly #ledger: LedgerEntry;
+  #pages: number;
+  #refs = 1;
+
+  /** @throws KernelError ENOMEM */
+  constructor(memory: PhysicalMemory, options: MemoryObjectOptions) {
+    memory.charge("memory object");
+    this.memory = memory;
+    this.pager = options.pager;
+    this.source = options.source?.object.get();
+    this.sourcePage = options.source?.page ?? 0;
+    this.#pages = options.pages;
+    this.#ledger = ledgerTrack("memory object");
+    if (options.snapshot) {
+      this.source?.shadows.add(this);
+    }
+  }
+
+  get pages(): number {
+    return this.#pages;
+  }
+
+  get refs(): number {
+    return this.#refs;
+  }
+
+  /** One more reference. */
+  get(): this {
+    bugOn(this.#refs === 0, "I-REF-2", () => "a dead memory object is used again");
+    this.#refs++;
+    return this;
+  }
+
+  /** Drops a reference. The last one gives back frames, device memory, source and pager. */
+  put(): MaybePromise<void> {
+    bugOn(this.#refs === 0, "I-REF-2", () => "a memory object is put more often than it was got");
+    if (--this.#refs > 0) {
+      return undefined;
+    }
+    bugOn(this.vmas.size > 0, "I-REF-2", () => "a memory object dies while it is mapped");
+    this.dropPages(0, this.#pages);
+    for (const block of this.#blocks.values()) {
+      this.memory.freeBlock(block.pfn);
+    }
+    this.#blocks.clear();
+    this.#windows.length = 0;
+    this.source?.shadows.delete(this);
+    this.#ledger.end();
+    const closed = this.pager?.close();
+    const put = this.source?.put();
+    return closed === undefined && put === undefined ? undefined : Promise.all([closed, put]).then(() => undefined);
+  }
+
+  /** State of the 512 pages of a block, or undefined when nothing was ever set. */
+  block(blockIndex: number): ObjectBlock | undefined {
+    return this.#blocks.get(blockIndex);
+  }
+
+  /** @throws KernelError ENOMEM */
+  ensureBlock(blockIndex: number): ObjectBlock {
+    let block = this.#blocks.get(blockIndex);
+    if (block === undefined) {
+      const pfn = this.memory.allocBlock({ object: this, page: blockIndex * PAGES_PER_BLOCK });
+      block = { pfn, flags: new Uint8Array(PAGES_PER_BLOCK), device: undefined };
+      this.#blocks.set(blockIndex, block);
+    }
+    return block;
+  }
+
+  /** Makes the blocks of pages `[page, end)`. @throws KernelError ENOMEM */
+  reserve(page: number, end: number): void {
+    for (let b = blockOfVpn(page); b <= blockOfVpn(end - 1); b++) {
+      this.ensureBlock(b);
+    }
+  }
+
+  flagsOf(page: number): number {
+    return this.#blocks.get(blockOfVpn(page))?.flags[indexInBlock(page)] ?? 0;
+  }
+
+  /** `flags = (flags & ~clear) | set` for pages `[page, end)` of blocks that exist. */
+  updateFlags(page: number, end: number, set: number, clear: number): void {
+    for (let p = page; p < end; ) {
+      const index = indexInBlock(p);
+      const stop = Math.min(PAGES_PER_BLOCK, index + (end - p));
+      const flags = this.#blocks.get(blockOfVpn(p))?.flags;
+      if (flags !== undefined) {
+        for (let i = index; i < stop; i++) {
+          flags[i] = (flags[i] & ~clear) | set;
+        }
+      }
+      p += stop - index;
+    }
+  }
+
+  /** The OR (low byte) and the AND (next byte) of the flags of pages `[page, end)`. */
+  flagSummary(page: number, end: number): number {
+    let or = 0;
+    let and = 0xff;
+    for (let p = page; p < end; ) {
+      const index = indexInBlock(p);
+      const stop = Math.min(PAGES_PER_BLOCK, index + (end - p));
+      const flags = this.#blocks.get(blockOfVpn(p))?.flags;
+      if (flags === undefined) {
+        and = 0;
+      } else {
+        for (let i = index; i < stop; i++) {
+          or |= flags[i];
+          and &= flags[i];
+        }
+      }
+      p += stop - index;
+    }
+    return or | (and << 8);
+  }
+
+  /** Device pfn of a page with PageFlag.Device. */
+  devicePfnOf(page: number): number {
+    return this.#blocks.get(blockOfVpn(page))?.device?.[indexInBlock(page)] ?? 0;
+  }
+
+  setDevicePfn(page: number, pfn: number): void {
+    const block = this.ensureBlock(blockOfVpn(page));
+    block.device ??= new Uint32Array(PAGES_PER_BLOCK);
+    block.device[indexInBlock(page)] = pfn;
+  }
+
+  /** Makes the window that covers `page`. @throws KernelError ENOMEM */
+  ensureWindow(page: number): CpuWindow {
+    const index = Math.floor(page / WINDOW_PAGES);
+    let window = this.#windows[index];
+    if (window === undefined) {
+      this.memory.charge("window");
+      window = this.memory.mmu.createWindow(this.#windowBytes(index));
+      this.#windows[index] = window;
+    }
+    return window;
+  }
+
+  #windowBytes(index: number): number {
+    return Math.min(WINDOW_PAGES, this.#pages - index * WINDOW_PAGES) * PAGE_SIZE;
+  }
+
+  /** True when bytes `[page, end)` lie in one window: only such a run can be seen as one array. */
+  inOneWindow(page: number, end: number): boolean {
+    return Math.floor(page / WINDOW_PAGES) === Math.floor((end - 1) / WINDOW_PAGES);
+  }
+
+  /** Where a page's bytes are in the window's buffer. The window must exist (see {@link ensureWindow}). */
+  windowOffset(page: number): { readonly buffer: SharedArrayBuffer; readonly byteOffset: number } {
+    const window = this.#windows[Math.floor(page / WINDOW_PAGES)];
+    invariant(window !== undefined, "I-MM-9", () => `page ${page} is read in a window that does not exist`);
+    return { buffer: window.buffer, byteOffset: window.byteOffset + (page % WINDOW_PAGES) * PAGE_SIZE };
+  }
+
+  /** The window's bytes of pages `[page, end)`, which lie in one window that exists. */
+  windowBytes(page: number, end: number): Uint8Array {
+    const { buffer, byteOffset } = this.windowOffset(page);
+    return new Uint8Array(buffer, byteOffset, (end - page) * PAGE_SIZE);
+  }
+
+  /** Calls `fn` for the pieces of `[page, end)` that lie in one window each. */
+  forEachWindow(page: number, end: number, fn: (page: number, end: number) => void): void {
+    for (let p = page; p < end; ) {
+      const stop = Math.min(end, (Math.floor(p / WINDOW_PAGES) + 1) * WINDOW_PAGES);
+      fn(p, stop);
+      p = stop;
+    }
+  }
+
+  /**
+   * Adds zero pages at the end. Arrays over a window that has to become longer keep the old bytes and go stale.
+   * @throws KernelError ENOMEM; EBUSY while such a window's pages are pinned
+   */
+  grow(pages: number): void {
+    bugOn(this.pager !== undefined, "I-MM-9", () => "a paged object's length is its pager's");
+    const index = Math.floor((this.#pages - 1) / WINDOW_PAGES);
+    const former = this.#windows[index];
+    const from = index * WINDOW_PAGES;
+    const to = this.#pages;
+    if (former !== undefined && to % WINDOW_PAGES !== 0) {
+      if (this.isPinned(from, to, "r")) {
+        throw new KernelError("EBUSY", "mremap", "a lease on the mapping is held: dispose it before the mapping grows");
+      }
+      this.memory.charge("window");
+      const bytes = Math.min(WINDOW_PAGES, pages - from) * PAGE_SIZE;
+      const window = this.memory.mmu.createWindow(bytes);
+      for (let p = from; p < to; p++) {
+        if (this.flagsOf(p) & PageFlag.Uptodate) {
+          new Uint8Array(window.buffer, window.byteOffset + (p - from) * PAGE_SIZE, PAGE_SIZE).set(
+            this.windowBytes(p, p + 1),
+          );
+        } else {
+          this.updateFlags(p, p + 1, 0, PageFlag.Used);
+        }
+      }
+      this.#windows[index] = window;
+    }
+    this.#pages = pages;
+  }
+
+  /** True when a CPU user holds one of the pages: for writing (`rw`), or at all (`r`). */
+  isPinned(page: number, end: number, mode: PinMode): boolean {
+    if (this.pins.size === 0) {
+      return false;
+    }
+    let found = false;
+    this.pins.forEachOverlap(page, end, (held) => {
+      found ||= mode === "r" || held === "rw";
+    });
+    return found;
+  }
+
+  /**
+   * Forgets the content of pages that nobody maps: they read as zeros (or as the source or pager) again.
+   * Device frames are freed. Pages in transit must not be dropped.
+   */
+  dropPages(page: number, end: number): void {
+    let frame = 0;
+    let count = 0;
+    let pagemap: ReturnType<PhysicalMemory["blockOf"]>;
+    const flush = () => {
+      if (count > 0) {
+        pagemap?.pagemap?.ops.pageFree(frame, count);
+        count = 0;
+      }
+    };
+    for (const [b, block] of this.#blocks) {
+      const base = b * PAGES_PER_BLOCK;
+      const from = Math.max(0, page - base);
+      const to = Math.min(PAGES_PER_BLOCK, end - base);
+      for (let i = from; i < to; i++) {
+        bugOn((block.flags[i] & PageFlag.Busy) !== 0, "I-MM-10", () => `page ${base + i} is dropped in transit`);
+        if (block.flags[i] & PageFlag.Device) {
+          const owner = this.memory.blockOf(block.device?.[i] ?? 0);
+          const at = owner?.pagemap?.frameOf(block.device?.[i] ?? 0) ?? 0;
+          if (count === 0 || owner?.pagemap !== pagemap?.pagemap || at !== frame + count) {
+            flush();
+            pagemap = owner;
+            frame = at;
+          }
+          count++;
+        }
+        block.flags[i] &= PageFlag.Used;
+      }
+    }
+    flush();
+  }
+}

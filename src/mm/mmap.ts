@@ -1,0 +1,134 @@
+/** mmap: new mappings. */
+import {
+  ADDRESS_LIMIT,
+  BLOCK_SIZE,
+  isPageAligned,
+  KernelError,
+  mustAddLength,
+  PAGE_SIZE,
+  pageAlignUp,
+  type VirtAddr,
+} from "../base/index.ts";
+import type { AddressSpace } from "./address-space.ts";
+import { Mapping } from "./mapping.ts";
+import { MemoryObject } from "./memory-object.ts";
+import { unmapRange } from "./munmap.ts";
+import { assertLength, pageRange } from "./range-args.ts";
+import { type Prot, protFlags, Vma, VmFlags } from "./vma.ts";
+import { chargeCuts, linkVma, mergeAround } from "./vma-ops.ts";
+import { releaseObjects } from "./writeback.ts";
+
+/** Where mappings without a wish are placed: bottom-up from here, so that addresses are above 2^40. */
+const MMAP_BASE = 0x7000_0000_0000;
+
+export interface MmapOptions {
+  /** Bytes; the mapping covers whole pages. */
+  readonly length: number;
+  /** A wish, or with `fixed` the place. Page aligned. */
+  readonly addr?: number | undefined;
+  /** Map at `addr` and nowhere else; what is mapped there goes. @linux MAP_FIXED */
+  readonly fixed?: boolean | undefined;
+  /** Default "rw". */
+  readonly prot?: Prot | undefined;
+  /** Writes reach the object and everybody who maps it. Default: a private, copy-on-write mapping. @linux MAP_SHARED */
+  readonly shared?: boolean | undefined;
+  /** What to map; default: zeros. The mapping takes a reference of its own. */
+  readonly object?: MemoryObject | undefined;
+  /** Byte of the object at which the mapping begins. Page aligned. */
+  readonly offset?: number | undefined;
+  /** For messages and maps. */
+  readonly name?: string | undefined;
+  /** Further {@link VmFlags} (Io, PfnMap, MixedMap), for drivers that map their registers. */
+  readonly vmFlags?: number | undefined;
+}
+
+/**
+ * Maps memory.
+ *
+ * Locks: takes mmapLock, write.
+ * @throws KernelError EINVAL a bad length, address or offset; EACCES writable shared mapping of a read-only object; ENOMEM no
+ *   room, or out of memory (nothing has changed); ESRCH the space has exited; EIO writing back what a fixed mapping replaced
+ * @linux mm/mmap.c do_mmap
+ */
+export async function mmap(mm: AddressSpace, options: MmapOptions): Promise<Mapping> {
+  const { prot = "rw", shared = false, offset = 0, object } = options;
+  const op = "mmap";
+  assertLength(op, options.length);
+  if (!Number.isSafeInteger(offset) || offset < 0 || !isPageAligned(offset)) {
+    throw new KernelError("EINVAL", op, `offset ${offset} is not a multiple of the page size ${PAGE_SIZE}`);
+  }
+  if (object?.memory !== undefined && object.memory !== mm.memory) {
+    throw new KernelError("EINVAL", op, "the object belongs to another machine: open it with this one");
+  }
+  if (shared && prot === "rw" && object?.pager?.writable === false) {
+    throw new KernelError("EACCES", op, `${object.pager.name} is read-only: map it privately, or with prot "r"`);
+  }
+  if (options.fixed && options.addr === undefined) {
+    throw new KernelError("EINVAL", op, "a fixed mapping needs an address: give addr");
+  }
+  using _lock = await mm.mmapLock.write();
+  mm.assertAlive(op);
+  const bytes = pageAlignUp(options.length);
+  const start = place(mm, options, bytes);
+  const end = mustAddLength(start, bytes);
+  mm.memory.charge("vma");
+  if (options.fixed) {
+    chargeCuts(mm, start, end);
+  }
+  const pages = bytes / PAGE_SIZE;
+  const backing = backingObject(mm, { object, shared, page: offset / PAGE_SIZE, pages });
+  const vma = new Vma({
+    mm,
+    start,
+    end,
+    flags: protFlags(prot) | (shared ? VmFlags.Shared : 0) | (options.vmFlags ?? 0),
+    object: backing.object,
+    pgoff: backing.pgoff,
+    name: options.name ?? object?.pager?.name ?? "anon",
+  });
+  const replaced = options.fixed ? await unmapRange(mm, start, end) : [];
+  linkVma(vma);
+  await releaseObjects([...replaced, ...mergeAround(mm, start, end)]);
+  return new Mapping(mm, start, options.length, vma.name);
+}
+
+function backingObject(
+  mm: AddressSpace,
+  want: { object: MemoryObject | undefined; shared: boolean; page: number; pages: number },
+): { object: MemoryObject; pgoff: number } {
+  if (want.object === undefined) {
+    return { object: new MemoryObject(mm.memory, { pages: want.pages }), pgoff: 0 };
+  }
+  if (want.shared) {
+    return { object: want.object.get(), pgoff: want.page };
+  }
+  return {
+    object: new MemoryObject(mm.memory, { pages: want.pages, source: { object: want.object, page: want.page } }),
+    pgoff: 0,
+  };
+}
+
+/** @throws KernelError EINVAL, ENOMEM */
+function place(mm: AddressSpace, options: MmapOptions, bytes: number): VirtAddr {
+  if (options.addr !== undefined) {
+    const wish = pageRange("mmap", options.addr, options.length);
+    const inTheWay = mm.vmas.findNext(wish.start);
+    if (options.fixed || inTheWay === undefined || inTheWay.start >= wish.end) {
+      return wish.start;
+    }
+  }
+  const gap = findFreeRange(mm, bytes);
+  if (gap === undefined) {
+    throw new KernelError("ENOMEM", "mmap", `no free range of ${bytes} bytes in the address space: unmap something`);
+  }
+  return gap;
+}
+
+/** A free range for a mapping; big ones begin at a 2 MiB boundary, so that they fill page-table blocks. */
+export function findFreeRange(mm: AddressSpace, bytes: number): VirtAddr | undefined {
+  const align = bytes >= BLOCK_SIZE ? BLOCK_SIZE : PAGE_SIZE;
+  const gap =
+    mm.vmas.findGap(bytes, MMAP_BASE, ADDRESS_LIMIT, align, "bottom-up") ??
+    mm.vmas.findGap(bytes, BLOCK_SIZE, MMAP_BASE, align, "bottom-up");
+  return gap as VirtAddr | undefined;
+}

@@ -1,0 +1,140 @@
+/** Pages that move between the host and a device's memory, as seen by their object. */
+import { invariant, KernelError, PAGE_SIZE } from "../base/index.ts";
+import type { DevicePagemap } from "./device-pagemap.ts";
+import { type MemoryObject, PageFlag } from "./memory-object.ts";
+import type { DeviceRun } from "./ports.ts";
+import { PTE_NONE, PTE_WRITE, PteKind, pteIsKind, pteOfKind, ptePfn, ptePresent } from "./pte.ts";
+import { announceOnObject, rewriteEntries } from "./rmap.ts";
+import { VmFlags } from "./vma.ts";
+
+/** The pages of `[page, end)` that live on devices and are not in transit, as runs of neighbouring device frames. */
+function deviceRuns(object: MemoryObject, page: number, end: number): Map<DevicePagemap, DeviceRun[]> {
+  const byPagemap = new Map<DevicePagemap, DeviceRun[]>();
+  for (let p = page; p < end; p++) {
+    if ((object.flagsOf(p) & (PageFlag.Device | PageFlag.Busy)) !== PageFlag.Device) {
+      continue;
+    }
+    const pfn = object.devicePfnOf(p);
+    const pagemap = object.memory.blockOf(pfn)?.pagemap;
+    const frame = pagemap?.frameOf(pfn);
+    invariant(pagemap !== undefined && frame !== undefined, "I-MIG-1", () => `page ${p} is on no device`);
+    const runs = byPagemap.get(pagemap) ?? [];
+    byPagemap.set(pagemap, runs);
+    const last = runs.at(-1);
+    if (last !== undefined && last.page + last.count === p && last.frame + last.count === frame) {
+      runs[runs.length - 1] = { ...last, count: last.count + 1 };
+    } else {
+      runs.push({ object, page: p, count: 1, frame });
+    }
+  }
+  return byPagemap;
+}
+
+/**
+ * Brings the pages of `[page, end)` that live on a device back into the CPU window. Resolves when none is on a device;
+ * a page whose device was lost is poisoned instead.
+ *
+ * Locks: none needed; callers usually hold the mmap lock for reading.
+ * @throws KernelError ENOMEM before anything changed
+ * @linux include/linux/memremap.h dev_pagemap_ops.migrate_to_ram
+ */
+export async function migrateToRam(object: MemoryObject, page: number, end: number): Promise<void> {
+  object.forEachWindow(page, end, (p) => object.ensureWindow(p));
+  for (const [pagemap, runs] of deviceRuns(object, page, end)) {
+    const from = runs[0].page;
+    const to = (runs.at(-1) ?? runs[0]).page + (runs.at(-1) ?? runs[0]).count;
+    for (const run of runs) {
+      object.updateFlags(run.page, run.page + run.count, PageFlag.Busy, 0);
+    }
+    try {
+      await announceOnObject(object, from, to, "migrate", () => isolateRuns(object, runs), pagemap.owner);
+      await pagemap.ops.migrateToRam(runs, (run, byteOffset, bytes) => {
+        // A piece may end within a page, and a run may lie in several windows: copy window by window.
+        let done = 0;
+        while (done < bytes.length) {
+          const at = byteOffset + done;
+          const p = run.page + Math.floor(at / PAGE_SIZE);
+          let stop = p;
+          object.forEachWindow(p, run.page + run.count, (q, windowEnd) => {
+            stop = q === p ? windowEnd : stop;
+          });
+          const room = (stop - p) * PAGE_SIZE - (at % PAGE_SIZE);
+          const n = Math.min(room, bytes.length - done);
+          object.windowBytes(p, stop).set(bytes.subarray(done, done + n), at % PAGE_SIZE);
+          done += n;
+        }
+      });
+    } catch (error) {
+      const lost = error instanceof KernelError && error.code === "ENODEV";
+      for (const run of runs) {
+        if (lost) {
+          poisonPages(object, run.page, run.page + run.count);
+        } else {
+          restoreDevicePages(object, run);
+        }
+      }
+      object.wq.wakeAll();
+      if (lost) {
+        continue;
+      }
+      throw error;
+    }
+    for (const run of runs) {
+      landPages(object, run.page, run.page + run.count);
+    }
+    object.wq.wakeAll();
+  }
+}
+
+/** Device-private entries become migration entries: walkers that meet one wait. */
+function isolateRuns(object: MemoryObject, runs: readonly DeviceRun[]): void {
+  for (const run of runs) {
+    rewriteEntries(object, run.page, run.page + run.count, (pte) =>
+      pteIsKind(pte, PteKind.DevicePrivate)
+        ? pteOfKind(PteKind.Migrating, ptePfn(pte), (pte & PTE_WRITE) as 0 | 2)
+        : pte,
+    );
+  }
+}
+
+/** The bytes are in the window: pages are the host's again, mapped read-only so that the next write is announced. */
+function landPages(object: MemoryObject, page: number, end: number): void {
+  const dirty = object.pager === undefined ? 0 : PageFlag.Dirty;
+  object.updateFlags(
+    page,
+    end,
+    PageFlag.Uptodate | PageFlag.Own | PageFlag.Used | dirty,
+    PageFlag.Device | PageFlag.Busy,
+  );
+  rewriteEntries(object, page, end, (pte, vma, p) =>
+    pteIsKind(pte, PteKind.Migrating) || pteIsKind(pte, PteKind.DevicePrivate)
+      ? vma.flags & VmFlags.Read
+        ? ptePresent(framePfn(object, p), 0)
+        : PTE_NONE
+      : pte,
+  );
+}
+
+function restoreDevicePages(object: MemoryObject, run: DeviceRun): void {
+  object.updateFlags(run.page, run.page + run.count, 0, PageFlag.Busy);
+  rewriteEntries(object, run.page, run.page + run.count, (pte) =>
+    pteIsKind(pte, PteKind.Migrating) ? pteOfKind(PteKind.DevicePrivate, ptePfn(pte), (pte & PTE_WRITE) as 0 | 2) : pte,
+  );
+}
+
+/** Host frame number of a page whose block exists. */
+export function framePfn(object: MemoryObject, page: number): number {
+  const block = object.block(Math.floor(page / 512));
+  invariant(block !== undefined, "I-MM-5", () => `page ${page} is mapped but has no frame`);
+  return block.pfn + (page % 512);
+}
+
+/**
+ * The only copy of the pages is gone: CPU and devices get an error there, never zeros.
+ * @linux mm/memory-failure.c memory_failure
+ */
+export function poisonPages(object: MemoryObject, page: number, end: number): void {
+  object.updateFlags(page, end, PageFlag.Poisoned, PageFlag.Device | PageFlag.Busy | PageFlag.Uptodate);
+  rewriteEntries(object, page, end, (pte) => pteOfKind(PteKind.Poisoned, ptePfn(pte)));
+  object.wq.wakeAll();
+}

@@ -1,0 +1,90 @@
+/** Page tables: a radix of 2 MiB blocks, each a typed array of 512 entries. A sparse space costs nothing. */
+import { blockOfVpn, indexInBlock, PAGES_PER_BLOCK } from "../base/index.ts";
+import type { PhysicalMemory } from "./physical-memory.ts";
+
+/** Called for a run of entries of one block: entries `[from, to)`, the first of which maps page `vpn`. */
+export type PteRunVisitor = (block: Uint32Array, from: number, to: number, vpn: number) => void;
+
+/** Protected by: run-to-completion. Entries change only between an invalidation's start and its end. */
+export class PageTable {
+  readonly #blocks = new Map<number, Uint32Array>();
+  readonly #memory: PhysicalMemory;
+
+  constructor(memory: PhysicalMemory) {
+    this.#memory = memory;
+  }
+
+  /** Blocks that exist, each 2 KiB. */
+  get blockCount(): number {
+    return this.#blocks.size;
+  }
+
+  /** The entries of a 2 MiB block (see `blockOfVpn`), or undefined when none was ever set. */
+  block(blockIndex: number): Uint32Array | undefined {
+    return this.#blocks.get(blockIndex);
+  }
+
+  /** The block, made when it is missing. @throws KernelError ENOMEM */
+  ensureBlock(blockIndex: number): Uint32Array {
+    let block = this.#blocks.get(blockIndex);
+    if (block === undefined) {
+      this.#memory.charge("page-table block");
+      block = new Uint32Array(PAGES_PER_BLOCK);
+      this.#blocks.set(blockIndex, block);
+    }
+    return block;
+  }
+
+  /** Makes every block of pages `[vpn, end)`, so that setting entries there cannot fail. @throws KernelError ENOMEM */
+  reserve(vpn: number, end: number): void {
+    for (let b = blockOfVpn(vpn); b <= blockOfVpn(end - 1); b++) {
+      this.ensureBlock(b);
+    }
+  }
+
+  get(vpn: number): number {
+    return this.#blocks.get(blockOfVpn(vpn))?.[indexInBlock(vpn)] ?? 0;
+  }
+
+  /** Sets one entry, of a block that exists. */
+  set(vpn: number, pte: number): void {
+    const block = this.#blocks.get(blockOfVpn(vpn));
+    if (block !== undefined) {
+      block[indexInBlock(vpn)] = pte;
+    }
+  }
+
+  /** Visits the existing entries of pages `[vpn, end)` in ascending order, a block at a time. */
+  forEachRun(vpn: number, end: number, visit: PteRunVisitor): void {
+    const first = blockOfVpn(vpn);
+    const last = blockOfVpn(end - 1);
+    if (last - first <= this.#blocks.size * 4) {
+      for (let b = first; b <= last; b++) {
+        this.#visitBlock(b, vpn, end, visit);
+      }
+      return;
+    }
+    const present = [...this.#blocks.keys()].filter((b) => b >= first && b <= last).sort((a, b) => a - b);
+    for (const b of present) {
+      this.#visitBlock(b, vpn, end, visit);
+    }
+  }
+
+  #visitBlock(blockIndex: number, vpn: number, end: number, visit: PteRunVisitor): void {
+    const block = this.#blocks.get(blockIndex);
+    if (block !== undefined) {
+      const base = blockIndex * PAGES_PER_BLOCK;
+      const from = Math.max(0, vpn - base);
+      visit(block, from, Math.min(PAGES_PER_BLOCK, end - base), base + from);
+    }
+  }
+
+  /** Gives back blocks under `[vpn, end)` that hold no entry any more. */
+  releaseEmpty(vpn: number, end: number): void {
+    this.forEachRun(vpn, end, (block, _from, _to, page) => {
+      if (block.every((pte) => pte === 0)) {
+        this.#blocks.delete(blockOfVpn(page));
+      }
+    });
+  }
+}

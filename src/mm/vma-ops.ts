@@ -1,0 +1,131 @@
+/** Linking, cutting and joining VMAs. All of it is synchronous and, once its allocations are charged, cannot fail. */
+import { invariant, type MaybePromise, PAGE_SIZE, type VirtAddr, vpnOf } from "../base/index.ts";
+import type { AddressSpace } from "./address-space.ts";
+import { type MemoryObject, PageFlag } from "./memory-object.ts";
+import { canMerge, Vma } from "./vma.ts";
+
+/** Puts a VMA into its address space and its object's reverse map. Takes over the caller's object reference. */
+export function linkVma(vma: Vma): void {
+  vma.mm.vmas.insert(vma.start, vma.end, vma);
+  vma.rmap = vma.object.vmas.insert(vma.pgoff, vma.pgoff + vma.pages, vma);
+}
+
+/** Takes a VMA out of both. The caller drops its object reference, after the locks. */
+export function unlinkVma(vma: Vma): void {
+  vma.mm.vmas.delete(vma.start);
+  unlinkRmap(vma);
+}
+
+function unlinkRmap(vma: Vma): void {
+  invariant(vma.rmap !== undefined, "I-MM-1", () => "a VMA is unlinked twice");
+  vma.object.vmas.remove(vma.rmap);
+  vma.rmap = undefined;
+}
+
+/** Moves a linked VMA's bounds, keeping what each address maps. */
+function resizeVma(vma: Vma, start: VirtAddr, end: VirtAddr): void {
+  vma.mm.vmas.resize(vma.start, start, end);
+  unlinkRmap(vma);
+  vma.pgoff += (start - vma.start) / PAGE_SIZE;
+  vma.start = start;
+  vma.end = end;
+  vma.rmap = vma.object.vmas.insert(vma.pgoff, vma.pgoff + vma.pages, vma);
+}
+
+/** Cuts a VMA in two at `at`, strictly inside it; returns the upper part. */
+function cutVma(vma: Vma, at: VirtAddr): Vma {
+  const upper = new Vma({ ...pick(vma), start: at, end: vma.end, pgoff: vma.objectPage(at) });
+  resizeVma(vma, vma.start, at);
+  vma.object.get();
+  linkVma(upper);
+  return upper;
+}
+
+/** The fields that a part of a VMA inherits. */
+export function pick(vma: Vma): Pick<Vma, "mm" | "flags" | "object" | "name"> {
+  return { mm: vma.mm, flags: vma.flags, object: vma.object, name: vma.name };
+}
+
+/**
+ * Charges the VMAs that cutting `[start, end)` out needs, so that {@link cutAround} cannot fail.
+ * @throws KernelError ENOMEM
+ */
+export function chargeCuts(mm: AddressSpace, start: VirtAddr, end: VirtAddr): void {
+  for (const at of [start, end]) {
+    const vma = mm.vmas.find(at);
+    if (vma !== undefined && vma.start < at) {
+      mm.memory.charge("vma");
+    }
+  }
+}
+
+/** Cuts VMAs at both ends of the range, so that each lies wholly inside or outside; returns those inside. */
+export function cutAround(mm: AddressSpace, start: VirtAddr, end: VirtAddr): Vma[] {
+  for (const at of [start, end]) {
+    const vma = mm.vmas.find(at);
+    if (vma !== undefined && vma.start < at) {
+      cutVma(vma, at);
+    }
+  }
+  return vmasIn(mm, start, end);
+}
+
+/** The VMAs that overlap the range, by rising address. */
+export function vmasIn(mm: AddressSpace, start: VirtAddr, end: VirtAddr): Vma[] {
+  const found: Vma[] = [];
+  for (const vma of mm.vmas.values(start)) {
+    if (vma.start >= end) {
+      break;
+    }
+    found.push(vma);
+  }
+  return found;
+}
+
+/**
+ * Joins what can be joined at the ends of and within `[start, end)`. I-MM-2.
+ * Returns the object references that joined VMAs gave up.
+ */
+export function mergeAround(mm: AddressSpace, start: VirtAddr, end: VirtAddr): MemoryObject[] {
+  const dropped: MemoryObject[] = [];
+  let left = mm.vmas.find(start - 1) ?? mm.vmas.findNext(start);
+  while (left !== undefined && left.start <= end) {
+    const right = mm.vmas.find(left.end);
+    if (right !== undefined && canMerge(left, right)) {
+      unlinkVma(right);
+      resizeVma(left, left.start, right.end);
+      dropped.push(right.object);
+    } else {
+      left = right ?? mm.vmas.findNext(left.end);
+    }
+  }
+  return dropped;
+}
+
+/** Clears the entries of a range and gives empty page-table blocks back. */
+export function zapEntries(mm: AddressSpace, start: VirtAddr, end: VirtAddr): void {
+  mm.pageTable.forEachRun(vpnOf(start), vpnOf(end), (block, from, to) => block.fill(0, from, to));
+  mm.pageTable.releaseEmpty(vpnOf(start), vpnOf(end));
+}
+
+/** Forgets a private object's pages that no VMA maps any more, unless a copy still reads them or they are in transit. */
+export function dropUnmapped(object: MemoryObject, page: number, end: number): void {
+  let mapped = false;
+  object.vmas.forEachOverlap(page, end, () => {
+    mapped = true;
+  });
+  if (
+    !mapped &&
+    object.pager === undefined &&
+    object.shadows.size === 0 &&
+    !(object.flagSummary(page, end) & PageFlag.Busy)
+  ) {
+    object.dropPages(page, end);
+  }
+}
+
+/** Drops references, in order; a promise when one of them has to close something. */
+export function putObjects(objects: readonly MemoryObject[]): MaybePromise<void> {
+  const pending = objects.map((object) => object.put()).filter((put) => put !== undefined);
+  return pending.length === 0 ? undefined : Promise.all(pending).then(() => undefined);
+}

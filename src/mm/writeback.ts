@@ -1,0 +1,128 @@
+/** Dirty pages of shared objects on their way back to the pager. */
+import { isPromise, type MaybePromise, PAGE_SIZE, PAGES_PER_BLOCK } from "../base/index.ts";
+import type { AddressSpace } from "./address-space.ts";
+import { type MemoryObject, PageFlag } from "./memory-object.ts";
+import { waitWhileBusy } from "./object-content.ts";
+import { migrateToRam } from "./object-migrate.ts";
+import { assertNoHoles, pageRange } from "./range-args.ts";
+import { writeProtectPages } from "./rmap.ts";
+import type { Vma } from "./vma.ts";
+import { putObjects } from "./vma-ops.ts";
+
+/** Pages written in one go: 4 MiB. */
+const WRITE_PAGES = 1024;
+
+/**
+ * Writes the dirty pages of `[page, end)` to the pager. Pages on a device come back first. Pages that a lease may still
+ * change are written and stay dirty.
+ * @throws KernelError EIO, ENOSPC; the pages that failed are dirty still
+ */
+export async function writeBack(object: MemoryObject, page: number, end: number): Promise<void> {
+  const { pager } = object;
+  if (pager === undefined || !pager.writable) {
+    return;
+  }
+  for (const [from, to] of runsWith(object, page, end, PageFlag.Device | PageFlag.Busy)) {
+    await waitWhileBusy(object, from, to);
+    await migrateToRam(object, from, to);
+  }
+  for (const [from, to] of runsWith(object, page, end, PageFlag.Dirty)) {
+    for (let p = from; p < to; p += WRITE_PAGES) {
+      await writeRun(object, p, Math.min(to, p + WRITE_PAGES));
+    }
+  }
+}
+
+async function writeRun(object: MemoryObject, page: number, end: number): Promise<void> {
+  const { pager } = object;
+  if ((object.flagSummary(page, end) >> 8) & PageFlag.Uptodate) {
+    // Cleared before the bytes are read: a write that comes later marks the page again.
+    const clean = writeProtectPages(object, page, end);
+    if (clean) {
+      object.updateFlags(page, end, 0, PageFlag.Dirty);
+    }
+    try {
+      const bytes = Math.min((end - page) * PAGE_SIZE, (pager?.length ?? 0) - page * PAGE_SIZE);
+      if (bytes > 0) {
+        await pager?.write(page * PAGE_SIZE, object.windowBytes(page, end).subarray(0, bytes));
+      }
+    } catch (error) {
+      object.updateFlags(page, end, PageFlag.Dirty, 0);
+      throw error;
+    }
+    return;
+  }
+  // Mapped writable but never touched: the pager's bytes are the page's.
+  for (let p = page; p < end; p++) {
+    if (object.flagsOf(p) & PageFlag.Uptodate) {
+      await writeRun(object, p, p + 1);
+    } else if (writeProtectPages(object, p, p + 1)) {
+      object.updateFlags(p, p + 1, 0, PageFlag.Dirty);
+    }
+  }
+}
+
+/** Runs of pages with one of the flags, cut at 2 MiB blocks. */
+function runsWith(object: MemoryObject, page: number, end: number, mask: number): [number, number][] {
+  const runs: [number, number][] = [];
+  for (let base = Math.floor(page / PAGES_PER_BLOCK); base * PAGES_PER_BLOCK < end; base++) {
+    const flags = object.block(base)?.flags;
+    if (flags === undefined) {
+      continue;
+    }
+    const first = base * PAGES_PER_BLOCK;
+    for (let p = Math.max(page, first); p < Math.min(end, first + PAGES_PER_BLOCK); p++) {
+      if (flags[p - first] & mask) {
+        const last = runs.at(-1);
+        if (last !== undefined && last[1] === p) {
+          last[1] = p + 1;
+        } else {
+          runs.push([p, p + 1]);
+        }
+      }
+    }
+  }
+  return runs;
+}
+
+/** Writes back what would lose its last reference with these VMAs. */
+export async function flushLastReferences(vmas: readonly Vma[]): Promise<void> {
+  for (const vma of vmas) {
+    if (vma.shared && vma.object.vmas.size === 1) {
+      await writeBack(vma.object, 0, vma.object.pages);
+    }
+  }
+}
+
+/** Drops object references. */
+export async function releaseObjects(objects: readonly MemoryObject[]): Promise<void> {
+  const put: MaybePromise<void> = putObjects(objects);
+  if (isPromise(put)) {
+    await put;
+  }
+}
+
+/**
+ * Writes the dirty pages of shared mappings in the range to their files and makes them durable.
+ *
+ * Locks: takes mmapLock, read.
+ * @throws KernelError EINVAL; ENOMEM a hole; EIO, ENOSPC; ESRCH
+ * @linux mm/msync.c msync (MS_SYNC)
+ */
+export async function msync(mm: AddressSpace, start: number, length: number): Promise<void> {
+  const range = pageRange("msync", start, length);
+  using _lock = await mm.mmapLock.read();
+  mm.assertAlive("msync");
+  assertNoHoles(mm, "msync", range.start, range.end);
+  for (const vma of [...mm.vmas.values(range.start)]) {
+    if (vma.start >= range.end) {
+      break;
+    }
+    if (vma.shared && vma.object.pager?.writable) {
+      const from = vma.objectPage(Math.max(range.start, vma.start));
+      const to = vma.objectPage(Math.min(range.end, vma.end) - 1) + 1;
+      await writeBack(vma.object, from, Math.min(to, vma.object.pages));
+      await vma.object.pager.sync();
+    }
+  }
+}

@@ -1,0 +1,50 @@
+/** The software MMU: works everywhere; the CPU announces its accesses with leases. */
+import { KernelError } from "../../base/index.ts";
+import type { CpuMmu, CpuWindow } from "../../mm/index.ts";
+
+const WASM_PAGE = 65_536;
+/**
+ * Windows below this size share arenas: each WebAssembly.Memory reserves gigabytes of address space for its guards, so a
+ * process can have some thousands only.
+ */
+const ARENA_BYTES = 16 * 2 ** 20;
+
+/**
+ * Windows out of shared WebAssembly memories, which are page aligned, committed lazily and can be posted to workers.
+ *
+ * An arena's bytes are never handed out twice: an array that outlives its mapping cannot see another one. The arena goes
+ * when its last array is collected.
+ */
+export class SoftwareMmu implements CpuMmu {
+  readonly name = "software";
+  #arena: SharedArrayBuffer | undefined;
+  #used = 0;
+
+  createWindow(byteLength: number): CpuWindow {
+    if (byteLength > ARENA_BYTES / 4) {
+      return { buffer: allocate(byteLength), byteOffset: 0, byteLength };
+    }
+    if (this.#arena === undefined || this.#used + byteLength > ARENA_BYTES) {
+      this.#arena = allocate(ARENA_BYTES);
+      this.#used = 0;
+    }
+    const byteOffset = this.#used;
+    this.#used += byteLength;
+    return { buffer: this.#arena, byteOffset, byteLength };
+  }
+}
+
+function allocate(byteLength: number): SharedArrayBuffer {
+  const pages = Math.ceil(byteLength / WASM_PAGE);
+  try {
+    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+    return memory.buffer as unknown as SharedArrayBuffer;
+  } catch (cause) {
+    throw new KernelError(
+      "ENOMEM",
+      "mmap",
+      `the JavaScript engine has no room for a window of ${byteLength} bytes: unmap something, or map less at once`,
+      { cause },
+    );
+  }
+}
