@@ -1,0 +1,130 @@
+#!/usr/bin/env node
+/**
+ * The command `pagemirror`. Knows the arguments only: the work, and with it the GPU, is imported when a command runs, so
+ * that `--help` is quick.
+ */
+import { readFileSync } from "node:fs";
+import { Command, CommanderError } from "commander";
+import { setBugHandler } from "../base/index.ts";
+import { describeFailure, failureJson, failureLine, UsageError } from "./errors.ts";
+
+const RUN_EXAMPLES = `
+A mapping binds to the WGSL variable of its name:
+  NAME=PATH       or NAME=PATH:r, the file, read-only
+  NAME=PATH:cow   a private copy that the kernel may write; the file stays as it is
+  NAME=PATH:rw    written back to the file when the run succeeds; the file is untouched when it fails
+  NAME=new:SIZE   zeros
+Files of any length work: the kernel sees zeros up to the next 16 bytes. A WGSL array of fixed size binds just that much
+of a mapping, a runtime-sized array all of it. Sizes take K, M and G. Ctrl-C leaves no partial output file.
+
+Exit status: 0 done; 1 failed, with one line on stderr; 2 wrong usage.
+
+Example, the histogram of a file's bytes as 256 little-endian u32:
+  pagemirror run examples/histogram.wgsl --map data=movie.mp4 --map counts=new:1K --workgroups 256 --out counts=counts.bin
+`;
+
+const collect = (value: string, former: string[]): string[] => [...former, value];
+
+function packageVersion(): string {
+  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
+  return (JSON.parse(text) as { version: string }).version;
+}
+
+/** The raw options of `run`, as commander gives them. */
+export interface RunArguments {
+  readonly map: readonly string[];
+  readonly set: readonly string[];
+  readonly out: readonly string[];
+  readonly workgroups?: string;
+  readonly entry?: string;
+  readonly mode: string;
+  readonly mmu: string;
+  readonly deviceMemory?: string;
+  readonly adapter?: string;
+  readonly stats?: boolean;
+  readonly json?: boolean;
+}
+
+function buildProgram(): Command {
+  const program = new Command("pagemirror")
+    .description("Runs WGSL kernels over files through shared virtual memory.")
+    .version(packageVersion())
+    .exitOverride()
+    .configureOutput({ writeErr: () => {}, outputError: () => {} })
+    .showSuggestionAfterError();
+  program
+    .command("run")
+    .description("run a WGSL compute kernel over mapped files")
+    .argument("<KERNEL.wgsl>", "the kernel")
+    .option("--map <NAME=PATH[:r|cow|rw]|NAME=new:SIZE>", "map a file, or new zeros, for a WGSL variable", collect, [])
+    .option("--set <NAME=VALUE>", "fill a member of the uniform struct in variable params", collect, [])
+    .option(
+      "--workgroups <X[,Y[,Z]]>",
+      "workgroups to dispatch (default: one invocation an element of the longest runtime-sized array, along x)",
+    )
+    .option("--entry <NAME>", "the @compute entry point, when the kernel has several")
+    .option("--out <NAME=PATH>", "write a mapping to a file when the run succeeds", collect, [])
+    .option("--mode <MODE>", "bind", "bind")
+    .option("--mmu <MMU>", "software", "software")
+    .option("--device-memory <SIZE>", "the most that may be allocated on the device")
+    .option("--adapter <NAME>", "system, swiftshader, or a part of an adapter's name")
+    .option("--stats", "print figures of the run")
+    .option("--json", "print one JSON object with the figures")
+    .addHelpText("after", RUN_EXAMPLES)
+    .action(async (kernel: string, options: RunArguments) => {
+      const { runCommand } = await import("./run.ts");
+      await runCommand(kernel, options);
+    });
+  program
+    .command("info")
+    .description("what works here: MMU back ends, adapter, limits, and the remedy for what does not")
+    .option("--json", "print one JSON object")
+    .action(async ({ json }: { json?: boolean }) => {
+      const { gatherInfo, infoText } = await import("./info.ts");
+      const report = await gatherInfo(packageVersion());
+      process.stdout.write(json === true ? `${JSON.stringify(report)}\n` : infoText(report));
+    });
+  return program;
+}
+
+/** Commander's own complaint as ours; undefined for `--help` and `--version`, which are no failure. */
+function usageError(error: CommanderError, argv: readonly string[]): UsageError | undefined {
+  if (error.exitCode === 0) {
+    return undefined;
+  }
+  if (error.code === "commander.help") {
+    return new UsageError("name a command: pagemirror run KERNEL.wgsl, or pagemirror info; see pagemirror --help");
+  }
+  const command = ["run", "info"].find((name) => name === argv[0]);
+  const help = `pagemirror ${command === undefined ? "" : `${command} `}--help`;
+  return new UsageError(`${error.message.replace(/^error: /, "")}; see ${help}`);
+}
+
+async function main(argv: readonly string[]): Promise<number> {
+  const debug = (process.env.PAGEMIRROR_DEBUG ?? "") !== "";
+  setBugHandler((bug) => process.stderr.write(`pagemirror: warning: ${debug ? bug.stack : bug.message}\n`));
+  try {
+    await buildProgram().parseAsync([...argv], { from: "user" });
+    return 0;
+  } catch (thrown) {
+    const error = thrown instanceof CommanderError ? usageError(thrown, argv) : thrown;
+    if (error === undefined) {
+      return 0;
+    }
+    const failure = describeFailure(error);
+    process.stderr.write(`${failureLine(failure)}\n`);
+    if (debug && error instanceof Error) {
+      process.stderr.write(`${error.stack}\n`);
+    }
+    if (argv.includes("--json")) {
+      process.stdout.write(`${failureJson(failure)}\n`);
+    }
+    return failure.exitStatus;
+  }
+}
+
+// A reader that has seen enough (`| head`) is no failure.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  process.exit(error.code === "EPIPE" ? 0 : 1);
+});
+process.exitCode = await main(process.argv.slice(2));

@@ -1,0 +1,129 @@
+/** The command line's NAME=VALUE arguments: mappings, params and outputs. */
+import { KernelError } from "../base/index.ts";
+import { UsageError } from "./errors.ts";
+import { parseSize } from "./size.ts";
+
+/** How a file is mapped: read-only, a private copy, or written back when the run succeeds. */
+export type MapMode = "r" | "cow" | "rw";
+
+export type MapSource =
+  | { readonly kind: "file"; readonly path: string; readonly mode: MapMode }
+  | { readonly kind: "new"; readonly size: number };
+
+/** One `--map`. */
+export interface MapSpec {
+  readonly name: string;
+  readonly source: MapSource;
+}
+
+/** One `--out`. */
+export interface OutSpec {
+  readonly name: string;
+  readonly path: string;
+}
+
+/** What `--set` gives: member names of `params` with a number, or one number a component. */
+export type Params = Record<string, number | number[]>;
+
+const IDENTIFIER = /^(?!__)(?!_$)[\p{XID_Start}_]\p{XID_Continue}*$/u;
+const NUMBER = /^[+-]?(?:0[xX][\da-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)$/;
+
+function splitNamed(option: string, text: string, form: string): [name: string, value: string] {
+  const at = text.indexOf("=");
+  const name = text.slice(0, at);
+  const value = text.slice(at + 1);
+  if (at < 0 || value === "") {
+    throw new UsageError(`${option} "${text}": write it as ${form}`);
+  }
+  if (!IDENTIFIER.test(name)) {
+    throw new UsageError(`${option} "${text}": "${name}" cannot be a WGSL name: write it as ${form}`);
+  }
+  return [name, value];
+}
+
+function refuseTwice<T extends { readonly name: string }>(option: string, specs: readonly T[]): readonly T[] {
+  const seen = new Set<string>();
+  for (const { name } of specs) {
+    if (seen.has(name)) {
+      throw new UsageError(`${option} names ${name} twice: give each name once`);
+    }
+    seen.add(name);
+  }
+  return specs;
+}
+
+function parseSource(name: string, value: string): MapSource {
+  if (/^https?:\/\//i.test(value)) {
+    throw new KernelError(
+      "ENOTSUP",
+      `map ${name}`,
+      `${value}: mapping a URL is not in this version: download it first and map the file, --map ${name}=PATH`,
+    );
+  }
+  if (value.startsWith("new:")) {
+    return { kind: "new", size: parseSize(value.slice(4), `--map ${name}=${value}`) };
+  }
+  const match = /^(.+):(r|cow|rw)$/s.exec(value);
+  const path = match?.[1] ?? value;
+  return { kind: "file", path, mode: (match?.[2] ?? "r") as MapMode };
+}
+
+/**
+ * Parses the `--map` arguments: `NAME=PATH[:r|cow|rw]` or `NAME=new:SIZE`. A path that itself ends in `:rw` and the like
+ * takes a mode after it.
+ * @throws UsageError for a wrong form, a name that WGSL cannot have, a name given twice. @throws KernelError ENOTSUP for a URL.
+ */
+export function parseMaps(texts: readonly string[]): readonly MapSpec[] {
+  const specs = texts.map((text): MapSpec => {
+    const [name, value] = splitNamed("--map", text, "NAME=PATH[:r|cow|rw] or NAME=new:SIZE");
+    return { name, source: parseSource(name, value) };
+  });
+  return refuseTwice("--map", specs);
+}
+
+/** Parses the `--out` arguments, `NAME=PATH`. @throws UsageError as {@link parseMaps} does. */
+export function parseOuts(texts: readonly string[]): readonly OutSpec[] {
+  const specs = texts.map((text): OutSpec => {
+    const [name, path] = splitNamed("--out", text, "NAME=PATH");
+    return { name, path };
+  });
+  return refuseTwice("--out", specs);
+}
+
+/**
+ * Parses the `--set` arguments: `NAME=NUMBER` or `NAME=NUMBER,NUMBER…` for a vector.
+ * @throws UsageError for a wrong form or a value that is no number. @throws KernelError ENOTSUP for svm mode's `@` and `#`.
+ */
+export function parseParams(texts: readonly string[]): Params {
+  const specs = texts.map((text) => {
+    const [name, value] = splitNamed("--set", text, "NAME=NUMBER or NAME=NUMBER,NUMBER,...");
+    if (/^[@#]/.test(value)) {
+      const why = `${text}: addresses and lengths of mappings are for svm mode, which is not in this version: give a number`;
+      throw new KernelError("ENOTSUP", `set ${name}`, why);
+    }
+    const parts = value.split(",");
+    const wrong = parts.find((part) => !NUMBER.test(part));
+    if (wrong !== undefined) {
+      throw new UsageError(`--set "${text}": "${wrong}" is not a number: write it as ${name}=1.5 or ${name}=1,2,3`);
+    }
+    const numbers = parts.map((part) => (/^[+-]?0x/i.test(part) ? parseHex(part) : Number(part)));
+    return { name, value: numbers.length === 1 ? Number(numbers[0]) : numbers };
+  });
+  return Object.fromEntries(refuseTwice("--set", specs).map(({ name, value }) => [name, value]));
+}
+
+function parseHex(text: string): number {
+  return text.startsWith("-") ? -Number(text.slice(1)) : Number(text.replace(/^\+/, ""));
+}
+
+/** Parses `--workgroups X[,Y[,Z]]`. @throws UsageError unless it is one to three whole numbers above 0. */
+export function parseWorkgroups(text: string): [number, number, number] {
+  const parts = text.split(",");
+  const counts = parts.map(Number);
+  if (parts.length > 3 || parts.some((part) => !/^\d+$/.test(part)) || counts.some((n) => n < 1)) {
+    const why = `--workgroups "${text}": each count is a whole number from 1 up: write it as X, X,Y or X,Y,Z`;
+    throw new UsageError(why);
+  }
+  const [x = 1, y = 1, z = 1] = counts;
+  return [x, y, z];
+}

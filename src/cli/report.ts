@@ -1,0 +1,44 @@
+/** What `run` says about itself: `--json`'s object and `--stats`' text. */
+import type { OutputReport } from "./output.ts";
+import { formatBytes } from "./size.ts";
+
+/** The object of `run --json`. */
+export interface RunReport {
+  readonly ok: true;
+  /** Name of the adapter that ran the kernel. */
+  readonly adapter: string;
+  readonly mode: "bind";
+  readonly mmu: "software";
+  /** From the start of the command to its last output. */
+  readonly wallMs: number;
+  /** Submissions to the GPU. */
+  readonly rounds: number;
+  readonly faults: { readonly device: number; readonly cpu: number };
+  readonly bytes: { readonly toDevice: number; readonly toHost: number; readonly evicted: number };
+  readonly pages: { readonly size: number; readonly bound: number; readonly uploaded: number };
+  readonly outputs: Readonly<Record<string, OutputReport>>;
+}
+
+function count(n: number): string {
+  return n.toLocaleString("en-US");
+}
+
+/** The report as a few aligned lines. */
+export function statsText(report: RunReport): string {
+  const { adapter, mode, mmu, wallMs, rounds, faults, bytes, pages, outputs } = report;
+  const lines: [string, string][] = [
+    ["adapter", adapter],
+    ["mode", `${mode}, ${mmu} MMU`],
+    ["time", `${wallMs.toFixed(0)} ms, ${count(rounds)} ${rounds === 1 ? "round" : "rounds"}`],
+    ["to device", `${formatBytes(bytes.toDevice)} (${count(pages.uploaded)} of ${count(pages.bound)} pages bound)`],
+    ["to host", formatBytes(bytes.toHost)],
+    ["evicted", formatBytes(bytes.evicted)],
+    ["faults", `${count(faults.device)} device, ${count(faults.cpu)} CPU`],
+    ...Object.entries(outputs).map(([name, output]): [string, string] => [
+      `output ${name}`,
+      `${formatBytes(output.bytes)}, sha256 ${output.sha256}`,
+    ]),
+  ];
+  const width = Math.max(...lines.map(([label]) => label.length));
+  return `${lines.map(([label, text]) => `${label.padEnd(width)}  ${text}`).join("\n")}\n`;
+}

@@ -1,0 +1,170 @@
+/** `pagemirror run`: maps files, runs a kernel over them, and writes the outputs when all went well. */
+import { createReadStream } from "node:fs";
+import type { Mapping } from "../mm/index.ts";
+import { open } from "../node.ts";
+import { fileError } from "./errors.ts";
+import type { RunArguments } from "./main.ts";
+import { OutputFiles, type OutputReport } from "./output.ts";
+import { openProgress, type Progress } from "./progress.ts";
+import { type RunReport, statsText } from "./report.ts";
+import { type BindPlan, checkWorkgroups, defaultWorkgroups, planBindings, visibleLength } from "./run-bind.ts";
+import { type MapPlan, type OutPlan, planRun, type RunPlan } from "./run-plan.ts";
+
+const CHUNK = 4 * 2 ** 20;
+const PAGE = 4096;
+
+type PageMirror = Awaited<ReturnType<typeof open>>;
+
+async function mapFile(pm: PageMirror, { name, length, file }: MapPlan): Promise<Mapping> {
+  if (file === undefined) {
+    return pm.mm.mmap({ length: visibleLength(length), name });
+  }
+  const object = await pm.openFile(file.path);
+  // Written mappings are private during the run: a failed one leaves the file as it was.
+  const shared = file.mode === "r";
+  return pm.mm.mmap({ length: visibleLength(length), object, shared, prot: shared ? "r" : "rw", name });
+}
+
+/** Sends a mapping's bytes to its output: what the kernel could reach from memory, the rest straight from the file. */
+async function writeOutput(
+  { name, op }: OutPlan,
+  map: MapPlan,
+  mapping: Mapping,
+  bound: number,
+  outputs: OutputFiles,
+  progress: Progress,
+): Promise<void> {
+  const fromMemory = map.file === undefined ? map.length : Math.min(map.length, bound);
+  for (let at = 0; at < fromMemory; at += CHUNK) {
+    const bytes = await mapping.read(at, Math.min(CHUNK, fromMemory - at));
+    await outputs.write(name, bytes);
+    progress.advance(bytes.length);
+  }
+  if (map.file === undefined || fromMemory === map.length) {
+    return;
+  }
+  const rest = createReadStream(map.file.path, { start: fromMemory, end: map.length - 1, highWaterMark: CHUNK });
+  try {
+    for await (const bytes of rest as AsyncIterable<Uint8Array>) {
+      await outputs.write(name, bytes);
+      progress.advance(bytes.length);
+    }
+  } catch (error) {
+    throw fileError(op, map.file.path, error);
+  }
+}
+
+/** Ends the process on a signal, leaving no partial output behind. */
+function cleanUpOnSignals(outputs: OutputFiles, progress: Progress): Disposable {
+  const signals = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+  const listeners = Object.entries(signals).map(([signal, status]) => {
+    const listener = () => {
+      outputs.discardSync();
+      progress.stop();
+      process.stderr.write(`pagemirror: run: EINTR: ended by ${signal}: no output was written; run it again\n`);
+      process.exit(status);
+    };
+    process.on(signal, listener);
+    return () => process.off(signal, listener);
+  });
+  return {
+    [Symbol.dispose]() {
+      for (const remove of listeners) {
+        remove();
+      }
+    },
+  };
+}
+
+/** What the run did, before its outputs. */
+interface Ran {
+  readonly binds: readonly BindPlan[];
+  readonly mappings: ReadonlyMap<string, Mapping>;
+  readonly pagesUploaded: number;
+  readonly bytesToDevice: number;
+}
+
+async function dispatch(pm: PageMirror, plan: RunPlan, progress: Progress): Promise<Ran> {
+  const name = plan.kernelPath;
+  const kernel = await pm.device.kernel(plan.wgsl, {
+    name,
+    ...(plan.entry === undefined ? {} : { entryPoint: plan.entry }),
+  });
+  const binds = planBindings(kernel.reflection, plan.maps);
+  const most = pm.adapter.limits.maxComputeWorkgroupsPerDimension ?? 65_535;
+  const workgroups = plan.workgroups ?? defaultWorkgroups(kernel.reflection, binds, most);
+  checkWorkgroups(workgroups, most);
+  const mappings = new Map<string, Mapping>();
+  const bind: Record<string, ReturnType<Mapping["range"]>> = {};
+  for (const { map, length } of binds) {
+    const mapping = await mapFile(pm, map);
+    mappings.set(map.name, mapping);
+    bind[map.name] = mapping.range(0, length);
+  }
+  progress.stage("running");
+  const stats = await kernel.dispatch({ bind, params: plan.params, workgroups });
+  return { binds, mappings, pagesUploaded: stats.pagesUploaded, bytesToDevice: stats.bytesToDevice };
+}
+
+async function collectOutputs(
+  plan: RunPlan,
+  ran: Ran,
+  outputs: OutputFiles,
+  progress: Progress,
+): Promise<Record<string, OutputReport>> {
+  for (const out of plan.outs) {
+    const bind = ran.binds.find(({ map }) => map.name === out.name);
+    const mapping = ran.mappings.get(out.name);
+    if (bind !== undefined && mapping !== undefined) {
+      progress.stage(`writing ${out.path}`, bind.map.length);
+      await writeOutput(out, bind.map, mapping, bind.length, outputs, progress);
+    }
+  }
+  return outputs.commit();
+}
+
+async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress): Promise<RunReport> {
+  progress.stage("opening the adapter");
+  await using pm = await open({
+    ...(plan.deviceMemory === undefined ? {} : { deviceMemory: plan.deviceMemory }),
+    ...(plan.adapter === undefined ? {} : { adapter: plan.adapter }),
+  });
+  const ran = await dispatch(pm, plan, progress);
+  const written = await collectOutputs(plan, ran, outputs, progress);
+  const stats = pm.device.stats();
+  return {
+    ok: true,
+    adapter: pm.adapter.name,
+    mode: "bind",
+    mmu: "software",
+    wallMs: Math.round(performance.now() * 10) / 10,
+    rounds: 1,
+    faults: { device: 0, cpu: 0 },
+    bytes: { toDevice: ran.bytesToDevice, toHost: stats.bytesToHost, evicted: 0 },
+    pages: {
+      size: PAGE,
+      bound: ran.binds.reduce((sum, { length }) => sum + Math.ceil(length / PAGE), 0),
+      uploaded: ran.pagesUploaded,
+    },
+    outputs: written,
+  };
+}
+
+/** Runs the command. Throws what {@link planRun} and the library throw; nothing is written then. */
+export async function runCommand(kernelPath: string, args: RunArguments): Promise<void> {
+  const plan = await planRun(kernelPath, args);
+  using outputs = await OutputFiles.create(plan.outs);
+  const progress = await openProgress(process.stderr);
+  using _signals = cleanUpOnSignals(outputs, progress);
+  let report: RunReport;
+  try {
+    report = await runPlan(plan, outputs, progress);
+  } finally {
+    progress.stop();
+  }
+  if (plan.report !== "none") {
+    process.stdout.write(plan.report === "json" ? `${JSON.stringify(report)}\n` : statsText(report));
+  } else if (plan.outs.length === 0) {
+    process.stderr.write("pagemirror: note: no output was asked for: add --out NAME=PATH, --stats or --json\n");
+  }
+}
