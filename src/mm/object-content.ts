@@ -6,9 +6,12 @@ import { migrateToRam } from "./object-migrate.ts";
 /** Where a run of pages gets its bytes. */
 type Content = "window" | "zero" | "source" | "pager" | "device" | "busy" | "poisoned";
 
-function contentOf(object: MemoryObject, page: number): Content {
+/** What to do about a page in transit: wait, or read it, which only the one who isolated it for a migration may. */
+export type Transit = "wait" | "isolated";
+
+function contentOf(object: MemoryObject, page: number, transit: Transit = "wait"): Content {
   const flags = object.flagsOf(page);
-  if (flags & PageFlag.Busy) {
+  if (flags & PageFlag.Busy && transit === "wait") {
     return "busy";
   }
   if (flags & PageFlag.Poisoned) {
@@ -27,8 +30,8 @@ function contentOf(object: MemoryObject, page: number): Content {
 }
 
 /** True when a page is zeros that nobody ever wrote: its bytes need not be read to be known. */
-export function isZeroPage(object: MemoryObject, page: number): boolean {
-  const content = contentOf(object, page);
+export function isZeroPage(object: MemoryObject, page: number, transit: Transit = "wait"): boolean {
+  const content = contentOf(object, page, transit);
   if (content === "source" && object.source !== undefined) {
     return isZeroPage(object.source, page + object.sourcePage);
   }
@@ -36,9 +39,15 @@ export function isZeroPage(object: MemoryObject, page: number): boolean {
 }
 
 /** One past the last page from `page` on, below `end`, that gets its bytes from the same place. */
-function contentRunEnd(object: MemoryObject, page: number, end: number, content: Content): number {
+function contentRunEnd(
+  object: MemoryObject,
+  page: number,
+  end: number,
+  content: Content,
+  transit: Transit = "wait",
+): number {
   let stop = page + 1;
-  while (stop < end && contentOf(object, stop) === content) {
+  while (stop < end && contentOf(object, stop, transit) === content) {
     stop++;
   }
   return stop;
@@ -50,18 +59,24 @@ function contentRunEnd(object: MemoryObject, page: number, end: number, content:
  * Synchronous while all bytes are in windows or zeros. Waits for pages in transit.
  * @throws KernelError EHWPOISON when a page was lost; EIO from the pager
  */
-export function readPages(object: MemoryObject, page: number, end: number, dst: Uint8Array): MaybePromise<void> {
+export function readPages(
+  object: MemoryObject,
+  page: number,
+  end: number,
+  dst: Uint8Array,
+  transit: Transit = "wait",
+): MaybePromise<void> {
   for (let p = page; p < end; ) {
-    const content = contentOf(object, p);
-    const stop = contentRunEnd(object, p, end, content);
+    const content = contentOf(object, p, transit);
+    const stop = contentRunEnd(object, p, end, content, transit);
     const to = dst.subarray((p - page) * PAGE_SIZE, (stop - page) * PAGE_SIZE);
     const read = readRun(object, p, stop, content, to);
     if (read !== undefined) {
       return read.then((done) =>
         done === "again"
-          ? readPages(object, p, end, dst.subarray((p - page) * PAGE_SIZE))
+          ? readPages(object, p, end, dst.subarray((p - page) * PAGE_SIZE), transit)
           : stop < end
-            ? readPages(object, stop, end, dst.subarray((stop - page) * PAGE_SIZE))
+            ? readPages(object, stop, end, dst.subarray((stop - page) * PAGE_SIZE), transit)
             : undefined,
       );
     }

@@ -1,0 +1,165 @@
+/**
+ * Moving pages from the host into a device's memory, in the steps of the kernel's migrate_vma:
+ *
+ *     setup      pages are isolated: CPU entries become migration entries (announced), whoever touches them waits
+ *     (driver)   copies the bytes to device memory
+ *     finalize   pages that were copied are the device's; the others are the host's again
+ *
+ * The way back is `migrateToRam` of mm, which the CPU's faults take by themselves.
+ */
+import {
+  formatRange,
+  isPromise,
+  KernelError,
+  type MaybePromise,
+  PAGE_SIZE,
+  type VirtAddr,
+  vpnOf,
+  warnOn,
+} from "../base/index.ts";
+import {
+  announceOnObject,
+  type DevicePagemap,
+  framePfn,
+  type MemoryObject,
+  PageFlag,
+  PTE_PRESENT,
+  PTE_WRITE,
+  PteKind,
+  pagesAreReady,
+  poisonedError,
+  preparePages,
+  pteIsKind,
+  pteOfKind,
+  ptePfn,
+  ptePresent,
+  rewriteEntries,
+  type Vma,
+  VmFlags,
+} from "../mm/index.ts";
+import type { MmapRead } from "../sync/index.ts";
+
+/** Neighbouring pages of one VMA on their way to a device. */
+export interface Migration {
+  readonly vma: Vma;
+  readonly object: MemoryObject;
+  /** First page, counted from the object's start, and one past the last. */
+  readonly page: number;
+  readonly end: number;
+  readonly pagemap: DevicePagemap;
+}
+
+/** Isolated pages, or why they could not be: `pinned` while a lease holds one of them. */
+export type MigrationSetup = Migration | "pinned";
+
+/**
+ * Isolates all pages of `[start, end)` of one VMA: what lives elsewhere comes to the host first, copies that still read a
+ * page get its bytes, every mirror but the owner's drops its entries, and until finalize or abort nobody can touch the
+ * pages.
+ *
+ * Locks: mmapLock, read, held until {@link migrateVmaFinalize} or {@link migrateVmaAbort}.
+ * @throws KernelError EFAULT past the object's end; EHWPOISON a page was lost; EIO, ENOMEM bringing a page to the host; nothing is isolated then
+ * @linux mm/migrate_device.c migrate_vma_setup
+ */
+export async function migrateVmaSetup(
+  lock: MmapRead,
+  vma: Vma,
+  start: VirtAddr,
+  end: VirtAddr,
+  pagemap: DevicePagemap,
+): Promise<MigrationSetup> {
+  vma.mm.mmapLock.assertGuard(lock, "migrateVmaSetup");
+  const { object } = vma;
+  const page = vma.objectPage(start);
+  const stop = vma.objectPage(end - 1) + 1;
+  if (stop > object.pages) {
+    throw new KernelError("EFAULT", "migrate", `${formatRange({ start, end })} goes past the end of ${vma.name}`);
+  }
+  object.reserve(page, stop);
+  vma.mm.pageTable.reserve(vpnOf(start), vpnOf(end));
+  for (;;) {
+    const prepared = await preparePages(object, page, stop, { cpu: false, write: true });
+    if (prepared === "poisoned") {
+      throw poisonedError(object, page);
+    }
+    const isolated: MaybePromise<"again" | "pinned" | "isolated"> = announceOnObject(
+      object,
+      page,
+      stop,
+      "migrate",
+      () => isolate(vma, page, stop),
+      pagemap.owner,
+    );
+    const outcome = isPromise(isolated) ? await isolated : isolated;
+    if (outcome === "pinned") {
+      return "pinned";
+    }
+    if (outcome === "isolated") {
+      return { vma, object, page, end: stop, pagemap };
+    }
+  }
+}
+
+/** Pages may have changed while the notifiers were told: look, and isolate all of them or none. */
+function isolate(vma: Vma, page: number, end: number): "again" | "pinned" | "isolated" {
+  const { object } = vma;
+  if (!pagesAreReady(object, page, end, { cpu: false, write: true })) {
+    return "again";
+  }
+  if (object.isPinned(page, end, "r")) {
+    return "pinned";
+  }
+  object.updateFlags(page, end, PageFlag.Busy, 0);
+  rewriteEntries(object, page, end, (pte) =>
+    pte & PTE_PRESENT ? pteOfKind(PteKind.Migrating, ptePfn(pte), (pte & PTE_WRITE) as 0 | 2) : pte,
+  );
+  return "isolated";
+}
+
+/**
+ * The bytes are on the device: the pages are its own from here on, in the frames from `frame` on.
+ *
+ * Synchronous, cannot fail. Entries become device-private; whoever waited for the pages looks again.
+ * @linux mm/migrate_device.c migrate_vma_pages, migrate_vma_finalize
+ */
+export function migrateVmaFinalize(migration: Migration, frame: number): void {
+  const { vma, object, page, end, pagemap } = migration;
+  for (let p = page; p < end; p++) {
+    object.setDevicePfn(p, pagemap.pfnOf(frame + (p - page)));
+  }
+  object.updateFlags(page, end, PageFlag.Device | PageFlag.Own, PageFlag.Busy | PageFlag.Uptodate);
+  rewriteEntries(object, page, end, (pte, mapped, p) =>
+    pteIsKind(pte, PteKind.Migrating) ? deviceEntry(mapped, object, p) : pte,
+  );
+  // In the VMA that asked, pages without an entry get one too: its CPU knows where they are.
+  const first = vpnOf(vma.start) - vma.pgoff;
+  vma.mm.pageTable.forEachRun(first + page, first + end, (block, from, to, vpn) => {
+    for (let i = from; i < to; i++) {
+      if (block[i] === 0) {
+        block[i] = deviceEntry(vma, object, vpn + (i - from) - first);
+      }
+    }
+  });
+  object.wq.wakeAll();
+}
+
+function deviceEntry(vma: Vma, object: MemoryObject, page: number): number {
+  const write = vma.flags & VmFlags.Write ? PTE_WRITE : 0;
+  return pteOfKind(PteKind.DevicePrivate, object.devicePfnOf(page), write);
+}
+
+/** Nothing was copied: the pages are the host's again, mapped read-only. Synchronous, cannot fail. */
+export function migrateVmaAbort(migration: Migration): void {
+  const { object, page, end } = migration;
+  warnOn((object.flagSummary(page, end) & PageFlag.Busy) === 0, "I-MIG-3", () => "a migration is aborted twice");
+  object.updateFlags(page, end, 0, PageFlag.Busy);
+  rewriteEntries(object, page, end, (pte, vma, p) =>
+    pteIsKind(pte, PteKind.Migrating) ? (vma.flags & VmFlags.Read ? ptePresent(framePfn(object, p), 0) : 0) : pte,
+  );
+  object.wq.wakeAll();
+}
+
+/** Bytes of the isolated pages. */
+export function migrationBytes(migration: Migration): number {
+  return (migration.end - migration.page) * PAGE_SIZE;
+}
