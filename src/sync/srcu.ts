@@ -1,6 +1,13 @@
 /** Sleepable read-copy-update: frees what readers may still look at, once they are gone. */
 import { bugOn, isPromise, type MaybePromise, warnOn } from "../base/index.ts";
-import { lockdepAcquired, lockdepReleaseInnermost, lockdepTask, mightWaitFor } from "./lockdep.ts";
+import {
+  type LockdepHold,
+  lockdepAcquired,
+  lockdepRelease,
+  lockdepReleaseInnermost,
+  lockdepTask,
+  mightWaitFor,
+} from "./lockdep.ts";
 
 /**
  * Read sections that may `await`, and work that waits for them.
@@ -45,20 +52,25 @@ export class Srcu {
   read<T>(section: () => MaybePromise<T>): MaybePromise<T> {
     const index = this.#index;
     this.#readers[index]++;
+    let hold: LockdepHold | undefined;
+    const leave = (): void => {
+      lockdepRelease(hold);
+      this.#leave(index);
+    };
     let result: MaybePromise<T>;
     try {
       result = lockdepTask("srcu read section", () => {
-        lockdepAcquired("srcu", this);
+        hold = lockdepAcquired("srcu", this);
         return section();
       });
     } catch (error) {
-      this.#leave(index);
+      leave();
       throw error;
     }
     if (isPromise(result)) {
-      return result.finally(() => this.#leave(index));
+      return result.finally(leave);
     }
-    this.#leave(index);
+    leave();
     return result;
   }
 
