@@ -38,6 +38,7 @@ function pieces(length: number, overlap: number): { offset: number; bytes: numbe
   return list;
 }
 
+/** Bytes up to the next 16: what lies behind a file's end is zeros. */
 const words = (bytes: number) => Math.ceil(bytes / 16) * 16;
 
 async function kernelOf(pm: PageMirror, name: string) {
@@ -112,7 +113,8 @@ async function demo(): Promise<boolean> {
   const object = await pm.openFile(path);
   const bytes = await readFile(path);
   const { length } = bytes;
-  const data = await pm.mm.mmap({ length, object, shared: true, prot: "r", name: "data" });
+  const data = await pm.mm.mmap({ length: words(length), object, shared: true, prot: "r", name: "data" });
+  await object.put();
   const { name, kind, why } = pm.adapter;
   say(`PageMirror demo: two kernels over ${path}`);
   say(

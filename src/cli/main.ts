@@ -20,10 +20,11 @@ of a mapping, a runtime-sized array all of it. Sizes take K, M and G. Ctrl-C lea
 Exit status: 0 done; 1 failed, with one line on stderr; 2 wrong usage.
 
 Example, the histogram of a file's bytes as 256 little-endian u32:
-  pagemirror run examples/histogram.wgsl --map data=movie.mp4 --map counts=new:1K --workgroups 256 --out counts=counts.bin
+  pagemirror run examples/histogram.wgsl --map data=data.bin --map counts=new:1K \\
+    --set bytes=$(stat -c %s data.bin) --workgroups 256 --out counts=counts.bin
 `;
 
-const collect = (value: string, former: string[]): string[] => [...former, value];
+const collect = (value: string, former: readonly string[] = []): readonly string[] => [...former, value];
 
 function packageVersion(): string {
   const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
@@ -32,9 +33,9 @@ function packageVersion(): string {
 
 /** The raw options of `run`, as commander gives them. */
 export interface RunArguments {
-  readonly map: readonly string[];
-  readonly set: readonly string[];
-  readonly out: readonly string[];
+  readonly map?: readonly string[];
+  readonly set?: readonly string[];
+  readonly out?: readonly string[];
   readonly workgroups?: string;
   readonly entry?: string;
   readonly mode: string;
@@ -56,16 +57,16 @@ function buildProgram(): Command {
     .command("run")
     .description("run a WGSL compute kernel over mapped files")
     .argument("<KERNEL.wgsl>", "the kernel")
-    .option("--map <NAME=PATH[:r|cow|rw]|NAME=new:SIZE>", "map a file, or new zeros, for a WGSL variable", collect, [])
-    .option("--set <NAME=VALUE>", "fill a member of the uniform struct in variable params", collect, [])
+    .option("--map <NAME=PATH[:r|cow|rw]|NAME=new:SIZE>", "map a file, or new zeros, for the variable NAME", collect)
+    .option("--set <NAME=VALUE>", "fill a member of the uniform struct in variable params", collect)
     .option(
       "--workgroups <X[,Y[,Z]]>",
       "workgroups to dispatch (default: one invocation an element of the longest runtime-sized array, along x)",
     )
     .option("--entry <NAME>", "the @compute entry point, when the kernel has several")
-    .option("--out <NAME=PATH>", "write a mapping to a file when the run succeeds", collect, [])
-    .option("--mode <MODE>", "bind", "bind")
-    .option("--mmu <MMU>", "software", "software")
+    .option("--out <NAME=PATH>", "write a mapping to a file when the run succeeds", collect)
+    .option("--mode <MODE>", "how the kernel sees mappings", "bind")
+    .option("--mmu <MMU>", "how the CPU's accesses are seen", "software")
     .option("--device-memory <SIZE>", "the most that may be allocated on the device")
     .option("--adapter <NAME>", "system, swiftshader, or a part of an adapter's name")
     .option("--stats", "print figures of the run")
@@ -97,7 +98,11 @@ function usageError(error: CommanderError, argv: readonly string[]): UsageError 
   }
   const command = ["run", "info"].find((name) => name === argv[0]);
   const help = `pagemirror ${command === undefined ? "" : `${command} `}--help`;
-  return new UsageError(`${error.message.replace(/^error: /, "")}; see ${help}`);
+  const message = error.message
+    .replace(/^error: /, "")
+    .replaceAll("\n", " ")
+    .replace(/\.$/, "");
+  return new UsageError(`${message}; see ${help}`);
 }
 
 async function main(argv: readonly string[]): Promise<number> {

@@ -57,8 +57,11 @@ class Bar implements Progress {
   }
 }
 
-/** The bar, or a silent stand-in when `stream` is no terminal. */
+/** The bar on a terminal; one line a stage with PAGEMIRROR_DEBUG; silence otherwise. */
 export async function openProgress(stream: NodeJS.WriteStream): Promise<Progress> {
+  if ((process.env.PAGEMIRROR_DEBUG ?? "") !== "") {
+    return { ...SILENT, stage: (name) => void stream.write(`pagemirror: debug: ${name}\n`) };
+  }
   if (!stream.isTTY || process.env.TERM === "dumb") {
     return SILENT;
   }

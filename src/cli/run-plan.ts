@@ -135,9 +135,9 @@ async function refuseOutputOverInput(maps: readonly MapPlan[], outs: readonly Ou
  */
 export async function planRun(kernelPath: string, args: RunArguments): Promise<RunPlan> {
   checkMode(args);
-  const specs = parseMaps(args.map);
-  const outSpecs = parseOuts(args.out);
-  const params = parseParams(args.set);
+  const specs = parseMaps(args.map ?? []);
+  const outSpecs = parseOuts(args.out ?? []);
+  const params = parseParams(args.set ?? []);
   const workgroups = args.workgroups === undefined ? undefined : parseWorkgroups(args.workgroups);
   const deviceMemory = args.deviceMemory === undefined ? undefined : parseSize(args.deviceMemory, "--device-memory");
   for (const { name } of outSpecs) {

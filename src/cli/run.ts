@@ -1,7 +1,7 @@
 /** `pagemirror run`: maps files, runs a kernel over them, and writes the outputs when all went well. */
 import { createReadStream } from "node:fs";
 import type { Mapping } from "../mm/index.ts";
-import { open } from "../node.ts";
+import type { open } from "../node.ts";
 import { fileError } from "./errors.ts";
 import type { RunArguments } from "./main.ts";
 import { OutputFiles, type OutputReport } from "./output.ts";
@@ -22,7 +22,12 @@ async function mapFile(pm: PageMirror, { name, length, file }: MapPlan): Promise
   const object = await pm.openFile(file.path);
   // Written mappings are private during the run: a failed one leaves the file as it was.
   const shared = file.mode === "r";
-  return pm.mm.mmap({ length: visibleLength(length), object, shared, prot: shared ? "r" : "rw", name });
+  const options = { length: visibleLength(length), object, shared, prot: shared ? "r" : "rw", name } as const;
+  try {
+    return await pm.mm.mmap(options);
+  } finally {
+    await object.put();
+  }
 }
 
 /** Sends a mapping's bytes to its output: what the kernel could reach from memory, the rest straight from the file. */
@@ -125,7 +130,9 @@ async function collectOutputs(
 
 async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress): Promise<RunReport> {
   progress.stage("opening the adapter");
-  await using pm = await open({
+  // Not before the command line is known to be good: this is where the GPU's library comes in.
+  const library = await import("../node.ts");
+  await using pm = await library.open({
     ...(plan.deviceMemory === undefined ? {} : { deviceMemory: plan.deviceMemory }),
     ...(plan.adapter === undefined ? {} : { adapter: plan.adapter }),
   });
