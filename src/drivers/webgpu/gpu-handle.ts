@@ -1,0 +1,105 @@
+/** A GPUDevice with what every part of the driver needs beside it. */
+import { KernelError, type LedgerEntry, ledgerTrack, warnOn } from "../../base/index.ts";
+import { DeviceLost } from "./lost.ts";
+
+/** Who destroys the GPUDevice: this library ("owned") or whoever made it ("borrowed"). */
+export type Ownership = "owned" | "borrowed";
+
+/** A GPUDevice, the knowledge of its loss, and its end. */
+export class GpuHandle {
+  readonly device: GPUDevice;
+  readonly queue: GPUQueue;
+  readonly limits: GPUSupportedLimits;
+  readonly label: string;
+  readonly ownership: Ownership;
+  readonly lost: DeviceLost;
+  readonly #ledger: LedgerEntry;
+
+  constructor(device: GPUDevice, label: string, ownership: Ownership) {
+    this.device = device;
+    this.queue = device.queue;
+    this.limits = device.limits;
+    this.label = label;
+    this.ownership = ownership;
+    this.lost = new DeviceLost(device, label);
+    this.#ledger = ledgerTrack("gpu device");
+    if (ownership === "owned") {
+      device.addEventListener("uncapturederror", (event) => {
+        event.preventDefault();
+        warnOn(
+          !this.lost.isLost,
+          "I-GPU-1",
+          () => `the GPU refused a command of device "${label}": ${event.error.message}`,
+        );
+      });
+    }
+  }
+
+  hasFeature(name: GPUFeatureName): boolean {
+    return this.device.features.has(name);
+  }
+
+  /** Ends the handle, and the device when it is owned. Waits that are going on end with ENODEV. Idempotent. */
+  destroy(): void {
+    this.lost.mark(this.ownership === "owned" ? "it was destroyed" : "the library let go of it");
+    if (this.ownership === "owned") {
+      this.device.destroy();
+    }
+    this.#ledger.end();
+  }
+}
+
+/** Takes a GPUDevice that somebody else made and will destroy. */
+export function adoptGpuDevice(device: GPUDevice, label = device.label || "adopted device"): GpuHandle {
+  return new GpuHandle(device, label, "borrowed");
+}
+
+/** Limits that are worth more than WebGPU's defaults to memory and compute. */
+const WANTED_LIMITS = [
+  "maxBufferSize",
+  "maxStorageBufferBindingSize",
+  "maxUniformBufferBindingSize",
+  "maxStorageBuffersPerShaderStage",
+  "maxUniformBuffersPerShaderStage",
+  "maxBindingsPerBindGroup",
+  "maxBindGroups",
+  "minStorageBufferOffsetAlignment",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupSizeX",
+  "maxComputeWorkgroupSizeY",
+  "maxComputeWorkgroupSizeZ",
+  "maxComputeWorkgroupsPerDimension",
+] as const satisfies readonly (keyof GPUSupportedLimits)[];
+
+/** Features that WGSL kernels can use. */
+const WANTED_FEATURES: readonly string[] = ["shader-f16", "subgroups", "timestamp-query"];
+
+/**
+ * Opens the adapter's device with the adapter's real limits and every feature that a kernel can use.
+ *
+ * Errors: ENODEV when the adapter gives no device; an adapter gives only one.
+ */
+export async function openGpuDevice(adapter: GPUAdapter, label: string): Promise<GpuHandle> {
+  const requiredLimits: Record<string, number> = {};
+  for (const name of WANTED_LIMITS) {
+    const value = adapter.limits[name];
+    if (typeof value === "number") {
+      requiredLimits[name] = value;
+    }
+  }
+  const requiredFeatures = [...adapter.features].filter((name) => WANTED_FEATURES.includes(name)) as GPUFeatureName[];
+  let device: GPUDevice;
+  try {
+    device = await adapter.requestDevice({ label, requiredLimits, requiredFeatures });
+  } catch (error) {
+    const why = error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error);
+    throw new KernelError(
+      "ENODEV",
+      "open",
+      `the adapter gives no device (${why}): open the adapter anew for each device`,
+      { cause: error },
+    );
+  }
+  return new GpuHandle(device, label, "owned");
+}

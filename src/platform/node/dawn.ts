@@ -1,0 +1,306 @@
+/**
+ * Opens a WebGPU adapter in Node through Dawn: the system's GPU when there is one, else SwiftShader from an npm package.
+ */
+import type { create as createDawn } from "webgpu";
+import { KernelError } from "../../base/index.ts";
+import type { AdapterAttempt, AdapterReport } from "./adapter-report.ts";
+import { loadKoffi, loadLibrary, withNativeEnvironment } from "./native.ts";
+import { SWIFTSHADER_PACKAGE, type SwiftShaderFiles, swiftShaderFiles } from "./swiftshader.ts";
+import { systemVulkan } from "./system-vulkan.ts";
+
+/** Which adapter to open. */
+export interface OpenDawnOptions {
+  /**
+   * "system" for the system's driver whatever it runs on, "swiftshader" for the software driver that this library brings,
+   * or a part of an adapter's name. The default is the system's GPU, else SwiftShader.
+   */
+  readonly adapter?: string | undefined;
+}
+
+/** An adapter that can give one device, as WebGPU has it. */
+export interface OpenAdapter {
+  readonly adapter: GPUAdapter;
+  readonly report: AdapterReport;
+  /** Lets go of Dawn; call it after the device was destroyed. Idempotent. */
+  close(): void;
+}
+
+type Dawn = { readonly create: typeof createDawn };
+
+interface Found {
+  readonly adapter: GPUAdapter;
+  readonly instance: GPU;
+  readonly driverFiles: readonly string[];
+}
+
+/** Dawn ends under its devices when the object that `create` returned is collected. */
+const openInstances = new Set<GPU>();
+const IMPOSSIBLE_NAME = "adapter=\u0001";
+let former: Promise<unknown> = Promise.resolve();
+
+/**
+ * Opens an adapter.
+ *
+ * Errors: ENODEV when Dawn does not load, nothing here is an adapter, or none has the name that was asked for; the message
+ * lists what was tried and the remedy.
+ */
+export function openDawn(options: OpenDawnOptions = {}): Promise<OpenAdapter> {
+  // One at a time: the driver is chosen by the environment of the whole process.
+  const opened = former.then(() => open(options.adapter));
+  former = opened.catch(() => undefined);
+  return opened;
+}
+
+async function open(wanted: string | undefined): Promise<OpenAdapter> {
+  const dawn = await loadDawn();
+  const tried: AdapterAttempt[] = [];
+  const key = wanted?.toLowerCase();
+  if (key === "swiftshader") {
+    const found = await trySwiftShader(dawn, tried);
+    return found === undefined ? fail(wanted, tried) : opened(found, tried, `--adapter ${wanted} asks for it`);
+  }
+  if (key === "system") {
+    const found = await trySystem(dawn, tried, { software: true, name: undefined });
+    return found === undefined ? fail(wanted, tried) : opened(found, tried, `--adapter ${wanted} asks for it`);
+  }
+  if (wanted !== undefined) {
+    const found =
+      (await trySystem(dawn, tried, { software: true, name: wanted })) ?? (await trySwiftShader(dawn, tried, wanted));
+    return found === undefined ? fail(wanted, tried) : opened(found, tried, `its name contains "${wanted}"`);
+  }
+  const system = await trySystem(dawn, tried, { software: false, name: undefined });
+  if (system !== undefined) {
+    return opened(system, tried, "it is the system's GPU");
+  }
+  const swiftShader = await trySwiftShader(dawn, tried);
+  if (swiftShader !== undefined) {
+    return opened(
+      swiftShader,
+      tried,
+      `the system has no GPU that Dawn can use, and ${SWIFTSHADER_PACKAGE} carries a software driver`,
+    );
+  }
+  const software = await trySystem(dawn, tried, { software: true, name: undefined });
+  return software === undefined
+    ? fail(undefined, tried)
+    : opened(software, tried, "there is no GPU, and this software driver is installed");
+}
+
+async function loadDawn(): Promise<Dawn> {
+  try {
+    return await import("webgpu");
+  } catch (error) {
+    const why = error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error);
+    throw new KernelError(
+      "ENODEV",
+      "adapter",
+      `Dawn does not load on ${process.platform} ${process.arch} (${why}): run "npm install webgpu" on macOS, Windows or a Linux with glibc`,
+      { cause: error },
+    );
+  }
+}
+
+interface SystemChoice {
+  /** Takes a driver that runs on the CPU too. */
+  readonly software: boolean;
+  /** A part of the adapter's name. */
+  readonly name: string | undefined;
+}
+
+async function trySystem(dawn: Dawn, tried: AdapterAttempt[], choice: SystemChoice): Promise<Found | undefined> {
+  const what = `system ${backendName()} driver`;
+  const driverFiles: string[] = [];
+  if (process.platform === "linux") {
+    const blocked = await prepareSystemVulkan(choice, driverFiles);
+    if (blocked !== undefined) {
+      tried.push({ what, ...blocked });
+      return undefined;
+    }
+  }
+  const names = choice.name === undefined ? [] : await adapterNames(dawn);
+  const name = names.find((entry) => entry.toLowerCase().includes(String(choice.name).toLowerCase()));
+  if (choice.name !== undefined && name === undefined) {
+    tried.push({
+      what,
+      result: names.length === 0 ? "no adapter" : `has ${names.map((entry) => `"${entry}"`).join(", ")}`,
+    });
+    return undefined;
+  }
+  const found = await request(dawn, name === undefined ? [] : [`adapter=${name}`], driverFiles);
+  if (found instanceof Error) {
+    tried.push({ what, result: `no adapter (${firstLine(found)})`, remedy: "install or repair the GPU's driver" });
+    return undefined;
+  }
+  if (!choice.software && kindOf(found.adapter) === "software") {
+    openInstances.delete(found.instance);
+    tried.push({
+      what,
+      result: `"${nameOf(found.adapter)}" runs on the CPU`,
+      remedy: "--adapter system takes it all the same",
+    });
+    return undefined;
+  }
+  tried.push({ what, result: `"${nameOf(found.adapter)}"` });
+  return found;
+}
+
+/** Makes a Vulkan loader available; returns why that is no use or not possible. */
+async function prepareSystemVulkan(
+  choice: SystemChoice,
+  driverFiles: string[],
+): Promise<{ readonly result: string; readonly remedy: string } | undefined> {
+  const { hardware, software } = systemVulkan();
+  if (hardware.length === 0 && !(choice.software && software.length > 0)) {
+    return {
+      result:
+        software.length === 0
+          ? "no Vulkan driver is installed"
+          : `only a driver for the CPU is installed (${software.join(", ")})`,
+      remedy: "install the GPU vendor's Vulkan driver",
+    };
+  }
+  const koffi = await loadKoffi();
+  if (koffi instanceof Error || loadLibrary(koffi, "libvulkan.so.1") === undefined) {
+    return undefined;
+  }
+  // A container often has the vendor's driver but no loader: the packaged one serves as well.
+  const packaged = await swiftShaderFiles().catch((error: unknown) => error);
+  if (packaged instanceof Error || loadLibrary(koffi, (packaged as SwiftShaderFiles).loader) !== undefined) {
+    return { result: "a driver is installed, but no Vulkan loader", remedy: "install libvulkan1 (vulkan-loader)" };
+  }
+  driverFiles.push((packaged as SwiftShaderFiles).loader);
+  return undefined;
+}
+
+async function trySwiftShader(dawn: Dawn, tried: AdapterAttempt[], name?: string): Promise<Found | undefined> {
+  const what = `SwiftShader from ${SWIFTSHADER_PACKAGE}`;
+  let files: SwiftShaderFiles;
+  try {
+    files = await swiftShaderFiles();
+  } catch (error) {
+    if (!(error instanceof KernelError)) {
+      throw error;
+    }
+    tried.push({ what, ...splitRemedy(error.why) });
+    return undefined;
+  }
+  const koffi = await loadKoffi();
+  if (koffi instanceof Error) {
+    tried.push({
+      what,
+      result: `the optional package koffi does not load (${firstLine(koffi)})`,
+      remedy: 'run "npm install koffi"',
+    });
+    return undefined;
+  }
+  const failure = loadLibrary(koffi, files.loader);
+  if (failure !== undefined) {
+    tried.push({
+      what,
+      result: `${files.loader} does not load (${firstLine(failure)})`,
+      remedy: `remove ${files.folder} and try again`,
+    });
+    return undefined;
+  }
+  // VK_ICD_FILENAMES is what loaders before 1.3.207 read; the system's may have been loaded first.
+  const environment = { VK_DRIVER_FILES: files.manifest, VK_ICD_FILENAMES: files.manifest };
+  const found = await withNativeEnvironment(koffi, environment, () =>
+    request(dawn, [], [files.manifest, files.loader]),
+  );
+  if (found instanceof Error) {
+    tried.push({ what, result: `no adapter (${firstLine(found)})`, remedy: `remove ${files.folder} and try again` });
+    return undefined;
+  }
+  tried.push({ what, result: `"${nameOf(found.adapter)}"` });
+  if (
+    name !== undefined &&
+    !`${nameOf(found.adapter)} SwiftShader Device (Subzero)`.toLowerCase().includes(name.toLowerCase())
+  ) {
+    openInstances.delete(found.instance);
+    return undefined;
+  }
+  return found;
+}
+
+async function request(dawn: Dawn, flags: string[], driverFiles: readonly string[]): Promise<Found | Error> {
+  try {
+    const instance = dawn.create(flags);
+    const adapter = await instance.requestAdapter({ powerPreference: "high-performance" });
+    if (adapter === null) {
+      return new Error("Dawn accepts no driver");
+    }
+    openInstances.add(instance);
+    return { adapter, instance, driverFiles };
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error));
+  }
+}
+
+/** Dawn lists its adapters only in the error for one that does not exist. */
+async function adapterNames(dawn: Dawn): Promise<string[]> {
+  const refused = await request(dawn, [IMPOSSIBLE_NAME], []);
+  return refused instanceof Error ? [...refused.message.matchAll(/name: '(.*)'/g)].map((match) => match[1] ?? "") : [];
+}
+
+function opened(found: Found, tried: readonly AdapterAttempt[], why: string): OpenAdapter {
+  const { adapter, instance, driverFiles } = found;
+  const limits: Record<string, number> = {};
+  // The limits are getters of the prototype, which Object.entries does not list.
+  for (const name in adapter.limits) {
+    const value: unknown = Reflect.get(adapter.limits, name);
+    if (typeof value === "number") {
+      limits[name] = value;
+    }
+  }
+  const report: AdapterReport = {
+    name: nameOf(adapter),
+    vendor: adapter.info.vendor,
+    kind: kindOf(adapter),
+    backend: backendName().toLowerCase(),
+    why,
+    driverFiles,
+    limits,
+    features: [...adapter.features].map(String).sort(),
+    tried,
+  };
+  return { adapter, report, close: () => void openInstances.delete(instance) };
+}
+
+function fail(wanted: string | undefined, tried: readonly AdapterAttempt[]): never {
+  const list = tried
+    .map(({ what, result, remedy }) => `${what}: ${result}${remedy === undefined ? "" : ` (${remedy})`}`)
+    .join("; ");
+  const name = wanted === undefined ? "there is no adapter here" : `no adapter here is "${wanted}"`;
+  throw new KernelError(
+    "ENODEV",
+    "adapter",
+    `${name}; ${list}${wanted === undefined ? "" : '; leave out --adapter, or use "system", "swiftshader" or a part of a name listed'}`,
+  );
+}
+
+function nameOf(adapter: GPUAdapter): string {
+  const { device, description, architecture, vendor } = adapter.info;
+  const name = device.replace(/-+$/, "") || architecture || vendor || "unnamed adapter";
+  return description === "" ? name : `${name} (${description})`;
+}
+
+function kindOf(adapter: GPUAdapter): "hardware" | "software" {
+  const { info } = adapter;
+  const byName = /swiftshader|llvmpipe|lavapipe|softpipe|basic render|\bwarp\b/i.test(
+    `${info.architecture} ${info.device} ${info.description}`,
+  );
+  return info.isFallbackAdapter || byName ? "software" : "hardware";
+}
+
+function backendName(): string {
+  return process.platform === "darwin" ? "Metal" : process.platform === "win32" ? "D3D12" : "Vulkan";
+}
+
+function splitRemedy(why: string): { result: string; remedy?: string } {
+  const cut = why.indexOf(": ");
+  return cut < 0 ? { result: why } : { result: why.slice(0, cut), remedy: why.slice(cut + 2) };
+}
+
+function firstLine(error: Error): string {
+  return error.message.split("\n")[0]?.trim() ?? "";
+}

@@ -1,0 +1,25 @@
+import { expect, test } from "vitest";
+import { cacheFolder } from "./cache-folder.ts";
+import { swiftShaderFiles } from "./swiftshader.ts";
+
+test("ENODEV: other platforms than linux x64 are told so", async () => {
+  await expect(swiftShaderFiles({ platform: "linux", arch: "arm64" })).rejects.toMatchObject({
+    code: "ENODEV",
+    why: "SwiftShader comes for linux x64 only, this is linux arm64: use a machine with a GPU driver",
+  });
+});
+
+test("ENOENT: a package that is not installed is named with the command that installs it", async () => {
+  const resolvePackage = () => {
+    throw new Error("Cannot find module");
+  };
+  await expect(swiftShaderFiles({ platform: "linux", arch: "x64", resolvePackage })).rejects.toMatchObject({
+    code: "ENOENT",
+    why: expect.stringContaining('run "npm install @sparticuz/chromium'),
+  });
+});
+
+test("the cache folder is PAGEMIRROR_CACHE when that is set", () => {
+  expect(cacheFolder({ PAGEMIRROR_CACHE: "/some/where" })).toBe("/some/where");
+  expect(cacheFolder({ PAGEMIRROR_CACHE: "" })).toMatch(/pagemirror/);
+});
