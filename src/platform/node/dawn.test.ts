@@ -6,6 +6,9 @@ import { expect, test } from "vitest";
 import { openGpuDevice } from "../../drivers/webgpu/gpu-handle.ts";
 import { openDawn } from "./dawn.ts";
 
+/** The packaged software driver is for this platform only. */
+const packaged = process.platform === "linux" && process.arch === "x64";
+
 test("the default adapter gives a device, and the report says which it is and why", async () => {
   const { adapter, report, close } = await openDawn();
   const gpu = await openGpuDevice(adapter, "default");
@@ -14,7 +17,7 @@ test("the default adapter gives a device, and the report says which it is and wh
     expect(gpu.limits.maxBufferSize).toBe(report.limits.maxBufferSize);
     expect(report.name).not.toBe("");
     expect(report.why).not.toBe("");
-    expect(report.tried.map((attempt) => attempt.what)).toContain("system Vulkan driver");
+    expect(report.tried[0]?.what).toMatch(/^system (Vulkan|Metal|D3D12) driver$/);
     expect(report.tried.at(-1)?.result).toContain(report.name);
   } finally {
     gpu.destroy();
@@ -22,13 +25,13 @@ test("the default adapter gives a device, and the report says which it is and wh
   }
 });
 
-test("opening an adapter leaves the environment as it was", async () => {
+test.skipIf(!packaged)("opening an adapter leaves the environment as it was", async () => {
   const before = { ...process.env };
   (await openDawn({ adapter: "swiftshader" })).close();
   expect({ ...process.env }).toEqual(before);
 });
 
-test("swiftshader by name, and by a part of its name, is the packaged driver", async () => {
+test.skipIf(!packaged)("swiftshader by name, and by a part of its name, is the packaged driver", async () => {
   for (const adapter of ["swiftshader", "SwiftShader", "subzero"]) {
     const opened = await openDawn({ adapter });
     expect(opened.report.kind).toBe("software");
@@ -40,7 +43,7 @@ test("swiftshader by name, and by a part of its name, is the packaged driver", a
   }
 });
 
-test("ENODEV: an unknown name lists what there is and what to write", async () => {
+test.skipIf(!packaged)("ENODEV: an unknown name lists what there is and what to write", async () => {
   await expect(openDawn({ adapter: "voodoo 2" })).rejects.toMatchObject({
     code: "ENODEV",
     why: expect.stringMatching(
@@ -80,7 +83,7 @@ async function runChild(script: string, env: Record<string, string> = {}) {
   return { code, signal, out, err };
 }
 
-test.each([
+test.skipIf(!packaged).each([
   ["a destroyed device", "device.destroy(); opened.close();"],
   [
     "a living device and a mapping under way",
@@ -89,7 +92,7 @@ test.each([
 ])("a process with %s ends by itself and prints nothing of its own", async (_, end) => {
   const result = await runChild(`
     const { openDawn } = await import(${JSON.stringify(dawn)});
-    const opened = await openDawn();
+    const opened = await openDawn({ adapter: "swiftshader" });
     const device = await opened.adapter.requestDevice();
     ${end}
     console.log("end");
@@ -97,7 +100,7 @@ test.each([
   expect(result).toEqual({ code: 0, signal: null, out: "end\n", err: expect.not.stringContaining("Warning") });
 });
 
-test("ENODEV: without a cache folder the message names it and the remedy", async () => {
+test.skipIf(!packaged)("ENODEV: without a cache folder the message names it and the remedy", async () => {
   const result = await runChild(
     `const { openDawn } = await import(${JSON.stringify(dawn)});
      await openDawn({ adapter: "swiftshader" }).catch((error) => console.log(error.code, error.why));`,
@@ -106,7 +109,7 @@ test("ENODEV: without a cache folder the message names it and the remedy", async
   expect(result.out).toMatch(/^ENODEV .*\/dev\/null\/cache cannot be written \(ENOTDIR\) \(set PAGEMIRROR_CACHE/);
 });
 
-test("a worker thread can open the packaged driver too", async () => {
+test.skipIf(!packaged)("a worker thread can open the packaged driver too", async () => {
   const worker = new Worker(
     `const { parentPort, workerData } = require("node:worker_threads");
      import(workerData.tsx).then(({ register }) => { register(); return import(workerData.dawn); })
