@@ -13,7 +13,15 @@ export type FrameBlock =
   | { readonly pagemap: DevicePagemap; readonly frame: number; readonly object?: undefined };
 
 /** Allocations that {@link PhysicalMemory.charge} counts, for failure injection and messages. */
-export type Allocation = "page-table block" | "frame block" | "window" | "vma" | "memory object" | "address space";
+export type Allocation =
+  | "page-table block"
+  | "frame block"
+  | "window"
+  | "vma"
+  | "memory object"
+  | "address space"
+  | "notifier"
+  | "hmm";
 
 /**
  * All page frames of one machine. Address spaces that share objects share one PhysicalMemory.
