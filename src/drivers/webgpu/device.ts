@@ -1,0 +1,190 @@
+/** A WebGPU device that mirrors address spaces. */
+import { KernelError } from "../../base/index.ts";
+import type { AddressSpace } from "../../mm/index.ts";
+import { Mutex } from "../../sync/index.ts";
+import { type CompileOptions, compileKernel } from "./compile.ts";
+import type { Extent } from "./extent.ts";
+import { FenceTimeline } from "./fence.ts";
+import type { GpuHandle } from "./gpu-handle.ts";
+import { WebGpuKernel } from "./kernel.ts";
+import { MemoryBudget } from "./memory-budget.ts";
+import { DeviceMirror } from "./mirror.ts";
+import { TransferEngine } from "./transfer.ts";
+
+export interface WebGpuDeviceOptions {
+  /** The most bytes of GPU buffers that hold pages. Default: what the adapter's one biggest buffer holds, four times. */
+  readonly deviceMemory?: number | undefined;
+}
+
+/** Counts since the device was opened. */
+export interface WebGpuDeviceStats {
+  readonly dispatches: number;
+  /** Tries that an invalidation undid. */
+  readonly restarts: number;
+  readonly bytesToDevice: number;
+  readonly bytesToHost: number;
+  readonly pagesUploaded: number;
+  readonly bytesEvicted: number;
+  /** Bytes of GPU buffers that hold pages now, and the cap on them. */
+  readonly deviceMemory: { readonly used: number; readonly limit: number };
+}
+
+/** Got from WebGpuDriver.open. */
+export class WebGpuDevice {
+  readonly gpu: GpuHandle;
+  readonly label: string;
+  readonly fences: FenceTimeline;
+  readonly transfer: TransferEngine;
+  readonly budget: MemoryBudget;
+  /** One dispatch at a time is prepared and submitted. Outermost lock; the GPU's own work overlaps. */
+  readonly turn = new Mutex("x-webgpu-turn");
+  readonly counts = { dispatches: 0, restarts: 0, pagesUploaded: 0, bytesEvicted: 0 };
+  readonly #mirrors = new Map<AddressSpace, DeviceMirror>();
+  readonly #teardowns = new Set<Promise<void>>();
+  readonly #atClose: (() => void)[] = [];
+  #uses = 0;
+  #closed: Promise<void> | undefined;
+
+  /** @internal Use WebGpuDriver.open. */
+  constructor(gpu: GpuHandle, options: WebGpuDeviceOptions = {}) {
+    this.gpu = gpu;
+    this.label = gpu.label;
+    this.fences = new FenceTimeline(gpu);
+    this.transfer = new TransferEngine(gpu);
+    const limit = options.deviceMemory ?? gpu.limits.maxBufferSize * 4;
+    if (!Number.isSafeInteger(limit) || limit <= 0) {
+      throw new KernelError("EINVAL", "open", `deviceMemory ${limit}: use a number of bytes above 0`);
+    }
+    this.budget = new MemoryBudget(limit, (keep) => this.#evictOne(keep));
+    gpu.lost.onLost(() => {
+      for (const mirror of this.#mirrors.values()) {
+        mirror.poison();
+      }
+    });
+  }
+
+  /**
+   * Compiles a kernel for this device. Any `@compute` WGSL works; its storage variables are bound by name.
+   * @throws KernelError EINVAL a WGSL error (with line and column), no or several entry points, over the device's limits;
+   *   ENOTSUP textures and samplers; ENOMEM; ENODEV the device is lost or closed; EINTR
+   */
+  async kernel(wgsl: string, options: CompileOptions = {}): Promise<WebGpuKernel> {
+    this.assertOpen(options.name ?? "kernel");
+    return new WebGpuKernel(this, await compileKernel(this.gpu, wgsl, options), options.name ?? "kernel");
+  }
+
+  /** @throws KernelError ENODEV when the device was closed or lost */
+  assertOpen(op: string): void {
+    if (this.#closed !== undefined) {
+      throw new KernelError("ENODEV", op, `device "${this.label}" was closed: open another one`);
+    }
+    this.gpu.lost.check(op);
+  }
+
+  stats(): WebGpuDeviceStats {
+    const { bytesToDevice, bytesToHost } = this.transfer.stats;
+    return {
+      ...this.counts,
+      bytesToDevice,
+      bytesToHost,
+      deviceMemory: { used: this.budget.used, limit: this.budget.limit },
+    };
+  }
+
+  /** The mirror of an address space, registered at the first use. @internal */
+  async mirrorOf(mm: AddressSpace): Promise<DeviceMirror> {
+    const found = this.#mirrors.get(mm);
+    if (found !== undefined) {
+      return found;
+    }
+    mm.assertAlive("dispatch");
+    const mirror = new DeviceMirror(
+      {
+        gpu: this.gpu,
+        fences: this.fences,
+        budget: this.budget,
+        transfer: this.transfer,
+        onExit: (exited) => this.#scheduleTeardown(exited),
+      },
+      mm,
+    );
+    await mirror.hmm.register(mm);
+    this.#mirrors.set(mm, mirror);
+    return mirror;
+  }
+
+  get isClosed(): boolean {
+    return this.#closed !== undefined;
+  }
+
+  /** Runs when the device is closed, to free what belongs to it. @internal */
+  onClose(listener: () => void): void {
+    this.#atClose.push(listener);
+  }
+
+  /** Remembers the order of use, for eviction. @internal */
+  touch(extent: Extent): void {
+    extent.lastUse = ++this.#uses;
+  }
+
+  async #evictOne(keep: ReadonlySet<Extent>): Promise<boolean> {
+    let victim: { readonly mirror: DeviceMirror; readonly extent: Extent } | undefined;
+    for (const mirror of this.#mirrors.values()) {
+      for (const extent of mirror.extents.all()) {
+        if (!keep.has(extent) && (victim === undefined || extent.lastUse < victim.extent.lastUse)) {
+          victim = { mirror, extent };
+        }
+      }
+    }
+    if (victim === undefined) {
+      return false;
+    }
+    this.counts.bytesEvicted += await victim.mirror.extents.evict(victim.extent);
+    return true;
+  }
+
+  /** Unregistering waits for the callback that asks for it, so it is done once the exit path has gone on. */
+  #scheduleTeardown(mirror: DeviceMirror): void {
+    const teardown = new Promise<void>((resolve, reject) => {
+      setTimeout(() => this.#endMirror(mirror).then(resolve, reject), 0);
+    });
+    this.#teardowns.add(teardown);
+    teardown.then(
+      () => this.#teardowns.delete(teardown),
+      () => undefined,
+    );
+  }
+
+  async #endMirror(mirror: DeviceMirror): Promise<void> {
+    // After the exit path has unmapped everything, so that pages nobody can ask for any more are not read back.
+    (await mirror.mm.mmapLock.read()).release();
+    if (this.#mirrors.get(mirror.mm) === mirror) {
+      this.#mirrors.delete(mirror.mm);
+      await mirror.close();
+    }
+  }
+
+  /** Brings all pages home and ends the device. Idempotent. Use WebGpuDriver.unload for the whole end. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    const turn = await this.turn.lock();
+    try {
+      await Promise.all(this.#teardowns);
+      for (const [mm, mirror] of [...this.#mirrors]) {
+        this.#mirrors.delete(mm);
+        await mirror.close();
+      }
+    } finally {
+      turn.release();
+      for (const listener of this.#atClose) {
+        listener();
+      }
+      this.transfer.destroy();
+      this.gpu.destroy();
+    }
+  }
+}

@@ -1,0 +1,63 @@
+/** The WebGPU driver: opens devices, and ends with the barrier that lets its code go away. */
+import { KernelError } from "../../base/index.ts";
+import { mmuNotifierSynchronize } from "../../mmu-notifier/index.ts";
+import { WebGpuDevice, type WebGpuDeviceOptions } from "./device.ts";
+import { adoptGpuDevice, type GpuHandle, openGpuDevice } from "./gpu-handle.ts";
+
+export interface WebGpuOpenOptions extends WebGpuDeviceOptions {
+  /** A device of the caller's, which stays his to destroy; or an adapter, whose device the driver opens. */
+  readonly gpu: GPUDevice | GPUAdapter;
+  /** For messages and GPU debuggers. */
+  readonly label?: string | undefined;
+}
+
+export class WebGpuDriver implements AsyncDisposable {
+  readonly #devices = new Set<WebGpuDevice>();
+  #unloaded: Promise<void> | undefined;
+
+  /**
+   * Opens a device over an adapter, or adopts one.
+   * @throws KernelError ENODEV the adapter gives no device, the device is lost, or the driver was unloaded; EINVAL
+   */
+  async open(options: WebGpuOpenOptions): Promise<WebGpuDevice> {
+    if (this.#unloaded !== undefined) {
+      throw new KernelError("ENODEV", "open", "the driver was unloaded: make a new one");
+    }
+    const label = options.label ?? "pagemirror";
+    const gpu: GpuHandle =
+      "requestDevice" in options.gpu ? await openGpuDevice(options.gpu, label) : adoptGpuDevice(options.gpu, label);
+    try {
+      const device = new WebGpuDevice(gpu, options);
+      this.#devices.add(device);
+      return device;
+    } catch (error) {
+      gpu.destroy();
+      throw error;
+    }
+  }
+
+  /**
+   * Ends every device: waits for dispatches that are being submitted, brings all pages home, unregisters the mirrors, and
+   * returns when no callback of the driver runs or will run. Idempotent.
+   * @throws KernelError ENOMEM when pages cannot come home
+   * @linux drivers/gpu/drm/amd/amdgpu/amdgpu_drv.c amdgpu_exit
+   */
+  unload(): Promise<void> {
+    this.#unloaded ??= this.#unload();
+    return this.#unloaded;
+  }
+
+  async #unload(): Promise<void> {
+    try {
+      for (const device of this.#devices) {
+        await device.close();
+      }
+    } finally {
+      await mmuNotifierSynchronize();
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.unload();
+  }
+}

@@ -1,0 +1,154 @@
+/** A stretch of an address space that has a GPU buffer of its own, and what the buffer holds of each page. */
+import { bugOn, PAGE_SIZE, type VirtAddr, type VirtRange } from "../../base/index.ts";
+import type { MemoryObject } from "../../mm/index.ts";
+import type { OwnedBuffer } from "./gpu-buffer.ts";
+
+/** The device page table: bits for each CPU page of an extent. */
+export const PageState = {
+  /** The buffer's bytes are the page's, and the device may use them. Dropped by invalidations. */
+  Valid: 1,
+  /** The page is device-private: the buffer holds the only copy. Stays when an invalidation drops Valid. */
+  Owned: 2,
+  /** The buffer's bytes may differ from zero. */
+  Touched: 4,
+} as const;
+
+/** Where a device-private page belongs. */
+export interface PageHome {
+  readonly object: MemoryObject;
+  readonly page: number;
+}
+
+/** Protected by: state by the mirror's update lock; all else by run-to-completion. */
+export class Extent implements VirtRange {
+  readonly start: VirtAddr;
+  readonly end: VirtAddr;
+  readonly buffer: OwnedBuffer;
+  /** First frame of the mirror's pagemap. */
+  readonly frame: number;
+  /** {@link PageState} bits. */
+  readonly state: Uint8Array;
+  /** The last submission that uses the buffer. */
+  lastSerial = 0;
+  /** When it was last bound, for eviction. */
+  lastUse = 0;
+  /** Readbacks that copy from the buffer: it must not go away. */
+  readbacks = 0;
+  /** Counts invalidations, so that a readback notices one that came in between. */
+  epoch = 0;
+  /** The whole of it was unmapped once: nobody binds it again as it is. */
+  unmapped = false;
+  #owned = 0;
+  readonly #objects: MemoryObject[] = [];
+  #homeObject: Uint32Array | undefined;
+  #homePage: Uint32Array | undefined;
+
+  constructor(range: VirtRange, buffer: OwnedBuffer, frame: number) {
+    this.start = range.start;
+    this.end = range.end;
+    this.buffer = buffer;
+    this.frame = frame;
+    this.state = new Uint8Array((range.end - range.start) / PAGE_SIZE);
+  }
+
+  get pages(): number {
+    return this.state.length;
+  }
+
+  get bytes(): number {
+    return this.end - this.start;
+  }
+
+  /** Pages that are device-private here. */
+  get ownedPages(): number {
+    return this.#owned;
+  }
+
+  pageAt(addr: number): number {
+    return Math.floor((addr - this.start) / PAGE_SIZE);
+  }
+
+  addrOf(page: number): VirtAddr {
+    return (this.start + page * PAGE_SIZE) as VirtAddr;
+  }
+
+  /** First page of `[page, end)` without all of the bits, or `end`. */
+  firstWithout(page: number, end: number, bits: number): number {
+    const { state } = this;
+    let p = page;
+    while (p < end && (state[p] & bits) === bits) {
+      p++;
+    }
+    return p;
+  }
+
+  /** First page of `[page, end)` with all of the bits, or `end`. */
+  firstWith(page: number, end: number, bits: number): number {
+    const { state } = this;
+    let p = page;
+    while (p < end && (state[p] & bits) !== bits) {
+      p++;
+    }
+    return p;
+  }
+
+  /** `state = (state & ~clear) | set`; ownership changes through {@link own} and {@link disown} only. */
+  update(page: number, end: number, set: number, clear: number): void {
+    for (let p = page; p < end; p++) {
+      this.state[p] = (this.state[p] & ~clear) | set;
+    }
+  }
+
+  /** Pages `[page, end)` become device-private: they are pages of `object` from `objectPage` on. */
+  own(page: number, end: number, object: MemoryObject, objectPage: number): void {
+    this.#homeObject ??= new Uint32Array(this.pages);
+    this.#homePage ??= new Uint32Array(this.pages);
+    let index = this.#objects.indexOf(object);
+    if (index < 0) {
+      index = this.#objects.push(object) - 1;
+    }
+    for (let p = page; p < end; p++) {
+      this.#owned += this.state[p] & PageState.Owned ? 0 : 1;
+      this.state[p] |= PageState.Valid | PageState.Owned | PageState.Touched;
+      this.#homeObject[p] = index;
+      this.#homePage[p] = objectPage + (p - page);
+    }
+  }
+
+  /** The only copy of pages `[page, end)` is no longer here; nor is a valid one. */
+  disown(page: number, end: number): void {
+    for (let p = page; p < end; p++) {
+      this.#owned -= this.state[p] & PageState.Owned ? 1 : 0;
+      this.state[p] &= ~(PageState.Owned | PageState.Valid);
+    }
+    if (this.#owned === 0) {
+      this.#objects.length = 0;
+    }
+  }
+
+  /** Where a device-private page belongs. */
+  homeOf(page: number): PageHome {
+    const object = this.#objects[this.#homeObject?.[page] ?? 0];
+    bugOn((this.state[page] & PageState.Owned) === 0, "I-GPU-4", () => `page ${page} of an extent is not owned`);
+    return { object, page: this.#homePage?.[page] ?? 0 };
+  }
+
+  /** Device-private pages as runs of neighbours, in the extent and in their object. */
+  ownedRuns(): (PageHome & { readonly count: number; readonly at: number })[] {
+    const runs: (PageHome & { count: number; at: number })[] = [];
+    for (let p = this.firstWith(0, this.pages, PageState.Owned); p < this.pages; ) {
+      const home = this.homeOf(p);
+      let stop = p + 1;
+      while (stop < this.pages && this.state[stop] & PageState.Owned) {
+        const next = this.homeOf(stop);
+        if (next.object !== home.object || next.page !== home.page + (stop - p)) {
+          break;
+        }
+        stop++;
+      }
+      runs.push({ ...home, count: stop - p, at: p });
+      p = this.firstWith(stop, this.pages, PageState.Owned);
+    }
+    return runs;
+  }
+}

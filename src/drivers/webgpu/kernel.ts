@@ -1,0 +1,93 @@
+/** A compiled kernel, and its dispatch. */
+import { type BindTarget, planBindings } from "./bind-plan.ts";
+import { type CompiledKernel, checkWorkgroups, type Workgroups } from "./compile.ts";
+import type { WebGpuDevice } from "./device.ts";
+import { createGpuBuffer, type OwnedBuffer } from "./gpu-buffer.ts";
+import { type ParamValues, packParams } from "./params.ts";
+import type { KernelReflection } from "./reflect.ts";
+import { type DispatchStats, submitDispatch } from "./submit.ts";
+import { BufferUsage } from "./usage.ts";
+
+export interface DispatchOptions {
+  /** Memory for each storage variable of the kernel, by the variable's name. */
+  readonly bind?: Readonly<Record<string, BindTarget>> | undefined;
+  /** Members of the uniform variable `params`. */
+  readonly params?: ParamValues | undefined;
+  /** How many workgroups, x alone or [x, y, z]. */
+  readonly workgroups: Workgroups;
+  readonly signal?: AbortSignal | undefined;
+  /** How long to try while leases or invalidations are in the way. Default 1000 ms. */
+  readonly timeoutMs?: number | undefined;
+}
+
+/** Got from WebGpuDevice.kernel. */
+export class WebGpuKernel {
+  readonly device: WebGpuDevice;
+  readonly name: string;
+  readonly compiled: CompiledKernel;
+  /** Uniform buffers that no dispatch in flight uses. */
+  readonly #freeParams: OwnedBuffer[] = [];
+
+  /** @internal Use WebGpuDevice.kernel. */
+  constructor(device: WebGpuDevice, compiled: CompiledKernel, name: string) {
+    this.device = device;
+    this.compiled = compiled;
+    this.name = name;
+    device.onClose(() => {
+      for (const buffer of this.#freeParams.splice(0)) {
+        buffer.destroy();
+      }
+    });
+  }
+
+  /** The entry point, its variables, the layout of `params`. */
+  get reflection(): KernelReflection {
+    return this.compiled.reflection;
+  }
+
+  /**
+   * Runs the kernel over memory of one address space; resolves when the GPU has finished.
+   *
+   * Only pages that changed since this device last had them are uploaded. What the kernel may write becomes device-private
+   * and comes back when the CPU leases it.
+   * @throws KernelError EINVAL bindings, params or workgroups that do not fit the kernel or the adapter; ENOTSUP; EACCES a
+   *   written variable over a read-only mapping; EFAULT unmapped memory, or past its object's end; EHWPOISON; EIO the file
+   *   behind a mapping cannot be read; EBUSY leases or invalidations were in the way for `timeoutMs`; ENOMEM over
+   *   `deviceMemory`; ENODEV the device is lost or closed; EINTR; ESRCH the address space has exited
+   */
+  async dispatch(options: DispatchOptions): Promise<DispatchStats> {
+    const { device, name } = this;
+    device.assertOpen(name);
+    const workgroups = checkWorkgroups(device.gpu.limits, options.workgroups, name);
+    const params = packParams(this.reflection.params, options.params ?? {}, name);
+    const plan = planBindings(this.reflection, options.bind ?? {}, device.gpu.limits, name);
+    const uniform = this.reflection.params === undefined ? undefined : await this.#uniform(params);
+    try {
+      return await submitDispatch(
+        { kernel: this, plan, workgroups, uniform },
+        { signal: options.signal, timeoutMs: options.timeoutMs ?? 1000 },
+      );
+    } finally {
+      if (uniform !== undefined) {
+        // The queue runs in order: a later dispatch's write to the buffer cannot overtake this one.
+        device.isClosed ? uniform.destroy() : this.#freeParams.push(uniform);
+      }
+    }
+  }
+
+  async #uniform(params: Uint8Array<ArrayBuffer>): Promise<OwnedBuffer> {
+    const buffer =
+      this.#freeParams.pop() ??
+      (await createGpuBuffer(
+        this.device.gpu,
+        {
+          label: `${this.name} params`,
+          bytes: Math.ceil(params.byteLength / 16) * 16,
+          usage: BufferUsage.Uniform | BufferUsage.CopyDst,
+        },
+        this.name,
+      ));
+    this.device.gpu.queue.writeBuffer(buffer.buffer, 0, params);
+    return buffer;
+  }
+}

@@ -1,0 +1,238 @@
+/** One device's mirror of one address space: the device page table, invalidation, and the way home. */
+import { KernelError, type MaybePromise, PAGE_SIZE, type VirtRange, vpnOf } from "../../base/index.ts";
+import { HmmMirror, type HmmMirrorOps } from "../../hmm/index.ts";
+import {
+  type AddressSpace,
+  DevicePagemap,
+  type DevicePagemapOps,
+  type DeviceRun,
+  type MmuNotifierRange,
+  PteKind,
+  poisonPages,
+  pteIsKind,
+  ptePfn,
+} from "../../mm/index.ts";
+import { Mutex } from "../../sync/index.ts";
+import { type Extent, PageState } from "./extent.ts";
+import { ExtentTable } from "./extent-table.ts";
+import type { FenceTimeline } from "./fence.ts";
+import type { GpuHandle } from "./gpu-handle.ts";
+import type { MemoryBudget } from "./memory-budget.ts";
+import type { TransferEngine } from "./transfer.ts";
+
+/** What a mirror needs of its device. */
+export interface MirrorContext {
+  readonly gpu: GpuHandle;
+  readonly fences: FenceTimeline;
+  readonly budget: MemoryBudget;
+  readonly transfer: TransferEngine;
+  /** The address space has exited; called from its release callback. */
+  onExit(mirror: DeviceMirror): void;
+}
+
+/**
+ * Lock order: `update` is the innermost lock. Invalidations take it, wait for the device under it, and drop entries;
+ * a dispatch takes it to check that its ranges are still valid and to submit. So either the submission's fence is seen
+ * by the invalidation, or the invalidation by the submission.
+ */
+export class DeviceMirror {
+  readonly mm: AddressSpace;
+  readonly hmm: HmmMirror;
+  readonly pagemap: DevicePagemap;
+  readonly extents: ExtentTable;
+  readonly update = new Mutex("update");
+  /** The range that this mirror is isolating for a migration: its own announcement need not drop the copies it reuses. */
+  isolating: VirtRange | undefined;
+  readonly #context: MirrorContext;
+
+  constructor(context: MirrorContext, mm: AddressSpace) {
+    this.#context = context;
+    this.mm = mm;
+    const pagemapOps: DevicePagemapOps = {
+      migrateToRam: (runs, take) => this.#migrateToRam(runs, take),
+      pageFree: (frame, count) => this.#pageFree(frame, count),
+    };
+    this.pagemap = new DevicePagemap(mm.memory, this, pagemapOps);
+    const ops: HmmMirrorOps = {
+      name: context.gpu.label,
+      syncCpuDevicePagetables: (_mirror, update) => this.#sync(update),
+      release: () => this.#release(),
+    };
+    this.hmm = new HmmMirror(ops);
+    this.extents = new ExtentTable({
+      gpu: context.gpu,
+      fences: context.fences,
+      budget: context.budget,
+      pagemap: this.pagemap,
+      update: this.update,
+    });
+  }
+
+  /** amdgpu's way: wait for the fence, then drop what the device knows about the pages. */
+  #sync(update: MmuNotifierRange): MaybePromise<0 | "EAGAIN"> {
+    const own = this.isolating;
+    if (update.owner === this && own !== undefined && update.start >= own.start && update.end <= own.end) {
+      return 0;
+    }
+    let serial = -1;
+    for (const extent of this.extents.overlapping(update.start, update.end)) {
+      serial = Math.max(serial, extent.lastSerial);
+    }
+    if (serial < 0) {
+      return 0;
+    }
+    const guard = this.update.tryLock();
+    if (guard !== undefined && this.#context.fences.isDone(serial)) {
+      this.#drop(update);
+      guard.release();
+      return 0;
+    }
+    if (!update.blockable) {
+      guard?.release();
+      return "EAGAIN";
+    }
+    return this.#waitAndDrop(update, guard);
+  }
+
+  async #waitAndDrop(update: MmuNotifierRange, held: Disposable | undefined): Promise<0> {
+    using _guard = held ?? (await this.update.lock());
+    for (const extent of this.extents.overlapping(update.start, update.end)) {
+      if (!this.#context.fences.isDone(extent.lastSerial)) {
+        await this.#context.fences.idle();
+      }
+    }
+    this.#drop(update);
+    return 0;
+  }
+
+  /** Only the copy of a page that the host has too is forgotten; what is device-private stays until it is asked for. */
+  #drop(update: MmuNotifierRange): void {
+    for (const extent of this.extents.overlapping(update.start, update.end)) {
+      const from = extent.pageAt(Math.max(update.start, extent.start));
+      const to = extent.pageAt(Math.min(update.end, extent.end) - 1) + 1;
+      extent.update(from, to, 0, PageState.Valid);
+      extent.epoch++;
+      if (update.event === "unmap" && update.start <= extent.start && update.end >= extent.end) {
+        extent.unmapped = true;
+      }
+    }
+  }
+
+  /** On return the device uses nothing of the address space. Unregistration is left to the device, later. */
+  async #release(): Promise<void> {
+    await this.#context.fences.idle();
+    this.#context.onExit(this);
+  }
+
+  async #migrateToRam(
+    runs: readonly DeviceRun[],
+    take: (run: DeviceRun, byteOffset: number, bytes: Uint8Array) => void,
+  ): Promise<void> {
+    const { gpu, transfer } = this.#context;
+    const parts = runs.flatMap((run) => this.#extentParts(run));
+    // From here on a dispatch that wants the pages has to ask mm for them, and waits there for what happens here.
+    for (const { extent, page, count } of parts) {
+      extent.readbacks++;
+      extent.disown(page, page + count);
+    }
+    const epochs = parts.map(({ extent }) => extent.epoch);
+    try {
+      gpu.lost.check("migrate");
+      await transfer.readback(
+        parts.map(({ run, extent, page, count, runPage }) => ({
+          buffer: extent.buffer.buffer,
+          offset: page * PAGE_SIZE,
+          bytes: count * PAGE_SIZE,
+          take: (bytes: Uint8Array, at: number) => take(run, runPage * PAGE_SIZE + at, bytes),
+        })),
+        { op: "migrate" },
+      );
+      parts.forEach((part, i) => {
+        if (part.extent.epoch === epochs[i]) {
+          this.#keepCopies(part);
+        }
+      });
+    } catch (error) {
+      if (!gpu.lost.isLost) {
+        for (const { run, extent, page, count, runPage } of parts) {
+          extent.own(page, page + count, run.object, run.page + runPage);
+        }
+      }
+      throw gpu.lost.isLost && !(error instanceof KernelError && error.code === "ENODEV")
+        ? gpu.lost.error("migrate", error)
+        : error;
+    } finally {
+      for (const { extent } of parts) {
+        extent.readbacks--;
+      }
+      this.extents.readbacksDone.wakeAll();
+    }
+  }
+
+  /** The bytes that went home are still here: the device may go on reading them where the page is mapped as before. */
+  #keepCopies({ extent, page, count }: ExtentPart): void {
+    for (let p = page; p < page + count; p++) {
+      const pte = this.mm.pageTable.get(vpnOf(extent.addrOf(p)));
+      if (pteIsKind(pte, PteKind.Migrating) && this.pagemap.frameOf(ptePfn(pte)) === extent.frame + p) {
+        extent.state[p] |= PageState.Valid;
+      }
+    }
+  }
+
+  #extentParts(run: DeviceRun): ExtentPart[] {
+    const parts: ExtentPart[] = [];
+    for (let done = 0; done < run.count; ) {
+      const extent = this.extents.ofFrame(run.frame + done);
+      if (extent === undefined) {
+        throw this.#context.gpu.lost.error("migrate");
+      }
+      const page = run.frame + done - extent.frame;
+      const count = Math.min(run.count - done, extent.pages - page);
+      parts.push({ run, extent, page, count, runPage: done });
+      done += count;
+    }
+    return parts;
+  }
+
+  #pageFree(frame: number, count: number): void {
+    for (let f = frame; f < frame + count; ) {
+      const extent = this.extents.ofFrame(f);
+      if (extent === undefined) {
+        return;
+      }
+      const page = f - extent.frame;
+      const stop = Math.min(extent.pages, page + (frame + count - f));
+      extent.disown(page, stop);
+      f = extent.frame + stop;
+    }
+  }
+
+  /** The device is lost: whatever only it held is reported lost to whoever touches it. */
+  poison(): void {
+    this.extents.dropAll((extent) => {
+      for (const run of extent.ownedRuns()) {
+        poisonPages(run.object, run.page, run.page + run.count);
+      }
+    });
+  }
+
+  /** Brings everything home and ends the subscription. No dispatch is running or will come. */
+  async close(): Promise<number> {
+    let bytes = 0;
+    for (const extent of this.extents.all()) {
+      bytes += await this.extents.evict(extent);
+    }
+    await this.hmm.unregister();
+    return bytes;
+  }
+}
+
+/** A run of device pages, or as much of it as lies in one extent. */
+interface ExtentPart {
+  readonly run: DeviceRun;
+  readonly extent: Extent;
+  readonly page: number;
+  readonly count: number;
+  /** Where the part begins, in pages of the run. */
+  readonly runPage: number;
+}

@@ -1,0 +1,75 @@
+/** From the bytes of an object's pages to upload runs. */
+import { isPromise, type MaybePromise, PAGE_SIZE } from "../../base/index.ts";
+import { isZeroPage, type MemoryObject, readPages, type Transit } from "../../mm/index.ts";
+import { type Extent, PageState } from "./extent.ts";
+import type { UploadRun } from "./transfer-batch.ts";
+
+/** Pages of an extent that need their object's bytes. */
+export interface PageRun {
+  readonly extent: Extent;
+  /** First page of the extent, and how many. */
+  readonly at: number;
+  readonly count: number;
+  readonly object: MemoryObject;
+  /** Page of the object at `at`. */
+  readonly page: number;
+  readonly transit: Transit;
+}
+
+/** What has to be done for a set of page runs. */
+export interface UploadPlan {
+  readonly uploads: UploadRun[];
+  /** Zero pages over bytes that may differ: cleared on the device, no bytes move. */
+  readonly clears: { readonly buffer: GPUBuffer; readonly offset: number; readonly bytes: number }[];
+  pages: number;
+}
+
+/** Adds one run to the plan: pages that are known to be zero are cleared, or left alone in a buffer that never was touched. */
+export function planUpload(plan: UploadPlan, run: PageRun): void {
+  const { extent, at, count, object, page, transit } = run;
+  for (let i = 0; i < count; ) {
+    const zero = isZeroPage(object, page + i, transit);
+    let stop = i + 1;
+    while (stop < count && isZeroPage(object, page + stop, transit) === zero) {
+      stop++;
+    }
+    if (zero) {
+      planClears(plan, extent, at + i, at + stop);
+    } else {
+      plan.uploads.push(uploadRun(run, i, stop));
+      plan.pages += stop - i;
+    }
+    i = stop;
+  }
+}
+
+function planClears(plan: UploadPlan, extent: Extent, page: number, end: number): void {
+  for (let p = extent.firstWith(page, end, PageState.Touched); p < end; ) {
+    const stop = Math.min(end, extent.firstWithout(p, end, PageState.Touched));
+    plan.clears.push({ buffer: extent.buffer.buffer, offset: p * PAGE_SIZE, bytes: (stop - p) * PAGE_SIZE });
+    p = extent.firstWith(stop, end, PageState.Touched);
+  }
+}
+
+function uploadRun({ extent, at, object, page, transit }: PageRun, from: number, to: number): UploadRun {
+  return {
+    buffer: extent.buffer.buffer,
+    offset: (at + from) * PAGE_SIZE,
+    bytes: (to - from) * PAGE_SIZE,
+    fill: (dst, byte) => readBytes(object, (page + from) * PAGE_SIZE + byte, dst, transit),
+  };
+}
+
+/** {@link readPages} from any byte on: staging may end within a page. */
+function readBytes(object: MemoryObject, offset: number, dst: Uint8Array, transit: Transit): MaybePromise<void> {
+  const first = Math.floor(offset / PAGE_SIZE);
+  const last = Math.ceil((offset + dst.length) / PAGE_SIZE);
+  if (offset % PAGE_SIZE === 0 && dst.length % PAGE_SIZE === 0) {
+    return readPages(object, first, last, dst, transit);
+  }
+  const whole = new Uint8Array((last - first) * PAGE_SIZE);
+  const read = readPages(object, first, last, whole, transit);
+  const from = offset - first * PAGE_SIZE;
+  const copy = () => dst.set(whole.subarray(from, from + dst.length));
+  return isPromise(read) ? read.then(copy) : copy();
+}

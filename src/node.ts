@@ -1,0 +1,89 @@
+/** PageMirror for Node: an address space on the software MMU, and a WebGPU device through Dawn that mirrors it. */
+
+import { type WebGpuDevice, WebGpuDriver } from "./drivers/webgpu/index.ts";
+import { AddressSpace, type MemoryObject, PhysicalMemory } from "./mm/index.ts";
+import type { AdapterReport } from "./platform/node/adapter-report.ts";
+import { openDawn } from "./platform/node/dawn.ts";
+import { type OpenFileOptions, openFileObject } from "./platform/node/file-pager.ts";
+import { SoftwareMmu } from "./platform/software/cpu-mmu.ts";
+
+export * from "./index.ts";
+export type { AdapterAttempt, AdapterReport } from "./platform/node/adapter-report.ts";
+export { type OpenAdapter, type OpenDawnOptions, openDawn } from "./platform/node/dawn.ts";
+export { type OpenFileOptions, openFileObject } from "./platform/node/file-pager.ts";
+export { SoftwareMmu } from "./platform/software/cpu-mmu.ts";
+
+export interface OpenOptions {
+  /** The most bytes of GPU buffers that hold pages. */
+  readonly deviceMemory?: number | undefined;
+  /** "system", "swiftshader", or a part of an adapter's name. Default: the system's GPU, else SwiftShader. */
+  readonly adapter?: string | undefined;
+}
+
+/** An address space and a device. Dispose it with `await using`, or call `close`. */
+export class PageMirror implements AsyncDisposable {
+  readonly mm: AddressSpace;
+  readonly memory: PhysicalMemory;
+  readonly driver: WebGpuDriver;
+  readonly device: WebGpuDevice;
+  /** Which adapter was chosen, and why. */
+  readonly adapter: AdapterReport;
+  readonly #release: () => void;
+  #closed: Promise<void> | undefined;
+
+  /** @internal Use {@link open}. */
+  constructor(parts: Pick<PageMirror, "mm" | "memory" | "driver" | "device" | "adapter">, release: () => void) {
+    this.mm = parts.mm;
+    this.memory = parts.memory;
+    this.driver = parts.driver;
+    this.device = parts.device;
+    this.adapter = parts.adapter;
+    this.#release = release;
+  }
+
+  /** Opens a file to map it: `mm.mmap({ object, length, shared: true, prot: "r" })`. See {@link openFileObject}. */
+  openFile(path: string, options: OpenFileOptions = {}): Promise<MemoryObject> {
+    return openFileObject(this.memory, path, options);
+  }
+
+  /**
+   * Ends everything: pages come home, shared files are written back, the driver is unloaded. Idempotent.
+   * @throws KernelError EIO, ENOSPC a file cannot be written back; everything is ended all the same
+   */
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    try {
+      await this.mm[Symbol.asyncDispose]();
+    } finally {
+      await this.driver.unload();
+      this.#release();
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+/**
+ * Opens an address space and a device.
+ * @throws KernelError ENODEV no adapter, with what was tried; EINVAL
+ */
+export async function open(options: OpenOptions = {}): Promise<PageMirror> {
+  const { adapter, report, close } = await openDawn({ adapter: options.adapter });
+  const driver = new WebGpuDriver();
+  try {
+    const device = await driver.open({ gpu: adapter, label: "pagemirror", deviceMemory: options.deviceMemory });
+    const memory = new PhysicalMemory(new SoftwareMmu());
+    const mm = AddressSpace.create({ memory });
+    return new PageMirror({ mm, memory, driver, device, adapter: report }, close);
+  } catch (error) {
+    await driver.unload();
+    close();
+    throw error;
+  }
+}
