@@ -32,8 +32,8 @@ fn needle_byte(i: u32) -> u32 {
   return (needle[i / 4] >> (8 * (i % 4))) & 0xff;
 }
 
-fn matches_from(start: u32, first: u32) -> bool {
-  for (var i = first; i < params.needle_bytes; i++) {
+fn matches_after_first(start: u32) -> bool {
+  for (var i = 1u; i < params.needle_bytes; i++) {
     if (data_byte(start + i) != needle_byte(i)) {
       return false;
     }
@@ -55,16 +55,17 @@ fn search(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gro
   }
   let starts = params.bytes - params.needle_bytes + 1;
   let step = groups.x * WORKGROUP;
-  let first = needle_byte(0) * 0x01010101;
+  let first_byte = needle_byte(0);
+  let in_each_byte = first_byte * 0x01010101;
   // One word of the data an invocation and step: four places where a match can start.
   for (var word = id.x; word < (starts + 3) / 4; word += step) {
     // A byte of `different` is 0 where the first byte fits; the test for "any byte is 0" passes few words on.
-    let different = data[word] ^ first;
+    let different = data[word] ^ in_each_byte;
     if (((different - 0x01010101) & ~different & 0x80808080) == 0) {
       continue;
     }
     for (var start = word * 4; start < min(word * 4 + 4, starts); start++) {
-      if (data_byte(start) == (first & 0xff) && matches_from(start, 1)) {
+      if (data_byte(start) == first_byte && matches_after_first(start)) {
         report_match(start);
       }
     }

@@ -13,9 +13,16 @@ export interface RunReport {
   readonly wallMs: number;
   /** Submissions to the GPU. */
   readonly rounds: number;
+  /** Pages that the device, or the CPU, had to be brought because it touched them. */
   readonly faults: { readonly device: number; readonly cpu: number };
   readonly bytes: { readonly toDevice: number; readonly toHost: number; readonly evicted: number };
-  readonly pages: { readonly size: number; readonly bound: number; readonly uploaded: number };
+  /** `migrated` pages became the device's own, to be written. */
+  readonly pages: {
+    readonly size: number;
+    readonly bound: number;
+    readonly uploaded: number;
+    readonly migrated: number;
+  };
   readonly outputs: Readonly<Record<string, OutputReport>>;
 }
 
