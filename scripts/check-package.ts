@@ -1,6 +1,7 @@
 /**
  * `npm run package`: packs the package as npm would publish it, lints the tarball (publint, Are The Types Wrong), and
- * imports each of its exports from an installed copy. Needs a fresh `npm run build`.
+ * imports each of its exports from an installed copy, in Node and in TypeScript at its strictest. Needs a fresh
+ * `npm run build`.
  */
 import { spawnSync } from "node:child_process";
 import {
@@ -12,6 +13,7 @@ import {
   renameSync,
   rmSync,
   symlinkSync,
+  writeFileSync,
 } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
@@ -110,6 +112,27 @@ function smokeTest(folder: string, manifest: Manifest): string[] {
   return problems;
 }
 
+/** The declaration files as a user's compiler sees them, with skipLibCheck off. */
+function checkDeclarations(folder: string, manifest: Manifest): string[] {
+  const entries = Object.keys(manifest.exports).filter((name) => !name.endsWith(".json"));
+  const imports = entries.map((entry, i) => `export * as m${i} from "${path.posix.join(manifest.name, entry)}";`);
+  writeFileSync(path.join(folder, "package.json"), '{ "type": "module" }');
+  writeFileSync(path.join(folder, "all.ts"), `${imports.join("\n")}\n`);
+  const compilerOptions = {
+    strict: true,
+    exactOptionalPropertyTypes: true,
+    module: "nodenext",
+    target: "es2022",
+    lib: ["ES2023", "ESNext.Disposable", "DOM"],
+    types: [],
+    noEmit: true,
+  };
+  writeFileSync(path.join(folder, "tsconfig.json"), JSON.stringify({ compilerOptions, files: ["all.ts"] }));
+  const tsc = path.join(root, "node_modules", "typescript", "bin", "tsc");
+  const { problem } = runProgram("tsc in a user's project", process.execPath, [tsc, "-p", folder], folder);
+  return problem === undefined ? [] : [problem];
+}
+
 async function checkPackage(): Promise<string[]> {
   const manifest = JSON.parse(readFileSync(path.join(root, "package.json"), "utf8")) as Manifest;
   const folder = mkdtempSync(path.join(tmpdir(), "pagemirror-package-"));
@@ -120,7 +143,12 @@ async function checkPackage(): Promise<string[]> {
     }
     const lints = [...(await lintPackage(tarball)), ...lintTypes(tarball)];
     const unpacked = install(tarball, folder, manifest.name);
-    return [...lints, ...(unpacked === undefined ? smokeTest(folder, manifest) : [unpacked])];
+    return [
+      ...lints,
+      ...(unpacked === undefined
+        ? [...smokeTest(folder, manifest), ...checkDeclarations(folder, manifest)]
+        : [unpacked]),
+    ];
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

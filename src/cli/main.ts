@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { setBugHandler } from "../base/index.ts";
 import { describeFailure, failureJson, failureLine, UsageError } from "./errors.ts";
+import type { RunArguments } from "./run-plan.ts";
 
 const RUN_EXAMPLES = `
 A mapping binds to the WGSL variable of its name:
@@ -29,21 +30,6 @@ const collect = (value: string, former: readonly string[] = []): readonly string
 function packageVersion(): string {
   const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
   return (JSON.parse(text) as { version: string }).version;
-}
-
-/** The raw options of `run`, as commander gives them. */
-export interface RunArguments {
-  readonly map?: readonly string[];
-  readonly set?: readonly string[];
-  readonly out?: readonly string[];
-  readonly workgroups?: string;
-  readonly entry?: string;
-  readonly mode: string;
-  readonly mmu: string;
-  readonly deviceMemory?: string;
-  readonly adapter?: string;
-  readonly stats?: boolean;
-  readonly json?: boolean;
 }
 
 function buildProgram(): Command {

@@ -3,7 +3,6 @@ import { constants } from "node:fs";
 import { access, readFile, stat } from "node:fs/promises";
 import { KernelError } from "../base/index.ts";
 import { fileError, UsageError } from "./errors.ts";
-import type { RunArguments } from "./main.ts";
 import {
   type MapMode,
   type MapSpec,
@@ -15,6 +14,21 @@ import {
 } from "./map-spec.ts";
 import { fileIdentity } from "./output.ts";
 import { parseSize } from "./size.ts";
+
+/** The raw options of `run`, as commander gives them. */
+export interface RunArguments {
+  readonly map?: readonly string[];
+  readonly set?: readonly string[];
+  readonly out?: readonly string[];
+  readonly workgroups?: string;
+  readonly entry?: string;
+  readonly mode: string;
+  readonly mmu: string;
+  readonly deviceMemory?: string;
+  readonly adapter?: string;
+  readonly stats?: boolean;
+  readonly json?: boolean;
+}
 
 /** A mapping to make. */
 export interface MapPlan {

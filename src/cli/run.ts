@@ -3,12 +3,11 @@ import { createReadStream } from "node:fs";
 import type { Mapping } from "../mm/index.ts";
 import type { open } from "../node.ts";
 import { fileError } from "./errors.ts";
-import type { RunArguments } from "./main.ts";
 import { OutputFiles, type OutputReport } from "./output.ts";
 import { openProgress, type Progress } from "./progress.ts";
 import { type RunReport, statsText } from "./report.ts";
 import { type BindPlan, checkWorkgroups, defaultWorkgroups, planBindings, visibleLength } from "./run-bind.ts";
-import { type MapPlan, type OutPlan, planRun, type RunPlan } from "./run-plan.ts";
+import { type MapPlan, type OutPlan, planRun, type RunArguments, type RunPlan } from "./run-plan.ts";
 
 const CHUNK = 4 * 2 ** 20;
 const PAGE = 4096;

@@ -7,7 +7,9 @@ export type LockMode = "read" | "write";
 
 /** What a guard gives back to its lock. */
 export interface LockOwner {
+  /** @internal */
   releaseGuard(mode: LockMode): void;
+  /** @internal */
   downgradeGuard(): void;
 }
 
