@@ -17,7 +17,7 @@ export interface Layer {
 
 const core = ["base", "sync", "collections", "mm", "mmu-notifier", "hmm", "migrate"];
 const drivers = ["drivers/dmirror", "drivers/webgpu"];
-const platforms = ["platform/software", "platform/node", "platform/userfaultfd"];
+const platforms = ["platform/software", "platform/http", "platform/node", "platform/userfaultfd"];
 
 export const LAYERS: readonly Layer[] = [
   { name: "base", imports: [], packages: [], node: false },
@@ -31,6 +31,7 @@ export const LAYERS: readonly Layer[] = [
   { name: "drivers/webgpu", imports: core, packages: ["wgsl_reflect"], node: false },
   { name: "inspect", imports: [...core, ...drivers], packages: [], node: false },
   { name: "platform/software", imports: ["base", "sync", "collections", "mm"], packages: [], node: false },
+  { name: "platform/http", imports: ["base", "sync", "collections", "mm"], packages: ["p-retry"], node: false },
   {
     name: "platform/node",
     imports: ["base", "sync", "collections", "mm"],
