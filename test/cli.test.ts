@@ -276,6 +276,12 @@ describe("bad input", () => {
       /out values: ENOENT: gone\/out\.bin/,
     ],
     ["a folder as output", ["add.wgsl", ...good, "--out", "values=folder"], 1, /out values: EISDIR: folder/],
+    [
+      "a full disk",
+      ["add.wgsl", ...good, "--out", "values=/dev/full"],
+      1,
+      /out values: ENOSPC: \/dev\/full: .*free some space/,
+    ],
     ["an output of no mapping", ["add.wgsl", ...good, "--out", "x=out.bin"], 2, /usage: EINVAL: --out names x/],
     [
       "an output over its input",
