@@ -24,6 +24,8 @@ export class Extent implements VirtRange {
   readonly start: VirtAddr;
   readonly end: VirtAddr;
   readonly buffer: OwnedBuffer;
+  /** Where the first page begins in the buffer. */
+  readonly bufferOffset: number;
   /** First frame of the mirror's pagemap. */
   readonly frame: number;
   /** {@link PageState} bits. */
@@ -43,10 +45,11 @@ export class Extent implements VirtRange {
   #homeObject: Uint32Array | undefined;
   #homePage: Uint32Array | undefined;
 
-  constructor(range: VirtRange, buffer: OwnedBuffer, frame: number) {
+  constructor(range: VirtRange, buffer: OwnedBuffer, frame: number, bufferOffset = 0) {
     this.start = range.start;
     this.end = range.end;
     this.buffer = buffer;
+    this.bufferOffset = bufferOffset;
     this.frame = frame;
     this.state = new Uint8Array((range.end - range.start) / PAGE_SIZE);
   }
@@ -66,6 +69,11 @@ export class Extent implements VirtRange {
 
   pageAt(addr: number): number {
     return Math.floor((addr - this.start) / PAGE_SIZE);
+  }
+
+  /** Where a page begins in the buffer. */
+  offsetOf(page: number): number {
+    return this.bufferOffset + page * PAGE_SIZE;
   }
 
   addrOf(page: number): VirtAddr {

@@ -20,6 +20,16 @@ import type { GpuHandle } from "./gpu-handle.ts";
 import type { MemoryBudget } from "./memory-budget.ts";
 import type { TransferEngine } from "./transfer.ts";
 
+/** Extents that an svm dispatch made: one a device page, in a pool that all spaces of the device share. */
+export interface FrameStore {
+  overlapping(start: number, end: number): Iterable<Extent>;
+  ofFrame(frame: number): Extent | undefined;
+  /** The device is lost: forget everything; `poison` gets what only it held. */
+  dropAll(poison: (extent: Extent) => void): void;
+  /** Brings everything home and gives the frames back; returns the bytes that came home. */
+  close(): Promise<number>;
+}
+
 /** What a mirror needs of its device. */
 export interface MirrorContext {
   readonly gpu: GpuHandle;
@@ -41,6 +51,8 @@ export class DeviceMirror {
   readonly pagemap: DevicePagemap;
   readonly extents: ExtentTable;
   readonly update = new Mutex("update");
+  /** Frames of the pool for kernels that follow pointers; made by the first of them. */
+  frames: FrameStore | undefined;
   /** The range that this mirror is isolating for a migration: its own announcement need not drop the copies it reuses. */
   isolating: VirtRange | undefined;
   readonly #context: MirrorContext;
@@ -75,7 +87,7 @@ export class DeviceMirror {
       return 0;
     }
     let serial = -1;
-    for (const extent of this.extents.overlapping(update.start, update.end)) {
+    for (const extent of this.#overlapping(update)) {
       serial = Math.max(serial, extent.lastSerial);
     }
     if (serial < 0) {
@@ -96,7 +108,7 @@ export class DeviceMirror {
 
   async #waitAndDrop(update: MmuNotifierRange, held: Disposable | undefined): Promise<0> {
     using _guard = held ?? (await this.update.lock());
-    for (const extent of this.extents.overlapping(update.start, update.end)) {
+    for (const extent of this.#overlapping(update)) {
       if (!this.#context.fences.isDone(extent.lastSerial)) {
         await this.#context.fences.idle();
       }
@@ -107,7 +119,7 @@ export class DeviceMirror {
 
   /** Only the copy of a page that the host has too is forgotten; what is device-private stays until it is asked for. */
   #drop(update: MmuNotifierRange): void {
-    for (const extent of this.extents.overlapping(update.start, update.end)) {
+    for (const extent of this.#overlapping(update)) {
       const from = extent.pageAt(Math.max(update.start, extent.start));
       const to = extent.pageAt(Math.min(update.end, extent.end) - 1) + 1;
       extent.update(from, to, 0, PageState.Valid);
@@ -122,6 +134,18 @@ export class DeviceMirror {
   async #release(): Promise<void> {
     await this.#context.fences.idle();
     this.#context.onExit(this);
+  }
+
+  /** Extents of every kind that hold pages of the range. */
+  *#overlapping(range: VirtRange): IterableIterator<Extent> {
+    yield* this.extents.overlapping(range.start, range.end);
+    if (this.frames !== undefined) {
+      yield* this.frames.overlapping(range.start, range.end);
+    }
+  }
+
+  #ofFrame(frame: number): Extent | undefined {
+    return this.extents.ofFrame(frame) ?? this.frames?.ofFrame(frame);
   }
 
   async #migrateToRam(
@@ -141,7 +165,7 @@ export class DeviceMirror {
       await transfer.readback(
         parts.map(({ run, extent, page, count, runPage }) => ({
           buffer: extent.buffer.buffer,
-          offset: page * PAGE_SIZE,
+          offset: extent.offsetOf(page),
           bytes: count * PAGE_SIZE,
           take: (bytes: Uint8Array, at: number) => take(run, runPage * PAGE_SIZE + at, bytes),
         })),
@@ -174,7 +198,7 @@ export class DeviceMirror {
     for (let p = page; p < page + count; p++) {
       const pte = this.mm.pageTable.get(vpnOf(extent.addrOf(p)));
       if (pteIsKind(pte, PteKind.Migrating) && this.pagemap.frameOf(ptePfn(pte)) === extent.frame + p) {
-        extent.state[p] |= PageState.Valid;
+        extent.update(p, p + 1, PageState.Valid, 0);
       }
     }
   }
@@ -182,7 +206,7 @@ export class DeviceMirror {
   #extentParts(run: DeviceRun): ExtentPart[] {
     const parts: ExtentPart[] = [];
     for (let done = 0; done < run.count; ) {
-      const extent = this.extents.ofFrame(run.frame + done);
+      const extent = this.#ofFrame(run.frame + done);
       if (extent === undefined) {
         throw this.#context.gpu.lost.error("migrate");
       }
@@ -196,7 +220,7 @@ export class DeviceMirror {
 
   #pageFree(frame: number, count: number): void {
     for (let f = frame; f < frame + count; ) {
-      const extent = this.extents.ofFrame(f);
+      const extent = this.#ofFrame(f);
       if (extent === undefined) {
         return;
       }
@@ -209,16 +233,18 @@ export class DeviceMirror {
 
   /** The device is lost: whatever only it held is reported lost to whoever touches it. */
   poison(): void {
-    this.extents.dropAll((extent) => {
+    const poison = (extent: Extent) => {
       for (const run of extent.ownedRuns()) {
         poisonPages(run.object, run.page, run.page + run.count);
       }
-    });
+    };
+    this.extents.dropAll(poison);
+    this.frames?.dropAll(poison);
   }
 
   /** Brings everything home and ends the subscription. No dispatch is running or will come. */
   async close(): Promise<number> {
-    let bytes = 0;
+    let bytes = (await this.frames?.close()) ?? 0;
     for (const extent of this.extents.all()) {
       bytes += await this.extents.evict(extent);
     }

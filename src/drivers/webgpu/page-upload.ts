@@ -19,6 +19,8 @@ export interface PageRun {
 /** What has to be done for a set of page runs. */
 export interface UploadPlan {
   readonly uploads: UploadRun[];
+  /** The pages that each of {@link uploads} fills. */
+  readonly filled: { readonly extent: Extent; readonly page: number; readonly end: number }[];
   /** Zero pages over bytes that may differ: cleared on the device, no bytes move. */
   readonly clears: { readonly buffer: GPUBuffer; readonly offset: number; readonly bytes: number }[];
   pages: number;
@@ -37,6 +39,7 @@ export function planUpload(plan: UploadPlan, run: PageRun): void {
       planClears(plan, extent, at + i, at + stop);
     } else {
       plan.uploads.push(uploadRun(run, i, stop));
+      plan.filled.push({ extent, page: at + i, end: at + stop });
       plan.pages += stop - i;
     }
     i = stop;
@@ -46,7 +49,7 @@ export function planUpload(plan: UploadPlan, run: PageRun): void {
 function planClears(plan: UploadPlan, extent: Extent, page: number, end: number): void {
   for (let p = extent.firstWith(page, end, PageState.Touched); p < end; ) {
     const stop = Math.min(end, extent.firstWithout(p, end, PageState.Touched));
-    plan.clears.push({ buffer: extent.buffer.buffer, offset: p * PAGE_SIZE, bytes: (stop - p) * PAGE_SIZE });
+    plan.clears.push({ buffer: extent.buffer.buffer, offset: extent.offsetOf(p), bytes: (stop - p) * PAGE_SIZE });
     p = extent.firstWith(stop, end, PageState.Touched);
   }
 }
@@ -54,7 +57,7 @@ function planClears(plan: UploadPlan, extent: Extent, page: number, end: number)
 function uploadRun({ extent, at, object, page, transit }: PageRun, from: number, to: number): UploadRun {
   return {
     buffer: extent.buffer.buffer,
-    offset: (at + from) * PAGE_SIZE,
+    offset: extent.offsetOf(at + from),
     bytes: (to - from) * PAGE_SIZE,
     fill: (dst, byte) => readBytes(object, (page + from) * PAGE_SIZE + byte, dst, transit),
   };

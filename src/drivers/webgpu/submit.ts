@@ -11,7 +11,7 @@
  *         read ranges still valid, and nothing else was invalidated?  else start over
  *         mark pages, submit, attach the fence, finish the migrations
  */
-import { isPromise, KernelError, PAGE_SIZE, throwIfAborted, type VirtAddr, vpnOf } from "../../base/index.ts";
+import { isPromise, KernelError, throwIfAborted, type VirtAddr, vpnOf } from "../../base/index.ts";
 import { HmmRange } from "../../hmm/index.ts";
 import { type Migration, migrateVmaAbort, migrateVmaFinalize, migrateVmaSetup } from "../../migrate/index.ts";
 import {
@@ -371,7 +371,7 @@ function leaseInTheWay(vma: Vma, start: VirtAddr, end: VirtAddr, mode: "r" | "rw
 }
 
 async function uploadAll(kernel: WebGpuKernel, tried: Attempt, batch: TransferBatch): Promise<void> {
-  const plan: UploadPlan = { uploads: [], clears: [], pages: 0 };
+  const plan: UploadPlan = { uploads: [], filled: [], clears: [], pages: 0 };
   for (const run of tried.uploads) {
     planUpload(plan, run);
   }
@@ -382,9 +382,8 @@ async function uploadAll(kernel: WebGpuKernel, tried: Attempt, batch: TransferBa
   if (isPromise(uploaded)) {
     await uploaded;
   }
-  for (const { buffer, offset, bytes } of plan.uploads) {
-    const extent = tried.mirror.extents.all().find((e) => e.buffer.buffer === buffer);
-    extent?.update(offset / PAGE_SIZE, (offset + bytes) / PAGE_SIZE, PageState.Touched, 0);
+  for (const { extent, page, end } of plan.filled) {
+    extent.update(page, end, PageState.Touched, 0);
   }
   kernel.device.counts.pagesUploaded += plan.pages;
 }
