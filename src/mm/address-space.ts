@@ -39,8 +39,8 @@ export class AddressSpace implements AsyncDisposable {
   /** Subscriptions of mmu notifiers; made by the first registration, kept until the structure dies. */
   notifiers: MmNotifierHooks | undefined;
   #disposed = false;
-  readonly #usersLedger: LedgerEntry = ledgerTrack("mm users");
-  readonly #countLedger: LedgerEntry = ledgerTrack("mm count");
+  readonly #usersLedger: LedgerEntry;
+  readonly #countLedger: LedgerEntry;
   #users = 1;
   #count = 1;
   #exit: Promise<void> | undefined;
@@ -56,6 +56,8 @@ export class AddressSpace implements AsyncDisposable {
     this.memory = memory;
     this.mmapLock = new RwSemaphore("mmap");
     this.pageTable = new PageTable(memory);
+    this.#usersLedger = ledgerTrack("mm users");
+    this.#countLedger = ledgerTrack("mm count");
   }
 
   /** Users of the mappings. At 0 the address space is torn down. @linux mm_users */

@@ -17,7 +17,7 @@ import {
 } from "../base/index.ts";
 import type { MmapRead } from "../sync/index.ts";
 import type { AddressSpace } from "./address-space.ts";
-import { PageFlag } from "./memory-object.ts";
+import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import { type PageNeed, pagesAreReady, poisonedError, preparePages } from "./object-content.ts";
 import { PTE_PRESENT, PTE_WRITE, ptePresent } from "./pte.ts";
 import { announceOnObject } from "./rmap.ts";
@@ -92,22 +92,30 @@ function faultOrRelease(
     const faulted = faultVma(vma, start, end, need);
     return isPromise(faulted) ? faulted.then(() => undefined) : undefined;
   }
-  const prepared = preparePages(object.get(), page, pageEnd, need);
-  if (!isPromise(prepared)) {
-    object.put();
+  if (failedUnlocked.delete(object)) {
     const faulted = faultVma(vma, start, end, need);
     return isPromise(faulted) ? faulted.then(() => undefined) : undefined;
   }
+  assertAccess(vma, start, need);
+  const prepared = preparePages(object, page, Math.min(pageEnd, object.pages), need);
+  if (!isPromise(prepared)) {
+    const faulted = faultVma(vma, start, end, need);
+    return isPromise(faulted) ? faulted.then(() => undefined) : undefined;
+  }
+  object.get();
   lock[Symbol.dispose]();
-  // An error will be met again, under the lock, by the caller's next try.
   return prepared
     .then(
       () => undefined,
-      () => undefined,
+      // "retry" is the only answer that says that the lock is gone. The next try meets the error under the lock.
+      () => void failedUnlocked.add(object),
     )
     .then(() => object.put())
     .then(() => "retry");
 }
+
+/** Objects whose last fault failed while the mmap lock was released: the next one waits under the lock instead. */
+const failedUnlocked = new WeakSet<MemoryObject>();
 
 /**
  * Faults in the part `[start, end)` of a VMA.
@@ -128,22 +136,65 @@ export function faultVma(vma: Vma, start: number, end: number, need: PageNeed): 
       `${formatAddr(vma.addrOfPage(Math.max(page, object.pages)))} is past the end of ${vma.name}: access only its first ${object.pages} pages`,
     );
   }
-  for (;;) {
-    const prepared = preparePages(object, page, pageEnd, need);
-    if (isPromise(prepared)) {
-      return prepared.then(() => faultVma(vma, start, end, need));
+  const unreserve = reserveBlocks(vma, start, page, pageEnd, need);
+  try {
+    for (;;) {
+      const prepared = preparePages(object, page, pageEnd, need);
+      if (isPromise(prepared)) {
+        return prepared.then(() => faultVma(vma, start, end, need));
+      }
+      if (prepared === "poisoned") {
+        throw poisonedError(object, firstPoisoned(vma, page, pageEnd));
+      }
+      const mapped = mapReadyPages(vma, start, page, pageEnd, need);
+      if (isPromise(mapped)) {
+        return mapped.then((done) => (done ? undefined : faultVma(vma, start, end, need)));
+      }
+      if (mapped) {
+        return undefined;
+      }
     }
-    if (prepared === "poisoned") {
-      throw poisonedError(object, firstPoisoned(vma, page, pageEnd));
-    }
-    const mapped = mapReadyPages(vma, start, page, pageEnd, need);
-    if (isPromise(mapped)) {
-      return mapped.then((done) => (done ? undefined : faultVma(vma, start, end, need)));
-    }
-    if (mapped) {
-      return undefined;
+  } catch (error) {
+    unreserve?.();
+    throw error;
+  }
+}
+
+/**
+ * Makes what the fault needs, so that it fails before anything else happened. Returns how to undo that; undefined when
+ * everything was there.
+ */
+function reserveBlocks(vma: Vma, start: number, page: number, end: number, need: PageNeed): (() => void) | undefined {
+  const { object, mm } = vma;
+  const vpn = vpnOf(start);
+  const vpnEnd = vpn + (end - page);
+  if (hasBlocks(mm, vpn, vpnEnd)) {
+    return undefined;
+  }
+  if (need.cpu) {
+    object.forEachWindow(page, end, (p) => object.ensureWindow(p));
+  }
+  const made = object.reserve(page, end);
+  const unreserve = () => {
+    mm.pageTable.releaseEmpty(vpn, vpnEnd);
+    object.unreserve(made);
+  };
+  try {
+    mm.pageTable.reserve(vpn, vpnEnd);
+  } catch (error) {
+    unreserve();
+    throw error;
+  }
+  return unreserve;
+}
+
+function hasBlocks(mm: AddressSpace, vpn: number, end: number): boolean {
+  for (let b = blockOfVpn(vpn); b <= blockOfVpn(end - 1); b++) {
+    if (mm.pageTable.block(b) === undefined) {
+      return false;
     }
   }
+  return true;
 }
 
 function assertAccess(vma: Vma, addr: number, need: PageNeed): void {
@@ -180,20 +231,20 @@ function mapReadyPages(vma: Vma, start: number, page: number, end: number, need:
   if (from === vpn + count) {
     return true;
   }
-  mm.pageTable.reserve(from, vpn + count);
-  object.reserve(page + (from - vpn), end);
+  const to = lastWithout(mm, from, vpn + count, wanted);
+  const first = page + (from - vpn);
+  const last = page + (to - vpn);
   const commit = () => {
-    if (!pagesAreReady(object, page, end, need)) {
-      return false;
-    }
-    setEntries(vma, from, page + (from - vpn), end, need.write);
+    // Reserved again: while callbacks were waited for, madvise may have given blocks back that held no entry yet.
+    object.reserve(first, last);
+    mm.pageTable.reserve(from, to);
+    setEntries(vma, from, first, last, need.write);
     return true;
   };
   if (!need.write) {
     return commit();
   }
-  const to = lastWithout(mm, from, vpn + count, wanted);
-  return announceOnObject(object, page + (from - vpn), page + (to - vpn), "clear", commit);
+  return announceOnObject(object, first, last, "clear", () => pagesAreReady(object, page, end, need) && commit());
 }
 
 /** First page of `[vpn, end)` whose entry lacks one of the bits, or `end`. */
@@ -217,11 +268,18 @@ function firstWithout(mm: AddressSpace, vpn: number, end: number, bits: number):
 
 /** One past the last page of `[vpn, end)` whose entry lacks one of the bits. */
 function lastWithout(mm: AddressSpace, vpn: number, end: number, bits: number): number {
-  let v = end;
-  while (v > vpn && (mm.pageTable.get(v - 1) & bits) === bits) {
-    v--;
+  for (let v = end; v > vpn; ) {
+    const index = indexInBlock(v - 1);
+    const stop = Math.max(0, index + 1 - (v - vpn));
+    const block = mm.pageTable.block(blockOfVpn(v - 1));
+    for (let i = index; i >= stop; i--) {
+      if (block === undefined || (block[i] & bits) !== bits) {
+        return v - (index - i);
+      }
+    }
+    v -= index + 1 - stop;
   }
-  return v;
+  return vpn;
 }
 
 /** Cannot fail: blocks are reserved. Entries that grant enough already stay as they are. */

@@ -1,8 +1,8 @@
 /** fork: a second address space with the same content, copied page by page only when one of the two writes or looks. */
-import { isPromise, type VirtAddr, vpnOf } from "../base/index.ts";
+import { type VirtAddr, vpnOf } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { MemoryObject } from "./memory-object.ts";
-import { pullPages, waitWhileBusy } from "./object-content.ts";
+import { pullPages } from "./object-content.ts";
 import { PTE_WRITE } from "./pte.ts";
 import { announce } from "./rmap.ts";
 import { Vma } from "./vma.ts";
@@ -37,9 +37,17 @@ export async function fork(mm: AddressSpace, create: () => AddressSpace): Promis
         );
       }
     }
+    for (const [object, copy] of copies) {
+      for (const [start, end] of pinnedForWrite(object)) {
+        copy.forEachWindow(start, end, (p) => copy.ensureWindow(p));
+        copy.reserve(start, end);
+      }
+    }
     await protectParent(mm, vmas);
     for (const [object, copy] of copies) {
-      await copyPinned(object, copy);
+      for (const [start, end] of pinnedForWrite(object)) {
+        await pullPages(copy, start, end);
+      }
     }
   } catch (error) {
     await putObjects([...copies.values()]);
@@ -74,18 +82,13 @@ async function protectParent(mm: AddressSpace, vmas: readonly Vma[]): Promise<vo
   });
 }
 
-async function copyPinned(object: MemoryObject, copy: MemoryObject): Promise<void> {
+/** Pages that a holder may change at any time, unseen. */
+function pinnedForWrite(object: MemoryObject): [number, number][] {
   const pinned: [number, number][] = [];
   object.pins.forEachOverlap(0, object.pages, (mode, start, end) => {
     if (mode === "rw") {
       pinned.push([start, end]);
     }
   });
-  for (const [start, end] of pinned) {
-    await waitWhileBusy(copy, start, end);
-    const pulled = pullPages(copy, start, end);
-    if (isPromise(pulled)) {
-      await pulled;
-    }
-  }
+  return pinned;
 }

@@ -1,10 +1,11 @@
 /** madvise: what the application knows about its memory. */
-import { KernelError, type VirtAddr } from "../base/index.ts";
+import { KernelError, PAGE_SIZE, type VirtAddr } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
-import { pushToShadows, readPages, waitWhileBusy } from "./object-content.ts";
+import { pushToShadows, readPages, shadowsLack, waitWhileBusy } from "./object-content.ts";
 import { assertNoHoles, pageRange } from "./range-args.ts";
 import { announce } from "./rmap.ts";
+import type { Vma } from "./vma.ts";
 import { vmasIn, zapEntries } from "./vma-ops.ts";
 
 /** `dontneed`: the content of private pages is dropped; they read as zeros, or as the file, afterwards. */
@@ -13,8 +14,10 @@ export type Advice = "dontneed";
 /**
  * Gives advice about `[start, start + length)`.
  *
+ * A lease that is held meanwhile keeps its array, but what it shows and takes from then on is no longer the memory's.
+ *
  * Locks: takes mmapLock, read.
- * @throws KernelError EINVAL a bad range or advice; ENOMEM a hole; ESRCH; EIO reading the file behind a forked mapping anew
+ * @throws KernelError EINVAL a bad range or advice; ENOMEM a hole, or out of memory; ESRCH; EIO reading the file behind a forked mapping anew
  * @linux mm/madvise.c madvise_dontneed_single_vma
  */
 export async function madvise(mm: AddressSpace, start: number, length: number, advice: Advice): Promise<void> {
@@ -28,61 +31,70 @@ export async function madvise(mm: AddressSpace, start: number, length: number, a
   for (const vma of vmasIn(mm, range.start, range.end)) {
     const from = Math.max(range.start, vma.start) as VirtAddr;
     const to = Math.min(range.end, vma.end) as VirtAddr;
-    const page = vma.objectPage(from);
-    const end = vma.objectPage(to - 1) + 1;
-    for (;;) {
-      if (!vma.shared) {
-        await waitWhileBusy(vma.object, page, end);
-        await pushToShadows(vma.object, page, end);
-      }
-      const done = await announce([{ mm, start: from, end: to, blockable: true, event: "clear", vma }], () => {
-        if (!vma.shared && vma.object.flagSummary(page, end) & PageFlag.Busy) {
-          return false;
-        }
-        zapEntries(mm, from, to);
-        if (!vma.shared) {
-          vma.object.dropPages(page, end);
-        }
-        return true;
-      });
-      if (done) {
-        break;
-      }
+    if (vma.shared) {
+      await announce([{ mm, start: from, end: to, blockable: true, event: "clear", vma }], () =>
+        zapEntries(mm, from, to),
+      );
+    } else {
+      await dropPrivate(vma, from, to);
     }
-    if (!vma.shared) {
-      await restoreBase(vma.object, page, end);
-    }
+  }
+}
+
+async function dropPrivate(vma: Vma, from: VirtAddr, to: VirtAddr): Promise<void> {
+  const { mm, object } = vma;
+  const page = vma.objectPage(from);
+  const end = vma.objectPage(to - 1) + 1;
+  const restore = await prepareRestore(object, page, end);
+  for (let done = false; !done; ) {
+    await waitWhileBusy(object, page, end);
+    await pushToShadows(object, page, end);
+    done = await announce([{ mm, start: from, end: to, blockable: true, event: "clear", vma }], () => {
+      // Others may have begun to move or to read pages while callbacks were waited for.
+      if (object.flagSummary(page, end) & PageFlag.Busy || shadowsLack(object, page, end)) {
+        return false;
+      }
+      zapEntries(mm, from, to);
+      object.dropPages(page, end);
+      restore();
+      return true;
+    });
   }
 }
 
 /**
  * A forked mapping whose pages were dropped must not see the parent's bytes through its source, but what was there
- * before both: zeros, or the file.
+ * before both: zeros, or the file. Everything that can fail or wait happens here; what it returns is done with the drop.
  */
-async function restoreBase(object: MemoryObject, page: number, end: number): Promise<void> {
-  if (object.source === undefined || object.source.pager !== undefined) {
-    return;
-  }
-  let base = object.source;
-  let shift = object.sourcePage;
-  while (base.source !== undefined) {
+async function prepareRestore(object: MemoryObject, page: number, end: number): Promise<() => void> {
+  let base = object;
+  let shift = 0;
+  // Pages behind it were added since; they are zeros.
+  let inherited = end;
+  while (base.source?.shadows.has(base)) {
+    inherited = Math.min(inherited, base.sourcePages - shift);
     shift += base.sourcePage;
     base = base.source;
   }
+  if (base === object) {
+    return () => {};
+  }
   object.reserve(page, end);
-  if (base.pager === undefined) {
-    object.updateFlags(page, end, PageFlag.Own, 0);
-    return;
+  if (base.source === undefined && base.pager === undefined) {
+    return () => object.updateFlags(page, end, PageFlag.Own, 0);
   }
   object.forEachWindow(page, end, (p) => object.ensureWindow(p));
-  object.updateFlags(page, end, PageFlag.Busy, 0);
-  try {
-    for (let p = page; p < end; p++) {
-      await readPages(base, p + shift, p + shift + 1, object.windowBytes(p, p + 1));
-    }
-    object.updateFlags(page, end, PageFlag.Uptodate | PageFlag.Own | PageFlag.Used, PageFlag.Busy);
-  } finally {
-    object.updateFlags(page, end, 0, PageFlag.Busy);
-    object.wq.wakeAll();
+  const bytes = new Uint8Array((end - page) * PAGE_SIZE);
+  const source = base.source ?? base;
+  inherited = Math.min(inherited, base.source === undefined ? base.pages - shift : base.sourcePages - shift);
+  if (page < inherited) {
+    const first = page + shift + base.sourcePage;
+    await readPages(source, first, first + (inherited - page), bytes.subarray(0, (inherited - page) * PAGE_SIZE));
   }
+  return () => {
+    object.forEachWindow(page, end, (p, stop) =>
+      object.windowBytes(p, stop).set(bytes.subarray((p - page) * PAGE_SIZE, (stop - page) * PAGE_SIZE)),
+    );
+    object.updateFlags(page, end, PageFlag.Uptodate | PageFlag.Own | PageFlag.Used, 0);
+  };
 }

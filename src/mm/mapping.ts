@@ -1,5 +1,6 @@
 /** What mmap returns: the user's handle on a range of an address space. */
 import {
+  formatAddr,
   formatRange,
   isPromise,
   KernelError,
@@ -15,6 +16,7 @@ import { faultRange } from "./fault.ts";
 import { type ByteRange, Lease, resolveByteRange } from "./lease.ts";
 import type { PinMode } from "./memory-object.ts";
 import { munmap } from "./munmap.ts";
+import type { Vma } from "./vma.ts";
 import { msync } from "./writeback.ts";
 
 /** A part of a mapping, for bindings and leases. */
@@ -113,22 +115,33 @@ async function leaseWhenFree(mm: AddressSpace, mode: PinMode, range: VirtRange):
 /** Faults until nothing had to wait, then pins: in one run to completion, so that nobody takes the pages in between. */
 function leaseLocked(mm: AddressSpace, mode: PinMode, range: VirtRange): MaybePromise<Lease> {
   mm.assertAlive("lease");
+  const vma = assertOneWindow(mm, range);
   const faulted = faultRange(mm, range.start, range.end, { cpu: true, write: mode === "rw" });
-  return isPromise(faulted) ? faulted.then(() => leaseLocked(mm, mode, range)) : pinRange(mm, mode, range);
+  if (isPromise(faulted)) {
+    return faulted.then(() => leaseLocked(mm, mode, range));
+  }
+  const page = vma.objectPage(range.start);
+  return new Lease(mode, range, vma.object, page, page + pageSpan(range));
 }
 
-function pinRange(mm: AddressSpace, mode: PinMode, range: VirtRange): Lease {
-  const first = pageAlignDown(range.start);
-  const end = pageAlignUp(range.end);
-  const vma = mm.vmas.find(first);
-  if (vma === undefined) {
-    throw new KernelError("EFAULT", "lease", `${formatRange(range)} is not mapped`);
-  }
-  const page = vma.objectPage(first);
-  const pageEnd = page + (end - first) / PAGE_SIZE;
-  for (let part = vma; part.end < end; ) {
-    const next = mm.vmas.find(part.end);
-    if (next === undefined || next.object !== vma.object || next.objectPage(next.start) !== part.pgoff + part.pages) {
+/** Pages that a range of bytes touches. */
+function pageSpan(range: VirtRange): number {
+  return (pageAlignUp(range.end) - pageAlignDown(range.start)) / PAGE_SIZE;
+}
+
+/** The first VMA of the range. @throws KernelError EFAULT, EINVAL unless its bytes can be seen as one array */
+function assertOneWindow(mm: AddressSpace, range: VirtRange): Vma {
+  const vma = mm.vmas.find(range.start);
+  for (let part = vma; part === undefined || part.end < range.end; ) {
+    const next: Vma | undefined = part && mm.vmas.find(part.end);
+    if (next === undefined) {
+      throw new KernelError(
+        "EFAULT",
+        "lease",
+        `nothing is mapped at ${formatAddr(part?.end ?? range.start)}: mmap it first`,
+      );
+    }
+    if (next.object !== vma?.object || next.pgoff !== part?.objectPage(part.end)) {
       throw new KernelError(
         "EINVAL",
         "lease",
@@ -137,12 +150,13 @@ function pinRange(mm: AddressSpace, mode: PinMode, range: VirtRange): Lease {
     }
     part = next;
   }
-  if (!vma.object.inOneWindow(page, pageEnd)) {
+  const page = vma?.objectPage(range.start) ?? 0;
+  if (vma === undefined || !vma.object.inOneWindow(page, page + pageSpan(range))) {
     throw new KernelError(
       "EINVAL",
       "lease",
       `${formatRange(range)} crosses a multiple of 4 GiB: lease the parts on both sides`,
     );
   }
-  return new Lease(mode, range, vma.object, page, pageEnd);
+  return vma;
 }

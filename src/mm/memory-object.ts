@@ -28,6 +28,7 @@ import {
 } from "../base/index.ts";
 import { IntervalTree } from "../collections/index.ts";
 import { WaitQueue } from "../sync/index.ts";
+import type { DevicePagemap } from "./device-pagemap.ts";
 import type { PhysicalMemory } from "./physical-memory.ts";
 import type { CpuWindow, Pager } from "./ports.ts";
 import type { Vma } from "./vma.ts";
@@ -83,6 +84,8 @@ export class MemoryObject {
   readonly source: MemoryObject | undefined;
   /** Page of the source that is this object's page 0. */
   readonly sourcePage: number;
+  /** Pages of this object that have one in the source; what was added since is zeros. */
+  readonly sourcePages: number;
   /** Copies that still read through this object and get a page's bytes before the page changes. */
   readonly shadows = new Set<MemoryObject>();
   /** Reverse map, by object page. */
@@ -104,6 +107,7 @@ export class MemoryObject {
     this.pager = options.pager;
     this.source = options.source?.object.get();
     this.sourcePage = options.source?.page ?? 0;
+    this.sourcePages = options.source === undefined ? 0 : options.pages;
     this.#pages = options.pages;
     this.#ledger = ledgerTrack("memory object");
     if (options.snapshot) {
@@ -141,9 +145,18 @@ export class MemoryObject {
     this.#windows.length = 0;
     this.source?.shadows.delete(this);
     this.#ledger.end();
-    const closed = this.pager?.close();
     const put = this.source?.put();
+    const closed = this.#closePager();
     return closed === undefined && put === undefined ? undefined : Promise.all([closed, put]).then(() => undefined);
+  }
+
+  /** A pager that fails at once is reported as one that fails later: the caller's other work must still be done. */
+  #closePager(): MaybePromise<void> {
+    try {
+      return this.pager?.close();
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   /** State of the 512 pages of a block, or undefined when nothing was ever set. */
@@ -162,10 +175,60 @@ export class MemoryObject {
     return block;
   }
 
-  /** Makes the blocks of pages `[page, end)`. @throws KernelError ENOMEM */
-  reserve(page: number, end: number): void {
-    for (let b = blockOfVpn(page); b <= blockOfVpn(end - 1); b++) {
-      this.ensureBlock(b);
+  /**
+   * Makes the blocks of pages `[page, end)`. Returns which ones it made.
+   * @throws KernelError ENOMEM; none was made then
+   */
+  reserve(page: number, end: number): readonly number[] {
+    const made: number[] = [];
+    try {
+      for (let b = blockOfVpn(page); b <= blockOfVpn(end - 1); b++) {
+        if (!this.#blocks.has(b)) {
+          this.ensureBlock(b);
+          made.push(b);
+        }
+      }
+    } catch (error) {
+      this.unreserve(made);
+      throw error;
+    }
+    return made;
+  }
+
+  /** Gives blocks back that {@link reserve} has just made, unless one of their pages has come into use. */
+  unreserve(made: readonly number[]): void {
+    for (const b of made) {
+      const block = this.#blocks.get(b);
+      if (block !== undefined && (summarize(block.flags, 0, PAGES_PER_BLOCK) & 0xff & ~PageFlag.Used) === 0) {
+        this.memory.freeBlock(block.pfn);
+        this.#blocks.delete(b);
+      }
+    }
+  }
+
+  /** The existing blocks of pages `[page, end)`, in no order: by index, or by what exists when that is less. */
+  #forEachBlock(
+    page: number,
+    end: number,
+    visit: (block: ObjectBlock, from: number, to: number, base: number) => void,
+  ): void {
+    const first = blockOfVpn(page);
+    const last = blockOfVpn(end - 1);
+    if (last - first < this.#blocks.size) {
+      for (let b = first; b <= last; b++) {
+        const block = this.#blocks.get(b);
+        if (block !== undefined) {
+          const base = b * PAGES_PER_BLOCK;
+          visit(block, Math.max(0, page - base), Math.min(PAGES_PER_BLOCK, end - base), base);
+        }
+      }
+      return;
+    }
+    for (const [b, block] of this.#blocks) {
+      if (b >= first && b <= last) {
+        const base = b * PAGES_PER_BLOCK;
+        visit(block, Math.max(0, page - base), Math.min(PAGES_PER_BLOCK, end - base), base);
+      }
     }
   }
 
@@ -175,38 +238,30 @@ export class MemoryObject {
 
   /** `flags = (flags & ~clear) | set` for pages `[page, end)` of blocks that exist. */
   updateFlags(page: number, end: number, set: number, clear: number): void {
-    for (let p = page; p < end; ) {
-      const index = indexInBlock(p);
-      const stop = Math.min(PAGES_PER_BLOCK, index + (end - p));
-      const flags = this.#blocks.get(blockOfVpn(p))?.flags;
-      if (flags !== undefined) {
-        for (let i = index; i < stop; i++) {
-          flags[i] = (flags[i] & ~clear) | set;
-        }
+    this.#forEachBlock(page, end, ({ flags }, from, to) => {
+      for (let i = from; i < to; i++) {
+        flags[i] = (flags[i] & ~clear) | set;
       }
-      p += stop - index;
-    }
+    });
   }
 
   /** The OR (low byte) and the AND (next byte) of the flags of pages `[page, end)`. */
   flagSummary(page: number, end: number): number {
+    const block = this.#blocks.get(blockOfVpn(page));
+    if (block !== undefined && blockOfVpn(end - 1) === blockOfVpn(page)) {
+      const from = indexInBlock(page);
+      return summarize(block.flags, from, from + (end - page));
+    }
     let or = 0;
     let and = 0xff;
-    for (let p = page; p < end; ) {
-      const index = indexInBlock(p);
-      const stop = Math.min(PAGES_PER_BLOCK, index + (end - p));
-      const flags = this.#blocks.get(blockOfVpn(p))?.flags;
-      if (flags === undefined) {
-        and = 0;
-      } else {
-        for (let i = index; i < stop; i++) {
-          or |= flags[i];
-          and &= flags[i];
-        }
-      }
-      p += stop - index;
-    }
-    return or | (and << 8);
+    let seen = 0;
+    this.#forEachBlock(page, end, ({ flags }, from, to) => {
+      const summary = summarize(flags, from, to);
+      or |= summary;
+      and &= summary >> 8;
+      seen += to - from;
+    });
+    return (or & 0xff) | (seen < end - page ? 0 : and << 8);
   }
 
   /** Device pfn of a page with PageFlag.Device. */
@@ -254,10 +309,15 @@ export class MemoryObject {
     return new Uint8Array(buffer, byteOffset, (end - page) * PAGE_SIZE);
   }
 
+  /** The end of the window that covers `page`, or `end` when that comes first. */
+  windowEnd(page: number, end: number): number {
+    return Math.min(end, (Math.floor(page / WINDOW_PAGES) + 1) * WINDOW_PAGES);
+  }
+
   /** Calls `fn` for the pieces of `[page, end)` that lie in one window each. */
   forEachWindow(page: number, end: number, fn: (page: number, end: number) => void): void {
     for (let p = page; p < end; ) {
-      const stop = Math.min(end, (Math.floor(p / WINDOW_PAGES) + 1) * WINDOW_PAGES);
+      const stop = this.windowEnd(p, end);
       fn(p, stop);
       p = stop;
     }
@@ -268,30 +328,47 @@ export class MemoryObject {
    * @throws KernelError ENOMEM; EBUSY while such a window's pages are pinned
    */
   grow(pages: number): void {
+    this.prepareGrow(pages)();
+  }
+
+  /**
+   * The first half of {@link grow}, which can fail; the function it returns is the second, which cannot. No page of the
+   * last window may be in transit when that one runs, and none may have been pinned since.
+   * @throws KernelError as {@link grow}
+   */
+  prepareGrow(pages: number): () => void {
     bugOn(this.pager !== undefined, "I-MM-9", () => "a paged object's length is its pager's");
     const index = Math.floor((this.#pages - 1) / WINDOW_PAGES);
-    const former = this.#windows[index];
     const from = index * WINDOW_PAGES;
     const to = this.#pages;
-    if (former !== undefined && to % WINDOW_PAGES !== 0) {
+    let window: CpuWindow | undefined;
+    if (this.#windows[index] !== undefined && to % WINDOW_PAGES !== 0) {
       if (this.isPinned(from, to, "r")) {
         throw new KernelError("EBUSY", "mremap", "a lease on the mapping is held: dispose it before the mapping grows");
       }
       this.memory.charge("window");
-      const bytes = Math.min(WINDOW_PAGES, pages - from) * PAGE_SIZE;
-      const window = this.memory.mmu.createWindow(bytes);
-      for (let p = from; p < to; p++) {
-        if (this.flagsOf(p) & PageFlag.Uptodate) {
-          new Uint8Array(window.buffer, window.byteOffset + (p - from) * PAGE_SIZE, PAGE_SIZE).set(
-            this.windowBytes(p, p + 1),
-          );
-        } else {
-          this.updateFlags(p, p + 1, 0, PageFlag.Used);
-        }
-      }
-      this.#windows[index] = window;
+      window = this.memory.mmu.createWindow(Math.min(WINDOW_PAGES, pages - from) * PAGE_SIZE);
     }
-    this.#pages = pages;
+    return () => {
+      if (window !== undefined) {
+        this.#moveWindow(index, window, from, to);
+      }
+      this.#pages = pages;
+    };
+  }
+
+  #moveWindow(index: number, window: CpuWindow, from: number, to: number): void {
+    bugOn((this.flagSummary(from, to) & PageFlag.Busy) !== 0, "I-MM-10", () => "a page's window moves in transit");
+    for (let p = from; p < to; p++) {
+      if (this.flagsOf(p) & PageFlag.Uptodate) {
+        new Uint8Array(window.buffer, window.byteOffset + (p - from) * PAGE_SIZE, PAGE_SIZE).set(
+          this.windowBytes(p, p + 1),
+        );
+      } else {
+        this.updateFlags(p, p + 1, 0, PageFlag.Used);
+      }
+    }
+    this.#windows[index] = window;
   }
 
   /** True when a CPU user holds one of the pages: for writing (`rw`), or at all (`r`). */
@@ -311,34 +388,42 @@ export class MemoryObject {
    * Device frames are freed. Pages in transit must not be dropped.
    */
   dropPages(page: number, end: number): void {
-    let frame = 0;
-    let count = 0;
-    let pagemap: ReturnType<PhysicalMemory["blockOf"]>;
+    let run: { readonly pagemap: DevicePagemap; readonly frame: number; count: number } | undefined;
     const flush = () => {
-      if (count > 0) {
-        pagemap?.pagemap?.ops.pageFree(frame, count);
-        count = 0;
-      }
+      run?.pagemap.ops.pageFree(run.frame, run.count);
+      run = undefined;
     };
-    for (const [b, block] of this.#blocks) {
-      const base = b * PAGES_PER_BLOCK;
-      const from = Math.max(0, page - base);
-      const to = Math.min(PAGES_PER_BLOCK, end - base);
-      for (let i = from; i < to; i++) {
-        bugOn((block.flags[i] & PageFlag.Busy) !== 0, "I-MM-10", () => `page ${base + i} is dropped in transit`);
+    this.#forEachBlock(page, end, (block, from, to, base) => {
+      const summary = summarize(block.flags, from, to);
+      bugOn((summary & PageFlag.Busy) !== 0, "I-MM-10", () => `a page in ${base} and following is dropped in transit`);
+      for (let i = from; i < to && summary & PageFlag.Device; i++) {
         if (block.flags[i] & PageFlag.Device) {
-          const owner = this.memory.blockOf(block.device?.[i] ?? 0);
-          const at = owner?.pagemap?.frameOf(block.device?.[i] ?? 0) ?? 0;
-          if (count === 0 || owner?.pagemap !== pagemap?.pagemap || at !== frame + count) {
+          const pfn = block.device?.[i] ?? 0;
+          const pagemap = this.memory.blockOf(pfn)?.pagemap;
+          const frame = pagemap?.frameOf(pfn);
+          invariant(pagemap !== undefined && frame !== undefined, "I-MIG-1", () => `page ${base + i} is on no device`);
+          if (run?.pagemap === pagemap && run.frame + run.count === frame) {
+            run.count++;
+          } else {
             flush();
-            pagemap = owner;
-            frame = at;
+            run = { pagemap, frame, count: 1 };
           }
-          count++;
         }
+      }
+      for (let i = from; i < to; i++) {
         block.flags[i] &= PageFlag.Used;
       }
-    }
+    });
     flush();
   }
+}
+
+function summarize(flags: Uint8Array, from: number, to: number): number {
+  let or = 0;
+  let and = 0xff;
+  for (let i = from; i < to; i++) {
+    or |= flags[i];
+    and &= flags[i];
+  }
+  return or | (and << 8);
 }

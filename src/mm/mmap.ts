@@ -46,7 +46,7 @@ export interface MmapOptions {
  * Maps memory.
  *
  * Locks: takes mmapLock, write.
- * @throws KernelError EINVAL a bad length, address or offset; EACCES writable shared mapping of a read-only object; ENOMEM no
+ * @throws KernelError EINVAL a bad length, address, offset or protection; EACCES writable shared mapping of a read-only object; ENOMEM no
  *   room, or out of memory (nothing has changed); ESRCH the space has exited; EIO writing back what a fixed mapping replaced
  * @linux mm/mmap.c do_mmap
  */
@@ -54,6 +54,7 @@ export async function mmap(mm: AddressSpace, options: MmapOptions): Promise<Mapp
   const { prot = "rw", shared = false, offset = 0, object } = options;
   const op = "mmap";
   assertLength(op, options.length);
+  const flags = protFlags(prot, op) | (shared ? VmFlags.Shared : 0) | (options.vmFlags ?? 0);
   if (!Number.isSafeInteger(offset) || offset < 0 || !isPageAligned(offset)) {
     throw new KernelError("EINVAL", op, `offset ${offset} is not a multiple of the page size ${PAGE_SIZE}`);
   }
@@ -81,12 +82,20 @@ export async function mmap(mm: AddressSpace, options: MmapOptions): Promise<Mapp
     mm,
     start,
     end,
-    flags: protFlags(prot) | (shared ? VmFlags.Shared : 0) | (options.vmFlags ?? 0),
+    flags,
     object: backing.object,
     pgoff: backing.pgoff,
     name: options.name ?? object?.pager?.name ?? "anon",
   });
-  const replaced = options.fixed ? await unmapRange(mm, start, end) : [];
+  let replaced: MemoryObject[] = [];
+  if (options.fixed) {
+    try {
+      replaced = await unmapRange(mm, start, end);
+    } catch (error) {
+      await vma.object.put();
+      throw error;
+    }
+  }
   linkVma(vma);
   await releaseObjects([...replaced, ...mergeAround(mm, start, end)]);
   return new Mapping(mm, start, options.length, vma.name);

@@ -2,7 +2,7 @@
 import { KernelError, vpnOf } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import type { MemoryObject } from "./memory-object.ts";
-import { PTE_PRESENT, PTE_WRITE, PteKind, pteIsKind } from "./pte.ts";
+import { PTE_NONE, PTE_PRESENT, PTE_WRITE } from "./pte.ts";
 import { assertNoHoles, pageRange } from "./range-args.ts";
 import { announce } from "./rmap.ts";
 import { type Prot, protFlags, type Vma, VmFlags } from "./vma.ts";
@@ -15,13 +15,13 @@ const PROT_MASK = VmFlags.Read | VmFlags.Write;
  * Changes the permissions of `[start, start + length)`.
  *
  * Locks: takes mmapLock, write.
- * @throws KernelError EINVAL a bad range; ENOMEM a hole, or no memory for a cut; EACCES a shared mapping of a read-only object
+ * @throws KernelError EINVAL a bad range or protection; ENOMEM a hole, or no memory for a cut; EACCES a shared mapping of a read-only object
  *   cannot become writable; ESRCH. Nothing has changed then.
  * @linux mm/mprotect.c do_mprotect_pkey
  */
 export async function mprotect(mm: AddressSpace, start: number, length: number, prot: Prot): Promise<void> {
   const range = pageRange("mprotect", start, length);
-  const flags = protFlags(prot);
+  const flags = protFlags(prot, "mprotect");
   using _lock = await mm.mmapLock.write();
   mm.assertAlive("mprotect");
   assertNoHoles(mm, "mprotect", range.start, range.end);
@@ -51,11 +51,8 @@ function restrictEntries(vma: Vma): void {
   vma.mm.pageTable.forEachRun(vpnOf(vma.start), vpnOf(vma.end), (block, from, to) => {
     for (let i = from; i < to; i++) {
       const pte = block[i];
-      if (pte & PTE_PRESENT) {
-        block[i] = readable ? pte & ~PTE_WRITE : 0;
-      } else if (pteIsKind(pte, PteKind.DevicePrivate)) {
-        block[i] = pte & ~PTE_WRITE;
-      }
+      // Entries of pages on a device or on their way keep their place; where they come back, the VMA is asked again.
+      block[i] = pte & PTE_PRESENT && !readable ? PTE_NONE : pte & ~PTE_WRITE;
     }
   });
 }

@@ -1,5 +1,6 @@
 /** mremap: a mapping grows, shrinks or moves. */
 import {
+  addLength,
   formatAddr,
   formatRange,
   KernelError,
@@ -11,14 +12,15 @@ import {
 } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { Mapping } from "./mapping.ts";
-import { MemoryObject } from "./memory-object.ts";
+import { MemoryObject, PageFlag } from "./memory-object.ts";
 import { findFreeRange } from "./mmap.ts";
-import { unmapRange } from "./munmap.ts";
+import { unmapRange, unmapWritten } from "./munmap.ts";
+import { waitWhileBusy } from "./object-content.ts";
 import { assertLength, pageRange } from "./range-args.ts";
 import { announce } from "./rmap.ts";
 import { Vma } from "./vma.ts";
-import { chargeCuts, cutAround, linkVma, mergeAround, pick, unlinkVma, zapEntries } from "./vma-ops.ts";
-import { releaseObjects } from "./writeback.ts";
+import { chargeCuts, cutAround, linkVma, mergeAround, pick, unlinkVma, vmasIn } from "./vma-ops.ts";
+import { flushLastReferences, releaseObjects } from "./writeback.ts";
 
 export interface MremapOptions {
   /** It may get another address when it cannot grow in place. Default true. @linux MREMAP_MAYMOVE */
@@ -69,70 +71,89 @@ export async function mremap(
     }
     return new Mapping(mm, old.start, newLength, vma.name);
   }
+  const roomEnd = addLength(old.start, newBytes);
   const next = mm.vmas.findNext(old.end);
-  const roomEnd = mustAddLength(old.start, newBytes);
-  const inPlace = target === undefined && vma.end === old.end && (next === undefined || next.start >= roomEnd);
+  const inPlace =
+    target === undefined &&
+    vma.end === old.end &&
+    roomEnd !== undefined &&
+    (next === undefined || next.start >= roomEnd);
   const to = inPlace ? old.start : (target?.start ?? findFreeRange(mm, newBytes));
   if (to === undefined || (!inPlace && target === undefined && options.mayMove === false)) {
     throw new KernelError("ENOMEM", op, `no room for ${newBytes} bytes at ${formatAddr(old.start)}: allow it to move`);
   }
+  // Everything that can fail comes before the first change. I-MM-7.
+  const kept = { start: old.start, end: mustAddLength(old.start, keep) };
+  const rest = { start: kept.end, end: old.end };
   mm.memory.charge("vma");
   mm.memory.charge("vma");
   chargeCuts(mm, old.start, old.end);
-  const tail = growth === 0 ? undefined : tailObject(mm, vma, old.end, growth);
-  const dropped: MemoryObject[] = [];
   if (target !== undefined) {
     chargeCuts(mm, target.start, target.end);
-    dropped.push(...(await unmapRange(mm, target.start, target.end)));
+    await flushLastReferences(vmasIn(mm, target.start, target.end), target.start, target.end);
+    await flushLastReferences(vmasIn(mm, rest.start, rest.end), rest.start, rest.end);
   }
-  if (!inPlace) {
-    if (newBytes < oldBytes) {
-      dropped.push(...(await unmapRange(mm, mustAddLength(old.start, newBytes), old.end)));
-    }
-    await moveVma(mm, old.start, mustAddLength(old.start, keep), to);
+  const shift = vpnOf(to) - vpnOf(old.start);
+  const blocks = inPlace ? undefined : mm.pageTable.prepareMove(vpnOf(kept.start), vpnOf(kept.end), shift);
+  const tail = growth === 0 ? undefined : prepareTail(mm, vma, old.end, growth);
+  const dropped: MemoryObject[] = [];
+  if (target !== undefined) {
+    dropped.push(...(await unmapWritten(mm, target.start, target.end)));
+    dropped.push(...(await unmapWritten(mm, rest.start, rest.end)));
+  }
+  if (blocks !== undefined) {
+    await moveVma(mm, kept.start, kept.end, to, blocks);
   }
   if (tail !== undefined) {
+    while (!vma.shared && vma.object.flagSummary(0, vma.object.pages) & PageFlag.Busy) {
+      await waitWhileBusy(vma.object, 0, vma.object.pages);
+    }
     const at = mustAddLength(to, keep);
-    linkVma(new Vma({ ...pick(vma), ...tail, start: at, end: mustAddLength(to, newBytes) }));
+    linkVma(new Vma({ ...pick(vma), ...tail(), start: at, end: mustAddLength(to, newBytes) }));
   }
   dropped.push(...mergeAround(mm, to, mustAddLength(to, newBytes)));
   await releaseObjects(dropped);
   return new Mapping(mm, to, newLength, vma.name);
 }
 
-/** What the new pages behind a mapping's end are: more of its object, or fresh memory when the object goes on elsewhere. */
-function tailObject(
+/**
+ * What the new pages behind a mapping's end are: more of its object, or fresh memory when the object goes on elsewhere.
+ * All that can fail is done at once; what it returns takes the reference. No page may be in transit then.
+ */
+function prepareTail(
   mm: AddressSpace,
   vma: Vma,
   end: VirtAddr,
   growth: number,
-): { readonly object: MemoryObject; readonly pgoff: number } {
+): () => { readonly object: MemoryObject; readonly pgoff: number } {
   const page = vma.objectPage(end - 1) + 1;
   if (vma.shared) {
-    return { object: vma.object.get(), pgoff: page };
+    return () => ({ object: vma.object.get(), pgoff: page });
   }
-  if (page === vma.object.pages && vma.object.source === undefined) {
-    vma.object.grow(page + growth / PAGE_SIZE);
-    return { object: vma.object.get(), pgoff: page };
+  if (page === vma.object.pages) {
+    const grow = vma.object.prepareGrow(page + growth / PAGE_SIZE);
+    return () => {
+      grow();
+      return { object: vma.object.get(), pgoff: page };
+    };
   }
-  return { object: new MemoryObject(mm.memory, { pages: growth / PAGE_SIZE }), pgoff: 0 };
+  const object = new MemoryObject(mm.memory, { pages: growth / PAGE_SIZE });
+  return () => ({ object, pgoff: 0 });
 }
 
 /** Moves `[start, end)`, which lies in one VMA, entries included. Cuts and blocks are charged; cannot fail. */
-async function moveVma(mm: AddressSpace, start: VirtAddr, end: VirtAddr, to: VirtAddr): Promise<void> {
-  const pages = (end - start) / PAGE_SIZE;
-  mm.pageTable.reserve(vpnOf(to), vpnOf(to) + pages);
+async function moveVma(
+  mm: AddressSpace,
+  start: VirtAddr,
+  end: VirtAddr,
+  to: VirtAddr,
+  blocks: ReadonlyMap<number, Uint32Array>,
+): Promise<void> {
   await announce([{ mm, start, end, blockable: true, event: "unmap" }], () => {
     const [vma] = cutAround(mm, start, end);
     const { pgoff } = vma;
     unlinkVma(vma);
-    mm.pageTable.forEachRun(vpnOf(start), vpnOf(end), (block, from, stop, vpn) => {
-      for (let i = from; i < stop; i++) {
-        mm.pageTable.set(vpnOf(to) + (vpn - vpnOf(start)) + (i - from), block[i]);
-      }
-    });
-    zapEntries(mm, start, end);
+    mm.pageTable.move(vpnOf(start), vpnOf(end), vpnOf(to) - vpnOf(start), blocks);
     linkVma(new Vma({ ...pick(vma), start: to, end: mustAddLength(to, end - start), pgoff }));
-    mm.pageTable.releaseEmpty(vpnOf(to), vpnOf(to) + pages);
   });
 }

@@ -30,11 +30,16 @@ export async function munmap(mm: AddressSpace, start: number, length: number): P
  * Locks: mmapLock, write; cuts are charged.
  */
 export async function unmapRange(mm: AddressSpace, start: VirtAddr, end: VirtAddr): Promise<MemoryObject[]> {
+  await flushLastReferences(vmasIn(mm, start, end), start, end);
+  return unmapWritten(mm, start, end);
+}
+
+/** {@link unmapRange} of what has been written back already: it cannot fail. */
+export async function unmapWritten(mm: AddressSpace, start: VirtAddr, end: VirtAddr): Promise<MemoryObject[]> {
   const doomed = vmasIn(mm, start, end);
   if (doomed.length === 0) {
     return [];
   }
-  await flushLastReferences(doomed);
   const hull = {
     mm,
     start: Math.max(start, doomed[0].start) as VirtAddr,
@@ -46,7 +51,9 @@ export async function unmapRange(mm: AddressSpace, start: VirtAddr, end: VirtAdd
     cutAround(mm, start, end).map((vma) => {
       unlinkVma(vma);
       zapEntries(mm, vma.start, vma.end);
-      dropUnmapped(vma.object, vma.pgoff, vma.pgoff + vma.pages);
+      if (!vma.shared) {
+        dropUnmapped(vma.object, vma.pgoff, vma.pgoff + vma.pages);
+      }
       return vma.object;
     }),
   );

@@ -1,56 +1,91 @@
 /** Bytes of an object's pages: reading them from wherever they are, and bringing them into the CPU window. */
-import { invariant, isPromise, KernelError, type MaybePromise, PAGE_SIZE } from "../base/index.ts";
+import {
+  blockOfVpn,
+  indexInBlock,
+  invariant,
+  isPromise,
+  KernelError,
+  type MaybePromise,
+  PAGE_SIZE,
+  PAGES_PER_BLOCK,
+} from "../base/index.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
-import { migrateToRam } from "./object-migrate.ts";
+import { migrateToRam, poisonPages } from "./object-migrate.ts";
 
-/** Where a run of pages gets its bytes. */
-type Content = "window" | "zero" | "source" | "pager" | "device" | "busy" | "poisoned";
+/** What a page's flags alone say about its bytes; `Base` means that they come from below: source, pager, or zeros. */
+const Place = { Base: 0, Zero: 1, Window: 2, Device: 3, Poisoned: 4, Busy: 5 } as const;
+
+/** Flags to {@link Place}: the hot loops look a byte up instead of testing five bits. */
+const PLACE = Uint8Array.from({ length: 256 }, (_, flags) => {
+  if (flags & PageFlag.Busy) {
+    return Place.Busy;
+  }
+  if (flags & PageFlag.Poisoned) {
+    return Place.Poisoned;
+  }
+  if (flags & PageFlag.Device) {
+    return Place.Device;
+  }
+  if (flags & PageFlag.Uptodate) {
+    return Place.Window;
+  }
+  return flags & PageFlag.Own ? Place.Zero : Place.Base;
+});
 
 /** What to do about a page in transit: wait, or read it, which only the one who isolated it for a migration may. */
 export type Transit = "wait" | "isolated";
 
-function contentOf(object: MemoryObject, page: number, transit: Transit = "wait"): Content {
-  const flags = object.flagsOf(page);
-  if (flags & PageFlag.Busy && transit === "wait") {
-    return "busy";
-  }
-  if (flags & PageFlag.Poisoned) {
-    return "poisoned";
-  }
-  if (flags & PageFlag.Device) {
-    return "device";
-  }
-  if (flags & PageFlag.Uptodate) {
-    return "window";
-  }
-  if (flags & PageFlag.Own) {
-    return "zero";
-  }
-  return object.source !== undefined ? "source" : object.pager !== undefined ? "pager" : "zero";
+const ALL_FLAGS = 0xff;
+
+function flagMask(transit: Transit): number {
+  return transit === "isolated" ? ALL_FLAGS & ~PageFlag.Busy : ALL_FLAGS;
 }
 
 /** True when a page is zeros that nobody ever wrote: its bytes need not be read to be known. */
 export function isZeroPage(object: MemoryObject, page: number, transit: Transit = "wait"): boolean {
-  const content = contentOf(object, page, transit);
-  if (content === "source" && object.source !== undefined) {
+  const place = PLACE[object.flagsOf(page) & flagMask(transit)];
+  if (place !== Place.Base) {
+    return place === Place.Zero;
+  }
+  if (object.source !== undefined && page < object.sourcePages) {
     return isZeroPage(object.source, page + object.sourcePage);
   }
-  return content === "zero";
+  return object.pager === undefined;
 }
 
-/** One past the last page from `page` on, below `end`, that gets its bytes from the same place. */
-function contentRunEnd(
-  object: MemoryObject,
-  page: number,
-  end: number,
-  content: Content,
-  transit: Transit = "wait",
-): number {
-  let stop = page + 1;
-  while (stop < end && contentOf(object, stop, transit) === content) {
-    stop++;
+/** One past the last page from `page` on, below `end`, whose bytes are in the same place. */
+function placeRunEnd(object: MemoryObject, page: number, end: number, place: number, mask = ALL_FLAGS): number {
+  // Pages of a copy that grew are zeros where its source ends.
+  const limit =
+    place === Place.Base && object.source !== undefined && page < object.sourcePages
+      ? Math.min(end, object.sourcePages)
+      : end;
+  for (let p = page; p < limit; ) {
+    const index = indexInBlock(p);
+    const stop = Math.min(PAGES_PER_BLOCK, index + (limit - p));
+    const flags = object.block(blockOfVpn(p))?.flags;
+    if (flags === undefined) {
+      if (place !== Place.Base) {
+        return p;
+      }
+    } else {
+      for (let i = index; i < stop; i++) {
+        if (PLACE[flags[i] & mask] !== place) {
+          return p + (i - index);
+        }
+      }
+    }
+    p += stop - index;
   }
-  return stop;
+  return limit;
+}
+
+/** A read that cannot go on at once. `again`: look anew at the pages it was about; else they have been read. */
+interface Blocked {
+  readonly wait: Promise<void>;
+  readonly again: boolean;
+  /** Pages from the start of the read up to and including those that `wait` is about. */
+  readonly pages: number;
 }
 
 /**
@@ -66,59 +101,67 @@ export function readPages(
   dst: Uint8Array,
   transit: Transit = "wait",
 ): MaybePromise<void> {
+  const blocked = readNow(object, page, end, dst, flagMask(transit));
+  if (blocked === undefined) {
+    return undefined;
+  }
+  // After a wait the search starts at the top again: a copy in between may have got its own bytes while its source
+  // went on to change.
+  return blocked.wait.then(() => {
+    const p = blocked.again ? page : page + blocked.pages;
+    return p < end ? readPages(object, p, end, dst.subarray((p - page) * PAGE_SIZE), transit) : undefined;
+  });
+}
+
+/** Reads until something has to be waited for. */
+function readNow(
+  object: MemoryObject,
+  page: number,
+  end: number,
+  dst: Uint8Array,
+  mask = ALL_FLAGS,
+): Blocked | undefined {
   for (let p = page; p < end; ) {
-    const content = contentOf(object, p, transit);
-    const stop = contentRunEnd(object, p, end, content, transit);
+    const place = PLACE[object.flagsOf(p) & mask];
+    const stop = placeRunEnd(object, p, end, place, mask);
     const to = dst.subarray((p - page) * PAGE_SIZE, (stop - page) * PAGE_SIZE);
-    const read = readRun(object, p, stop, content, to);
-    if (read !== undefined) {
-      return read.then((done) =>
-        done === "again"
-          ? readPages(object, p, end, dst.subarray((p - page) * PAGE_SIZE), transit)
-          : stop < end
-            ? readPages(object, stop, end, dst.subarray((stop - page) * PAGE_SIZE), transit)
-            : undefined,
-      );
+    const blocked = readRun(object, p, stop, place, to);
+    if (blocked !== undefined) {
+      return { ...blocked, pages: p - page + blocked.pages };
     }
     p = stop;
   }
   return undefined;
 }
 
-function readRun(
-  object: MemoryObject,
-  page: number,
-  end: number,
-  content: Content,
-  dst: Uint8Array,
-): Promise<"done" | "again"> | undefined {
-  switch (content) {
-    case "window":
+function readRun(object: MemoryObject, page: number, end: number, place: number, dst: Uint8Array): Blocked | undefined {
+  const pages = end - page;
+  switch (place) {
+    case Place.Window:
       object.forEachWindow(page, end, (p, stop) =>
         dst.subarray((p - page) * PAGE_SIZE, (stop - page) * PAGE_SIZE).set(object.windowBytes(p, stop)),
       );
       return undefined;
-    case "zero":
+    case Place.Device:
+      return { wait: migrateToRam(object, page, end), again: true, pages };
+    case Place.Busy:
+      return { wait: waitWhileBusy(object, page, end), again: true, pages };
+    case Place.Poisoned:
+      throw poisonedError(object, page);
+    case Place.Base: {
+      if (object.source !== undefined && page < object.sourcePages) {
+        return readNow(object.source, page + object.sourcePage, end + object.sourcePage, dst);
+      }
+      if (object.pager !== undefined) {
+        const read = object.pager.read(page * PAGE_SIZE, dst);
+        return isPromise(read) ? { wait: read, again: false, pages } : undefined;
+      }
       dst.fill(0);
       return undefined;
-    case "source": {
-      const { source, sourcePage } = object;
-      invariant(source !== undefined, "I-MM-9", () => "a page without a source reads from it");
-      const read = readPages(source, page + sourcePage, end + sourcePage, dst);
-      return read === undefined ? undefined : read.then(() => "done");
     }
-    case "pager": {
-      const read = object.pager?.read(page * PAGE_SIZE, dst);
-      return isPromise(read) ? read.then(() => "done") : undefined;
-    }
-    case "device":
-      return migrateToRam(object, page, end).then(() => "again");
-    case "busy":
-      return waitWhileBusy(object, page, end).then(() => "again");
-    case "poisoned":
-      throw poisonedError(object, page);
     default:
-      return content satisfies never;
+      dst.fill(0);
+      return undefined;
   }
 }
 
@@ -137,34 +180,35 @@ export async function waitWhileBusy(object: MemoryObject, page: number, end: num
 }
 
 /**
- * Brings the bytes of pages `[page, end)` into the window, page by page where they are not there yet.
+ * Brings the bytes of pages `[page, end)` into the window, page by page where they are not there yet. Pages that are in
+ * transit, on a device or lost are left alone: the caller has seen none, or looks again.
  *
- * The caller has seen no page that is Busy, Device or Poisoned. Synchronous when no source or pager has to be waited for.
+ * Synchronous when no source or pager has to be waited for.
  * @throws KernelError ENOMEM; EIO and EHWPOISON of the source; nothing has changed for the pages that failed
  */
 export function pullPages(object: MemoryObject, page: number, end: number): MaybePromise<void> {
-  object.reserve(page, end);
   object.forEachWindow(page, end, (p) => object.ensureWindow(p));
+  object.reserve(page, end);
   for (let p = page; p < end; ) {
-    if (object.flagsOf(p) & (PageFlag.Uptodate | PageFlag.Busy | PageFlag.Device | PageFlag.Poisoned)) {
-      p++;
-      continue;
-    }
-    const content = contentOf(object, p);
-    let stop = contentRunEnd(object, p, end, content);
-    if (!object.inOneWindow(p, stop)) {
-      object.forEachWindow(p, stop, (q, windowEnd) => {
-        stop = q === p ? windowEnd : stop;
-      });
-    }
-    const pulled = content === "zero" ? pullZeros(object, p, stop) : pullRun(object, p, stop, content);
-    if (pulled !== undefined) {
-      const rest = stop;
-      return pulled.then(() => (rest < end ? pullPages(object, rest, end) : undefined));
+    const place = PLACE[object.flagsOf(p)];
+    let stop = placeRunEnd(object, p, end, place);
+    if (place === Place.Base || place === Place.Zero) {
+      stop = object.windowEnd(p, stop);
+      const pulled =
+        place === Place.Zero || isBaseZero(object, p) ? pullZeros(object, p, stop) : pullRun(object, p, stop);
+      if (pulled !== undefined) {
+        const rest = stop;
+        return pulled.then(() => (rest < end ? pullPages(object, rest, end) : undefined));
+      }
     }
     p = stop;
   }
   return undefined;
+}
+
+/** True when a page that is not the object's own yet is zeros. */
+function isBaseZero(object: MemoryObject, page: number): boolean {
+  return (object.source === undefined || page >= object.sourcePages) && object.pager === undefined;
 }
 
 function pullZeros(object: MemoryObject, page: number, end: number): undefined {
@@ -179,54 +223,103 @@ function pullZeros(object: MemoryObject, page: number, end: number): undefined {
   return undefined;
 }
 
-function pullRun(object: MemoryObject, page: number, end: number, content: Content): Promise<void> | undefined {
-  const dst = object.windowBytes(page, end);
-  const read = readRun(object, page, end, content, dst);
+function pullRun(object: MemoryObject, page: number, end: number): Promise<void> | undefined {
+  // Marked before the read: one that fails may have left bytes behind.
   object.updateFlags(page, end, PageFlag.Used, 0);
+  const read = readPagesBelow(object, page, end);
   if (read === undefined) {
     object.updateFlags(page, end, PageFlag.Uptodate | PageFlag.Own, 0);
     return undefined;
   }
   object.updateFlags(page, end, PageFlag.Busy, 0);
+  // Whoever asked may not be who keeps the object: it must outlive its pages' transit.
+  object.get();
   return read.then(
     () => {
       object.updateFlags(page, end, PageFlag.Uptodate | PageFlag.Own, PageFlag.Busy);
       object.wq.wakeAll();
+      return object.put();
     },
-    (error: unknown) => {
+    async (error: unknown) => {
       object.updateFlags(page, end, 0, PageFlag.Busy);
       object.wq.wakeAll();
+      await object.put();
       throw error;
     },
   );
 }
 
-/** True when a copy still reads one of the pages through this object. */
-function shadowsLack(object: MemoryObject, page: number, end: number): boolean {
-  for (const shadow of object.shadows) {
-    const from = Math.max(0, page - shadow.sourcePage);
-    const to = Math.min(shadow.pages, end - shadow.sourcePage);
-    for (let p = from; p < to; p++) {
-      if ((shadow.flagsOf(p) & COPIED) === 0) {
+/** Reads the bytes that pages get from the source or the pager into the window. */
+function readPagesBelow(object: MemoryObject, page: number, end: number): MaybePromise<void> {
+  const dst = object.windowBytes(page, end);
+  if (object.source !== undefined) {
+    return readPages(object.source, page + object.sourcePage, end + object.sourcePage, dst);
+  }
+  invariant(object.pager !== undefined, "I-MM-9", () => "a page of zeros is read from below");
+  return object.pager.read(page * PAGE_SIZE, dst);
+}
+
+const COPIED = PageFlag.Uptodate | PageFlag.Own | PageFlag.Device | PageFlag.Poisoned;
+
+/** The pages of a copy that stand over `[page, end)` of its source, clamped; empty when there is none. */
+function shadowRange(shadow: MemoryObject, page: number, end: number): readonly [number, number] {
+  return [Math.max(0, page - shadow.sourcePage), Math.min(shadow.sourcePages, end - shadow.sourcePage)];
+}
+
+/** True when somebody may yet read one of the copy's pages from the source: who maps it, or a copy of the copy. */
+function readsSource(shadow: MemoryObject, from: number, to: number): boolean {
+  if (from >= to || !lacks(shadow, from, to)) {
+    return false;
+  }
+  let read = false;
+  shadow.vmas.forEachOverlap(from, to, () => {
+    read = true;
+  });
+  return read || shadowsLack(shadow, from, to);
+}
+
+/** True when one of the copy's pages still gets its bytes from the source. */
+function lacks(shadow: MemoryObject, from: number, to: number): boolean {
+  for (let p = from; p < to; ) {
+    const index = indexInBlock(p);
+    const stop = Math.min(PAGES_PER_BLOCK, index + (to - p));
+    const flags = shadow.block(blockOfVpn(p))?.flags;
+    if (flags === undefined) {
+      return true;
+    }
+    for (let i = index; i < stop; i++) {
+      if ((flags[i] & COPIED) === 0) {
         return true;
       }
+    }
+    p += stop - index;
+  }
+  return false;
+}
+
+/** True when a copy still reads one of the pages through this object. */
+export function shadowsLack(object: MemoryObject, page: number, end: number): boolean {
+  for (const shadow of object.shadows) {
+    const [from, to] = shadowRange(shadow, page, end);
+    if (readsSource(shadow, from, to)) {
+      return true;
     }
   }
   return false;
 }
 
-const COPIED = PageFlag.Uptodate | PageFlag.Own | PageFlag.Device | PageFlag.Poisoned;
-
-/** Gives every copy that still reads pages `[page, end)` through this object its own bytes. */
+/** Gives every copy that still reads pages `[page, end)` through this object its own bytes. What is lost is lost for both. */
 export function pushToShadows(object: MemoryObject, page: number, end: number): MaybePromise<void> {
   for (const shadow of object.shadows) {
-    const from = Math.max(0, page - shadow.sourcePage);
-    const to = Math.min(shadow.pages, end - shadow.sourcePage);
-    if (from >= to || (((shadow.flagSummary(from, to) >> 8) & COPIED) !== 0 && !shadowsLack(object, page, end))) {
+    const [from, to] = shadowRange(shadow, page, end);
+    if (!readsSource(shadow, from, to)) {
       continue;
     }
     if (shadow.flagSummary(from, to) & PageFlag.Busy) {
       return waitWhileBusy(shadow, from, to).then(() => pushToShadows(object, page, end));
+    }
+    if (object.flagSummary(page, end) & PageFlag.Poisoned) {
+      sharePoison(object, shadow, from, to);
     }
     const pulled = pullPages(shadow, from, to);
     if (isPromise(pulled)) {
@@ -234,6 +327,15 @@ export function pushToShadows(object: MemoryObject, page: number, end: number): 
     }
   }
   return undefined;
+}
+
+function sharePoison(object: MemoryObject, shadow: MemoryObject, from: number, to: number): void {
+  shadow.reserve(from, to);
+  for (let p = from; p < to; p++) {
+    if (object.flagsOf(p + shadow.sourcePage) & PageFlag.Poisoned && (shadow.flagsOf(p) & COPIED) === 0) {
+      poisonPages(shadow, p, p + 1);
+    }
+  }
 }
 
 /** What an access needs of the pages behind it. */

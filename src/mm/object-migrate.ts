@@ -7,9 +7,17 @@ import { PTE_NONE, PTE_WRITE, PteKind, pteIsKind, pteOfKind, ptePfn, ptePresent 
 import { announceOnObject, rewriteEntries } from "./rmap.ts";
 import { VmFlags } from "./vma.ts";
 
-/** The pages of `[page, end)` that live on devices and are not in transit, as runs of neighbouring device frames. */
-function deviceRuns(object: MemoryObject, page: number, end: number): Map<DevicePagemap, DeviceRun[]> {
-  const byPagemap = new Map<DevicePagemap, DeviceRun[]>();
+/**
+ * The pages of `[page, end)` that live on one device and are not in transit, as runs of neighbouring device frames.
+ * Undefined when there is none; the other devices' pages come with the next call.
+ */
+function deviceRuns(
+  object: MemoryObject,
+  page: number,
+  end: number,
+): { readonly pagemap: DevicePagemap; readonly runs: readonly DeviceRun[] } | undefined {
+  let owner: DevicePagemap | undefined;
+  const runs: DeviceRun[] = [];
   for (let p = page; p < end; p++) {
     if ((object.flagsOf(p) & (PageFlag.Device | PageFlag.Busy)) !== PageFlag.Device) {
       continue;
@@ -18,21 +26,23 @@ function deviceRuns(object: MemoryObject, page: number, end: number): Map<Device
     const pagemap = object.memory.blockOf(pfn)?.pagemap;
     const frame = pagemap?.frameOf(pfn);
     invariant(pagemap !== undefined && frame !== undefined, "I-MIG-1", () => `page ${p} is on no device`);
-    const runs = byPagemap.get(pagemap) ?? [];
-    byPagemap.set(pagemap, runs);
+    owner ??= pagemap;
     const last = runs.at(-1);
+    if (pagemap !== owner) {
+      continue;
+    }
     if (last !== undefined && last.page + last.count === p && last.frame + last.count === frame) {
       runs[runs.length - 1] = { ...last, count: last.count + 1 };
     } else {
       runs.push({ object, page: p, count: 1, frame });
     }
   }
-  return byPagemap;
+  return owner === undefined ? undefined : { pagemap: owner, runs };
 }
 
 /**
- * Brings the pages of `[page, end)` that live on a device back into the CPU window. Resolves when none is on a device;
- * a page whose device was lost is poisoned instead.
+ * Brings the pages of `[page, end)` that live on a device and are not in transit back into the CPU window. Resolves when
+ * they are there; a page whose device was lost is poisoned instead.
  *
  * Locks: none needed; callers usually hold the mmap lock for reading.
  * @throws KernelError ENOMEM before anything changed
@@ -40,49 +50,64 @@ function deviceRuns(object: MemoryObject, page: number, end: number): Map<Device
  */
 export async function migrateToRam(object: MemoryObject, page: number, end: number): Promise<void> {
   object.forEachWindow(page, end, (p) => object.ensureWindow(p));
-  for (const [pagemap, runs] of deviceRuns(object, page, end)) {
-    const from = runs[0].page;
-    const to = (runs.at(-1) ?? runs[0]).page + (runs.at(-1) ?? runs[0]).count;
-    for (const run of runs) {
-      object.updateFlags(run.page, run.page + run.count, PageFlag.Busy, 0);
+  // Whoever asked may not be who keeps the object: it must outlive its pages' transit.
+  object.get();
+  try {
+    // Looked up anew for each device: while one is waited for, the pages of another may move by themselves.
+    for (let found = deviceRuns(object, page, end); found !== undefined; found = deviceRuns(object, page, end)) {
+      await bringBack(object, found.pagemap, found.runs);
     }
-    try {
-      await announceOnObject(object, from, to, "migrate", () => isolateRuns(object, runs), pagemap.owner);
-      await pagemap.ops.migrateToRam(runs, (run, byteOffset, bytes) => {
-        // A piece may end within a page, and a run may lie in several windows: copy window by window.
-        let done = 0;
-        while (done < bytes.length) {
-          const at = byteOffset + done;
-          const p = run.page + Math.floor(at / PAGE_SIZE);
-          let stop = p;
-          object.forEachWindow(p, run.page + run.count, (q, windowEnd) => {
-            stop = q === p ? windowEnd : stop;
-          });
-          const room = (stop - p) * PAGE_SIZE - (at % PAGE_SIZE);
-          const n = Math.min(room, bytes.length - done);
-          object.windowBytes(p, stop).set(bytes.subarray(done, done + n), at % PAGE_SIZE);
-          done += n;
-        }
-      });
-    } catch (error) {
-      const lost = error instanceof KernelError && error.code === "ENODEV";
-      for (const run of runs) {
-        if (lost) {
-          poisonPages(object, run.page, run.page + run.count);
-        } else {
-          restoreDevicePages(object, run);
-        }
-      }
-      object.wq.wakeAll();
+  } finally {
+    await object.put();
+  }
+}
+
+async function bringBack(object: MemoryObject, pagemap: DevicePagemap, runs: readonly DeviceRun[]): Promise<void> {
+  const first = runs[0];
+  const last = runs[runs.length - 1];
+  for (const run of runs) {
+    object.updateFlags(run.page, run.page + run.count, PageFlag.Busy, 0);
+  }
+  try {
+    await announceOnObject(
+      object,
+      first.page,
+      last.page + last.count,
+      "migrate",
+      () => isolateRuns(object, runs),
+      pagemap.owner,
+    );
+    await pagemap.ops.migrateToRam(runs, (run, byteOffset, bytes) => copyToWindows(run, byteOffset, bytes));
+  } catch (error) {
+    const lost = error instanceof KernelError && error.code === "ENODEV";
+    for (const run of runs) {
       if (lost) {
-        continue;
+        poisonPages(object, run.page, run.page + run.count);
+      } else {
+        restoreDevicePages(object, run);
       }
-      throw error;
-    }
-    for (const run of runs) {
-      landPages(object, run.page, run.page + run.count);
     }
     object.wq.wakeAll();
+    if (!lost) {
+      throw error;
+    }
+    return;
+  }
+  for (const run of runs) {
+    landPages(object, run.page, run.page + run.count);
+  }
+  object.wq.wakeAll();
+}
+
+/** A piece may end within a page, and a run may lie in several windows: copied window by window. */
+function copyToWindows({ object, page, count }: DeviceRun, byteOffset: number, bytes: Uint8Array): void {
+  for (let done = 0; done < bytes.length; ) {
+    const at = byteOffset + done;
+    const p = page + Math.floor(at / PAGE_SIZE);
+    const window = object.windowBytes(p, object.windowEnd(p, page + count));
+    const n = Math.min(window.length - (at % PAGE_SIZE), bytes.length - done);
+    window.set(bytes.subarray(done, done + n), at % PAGE_SIZE);
+    done += n;
   }
 }
 

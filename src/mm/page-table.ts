@@ -1,5 +1,5 @@
 /** Page tables: a radix of 2 MiB blocks, each a typed array of 512 entries. A sparse space costs nothing. */
-import { blockOfVpn, indexInBlock, PAGES_PER_BLOCK } from "../base/index.ts";
+import { blockOfVpn, indexInBlock, invariant, PAGES_PER_BLOCK } from "../base/index.ts";
 import type { PhysicalMemory } from "./physical-memory.ts";
 
 /** Called for a run of entries of one block: entries `[from, to)`, the first of which maps page `vpn`. */
@@ -35,11 +35,73 @@ export class PageTable {
     return block;
   }
 
-  /** Makes every block of pages `[vpn, end)`, so that setting entries there cannot fail. @throws KernelError ENOMEM */
+  /**
+   * Makes every block of pages `[vpn, end)`, so that setting entries there cannot fail.
+   * @throws KernelError ENOMEM; none was made then
+   */
   reserve(vpn: number, end: number): void {
-    for (let b = blockOfVpn(vpn); b <= blockOfVpn(end - 1); b++) {
-      this.ensureBlock(b);
+    const made: number[] = [];
+    try {
+      for (let b = blockOfVpn(vpn); b <= blockOfVpn(end - 1); b++) {
+        if (!this.#blocks.has(b)) {
+          this.ensureBlock(b);
+          made.push(b);
+        }
+      }
+    } catch (error) {
+      for (const b of made) {
+        this.#blocks.delete(b);
+      }
+      throw error;
     }
+  }
+
+  /**
+   * The blocks that entries of `[vpn, end)` need once they are `shift` pages further on, made but not yet in place.
+   * @throws KernelError ENOMEM
+   */
+  prepareMove(vpn: number, end: number, shift: number): Map<number, Uint32Array> {
+    const blocks = new Map<number, Uint32Array>();
+    this.forEachRun(vpn, end, (block, from, to, first) => {
+      for (let i = from; i < to; i++) {
+        const b = blockOfVpn(first + (i - from) + shift);
+        if (block[i] !== 0 && !blocks.has(b)) {
+          this.#memory.charge("page-table block");
+          blocks.set(b, new Uint32Array(PAGES_PER_BLOCK));
+        }
+      }
+    });
+    return blocks;
+  }
+
+  /** Moves the entries of `[vpn, end)` by `shift` pages, into blocks that {@link prepareMove} made. Cannot fail. */
+  move(vpn: number, end: number, shift: number, blocks: ReadonlyMap<number, Uint32Array>): void {
+    const moved: [number, number][] = [];
+    this.forEachRun(vpn, end, (block, from, to, first) => {
+      for (let i = from; i < to; i++) {
+        if (block[i] !== 0) {
+          moved.push([first + (i - from) + shift, block[i]]);
+        }
+      }
+    });
+    this.clear(vpn, end);
+    for (const [page, pte] of moved) {
+      const b = blockOfVpn(page);
+      const block = this.#blocks.get(b) ?? blocks.get(b);
+      invariant(block !== undefined, "I-MM-7", () => `no block was made for page ${page} of a move`);
+      this.#blocks.set(b, block);
+      block[indexInBlock(page)] = pte;
+    }
+  }
+
+  /** Removes the entries of `[vpn, end)` and gives blocks that hold none any more back. */
+  clear(vpn: number, end: number): void {
+    this.forEachRun(vpn, end, (block, from, to, page) => {
+      block.fill(0, from, to);
+      if (to - from === PAGES_PER_BLOCK || isEmpty(block)) {
+        this.#blocks.delete(blockOfVpn(page));
+      }
+    });
   }
 
   get(vpn: number): number {
@@ -82,9 +144,18 @@ export class PageTable {
   /** Gives back blocks under `[vpn, end)` that hold no entry any more. */
   releaseEmpty(vpn: number, end: number): void {
     this.forEachRun(vpn, end, (block, _from, _to, page) => {
-      if (block.every((pte) => pte === 0)) {
+      if (isEmpty(block)) {
         this.#blocks.delete(blockOfVpn(page));
       }
     });
   }
+}
+
+function isEmpty(block: Uint32Array): boolean {
+  for (let i = 0; i < PAGES_PER_BLOCK; i++) {
+    if (block[i] !== 0) {
+      return false;
+    }
+  }
+  return true;
 }

@@ -22,7 +22,7 @@ export function forEachMapping(
  * Tells every address space that maps pages `[page, end)` of the object, changes them, and tells the end.
  *
  * `change` runs synchronously between the last start and the first end. Callbacks wait for devices, so pages may have
- * changed state meanwhile: `change` looks again.
+ * changed state meanwhile: `change` looks again. Spaces that mapped the pages while others were being told are told too.
  */
 export function announceOnObject<T>(
   object: MemoryObject,
@@ -32,6 +32,19 @@ export function announceOnObject<T>(
   change: () => T,
   owner?: object,
 ): MaybePromise<T> {
+  const collect = () => mappedRanges(object, page, end, event, owner);
+  const ranges = collect();
+  return announce(ranges, change, collect);
+}
+
+/** The ranges at which spaces with notifiers map pages `[page, end)`. */
+function mappedRanges(
+  object: MemoryObject,
+  page: number,
+  end: number,
+  event: MmuNotifyEvent,
+  owner: object | undefined,
+): MmuNotifierRange[] {
   const ranges: MmuNotifierRange[] = [];
   forEachMapping(object, page, end, (vma, vpn, vpnEnd) => {
     if (vma.mm.notifiers !== undefined) {
@@ -46,46 +59,90 @@ export function announceOnObject<T>(
       });
     }
   });
-  return announce(ranges, change);
+  return ranges;
 }
 
-/** {@link announceOnObject} for ranges that the caller found. */
-export function announce<T>(ranges: readonly MmuNotifierRange[], change: () => T): MaybePromise<T> {
+/**
+ * {@link announceOnObject} for ranges that the caller found. `collect` finds them anew, when they may change while
+ * callbacks wait.
+ */
+export function announce<T>(
+  ranges: MmuNotifierRange[],
+  change: () => T,
+  collect?: () => MmuNotifierRange[],
+): MaybePromise<T> {
   for (let i = 0; i < ranges.length; i++) {
-    const started = ranges[i].mm.notifiers?.invalidateRangeStart(ranges[i]);
+    const started = startOf(ranges[i]);
     if (started !== undefined && isPromise(started)) {
-      return announceRest(ranges, i, started, change);
+      return announceRest(ranges, i, started, change, collect);
     }
   }
   let value: T;
   try {
     value = change();
   } catch (error) {
-    return finish(ranges, Promise.reject(error));
+    const ended = endAll(ranges);
+    if (ended === undefined) {
+      throw error;
+    }
+    return ended.then(() => {
+      throw error;
+    });
   }
-  return finish(ranges, value);
+  return endAll(ranges)?.then(() => value) ?? value;
+}
+
+function startOf(range: MmuNotifierRange): MaybePromise<0 | "EAGAIN"> | undefined {
+  return range.mm.notifiers?.invalidateRangeStart(range);
 }
 
 async function announceRest<T>(
-  ranges: readonly MmuNotifierRange[],
+  ranges: MmuNotifierRange[],
   at: number,
   started: Promise<unknown>,
   change: () => T,
+  collect: (() => MmuNotifierRange[]) | undefined,
 ): Promise<T> {
-  await started;
-  for (let i = at + 1; i < ranges.length; i++) {
-    await ranges[i].mm.notifiers?.invalidateRangeStart(ranges[i]);
+  // A space may exit while the callbacks of another one wait; its subscriptions must live until they are told the end.
+  const grabbed = ranges.map((range) => range.mm);
+  for (const mm of grabbed) {
+    mm.mmgrab();
   }
+  let told = at;
   try {
+    await started;
+    told++;
+    do {
+      for (; told < ranges.length; told++) {
+        await startOf(ranges[told]);
+      }
+      for (const range of newRanges(ranges, collect)) {
+        range.mm.mmgrab();
+        grabbed.push(range.mm);
+        ranges.push(range);
+      }
+    } while (told < ranges.length);
     return change();
   } finally {
-    for (const range of ranges) {
-      await range.mm.notifiers?.invalidateRangeEnd(range);
+    await endAll(ranges.slice(0, told));
+    for (const mm of grabbed) {
+      mm.mmdrop();
     }
   }
 }
 
-function finish<T>(ranges: readonly MmuNotifierRange[], value: MaybePromise<T>): MaybePromise<T> {
+/** What is mapped now and has not been told. */
+function newRanges(
+  told: readonly MmuNotifierRange[],
+  collect: (() => MmuNotifierRange[]) | undefined,
+): MmuNotifierRange[] {
+  return (collect?.() ?? []).filter(
+    ({ mm, start, end }) => !told.some((range) => range.mm === mm && range.start <= start && end <= range.end),
+  );
+}
+
+/** Tells the end of every range; a promise when a callback has to wait. */
+function endAll(ranges: readonly MmuNotifierRange[]): Promise<void> | undefined {
   let pending: Promise<void>[] | undefined;
   for (const range of ranges) {
     const ended = range.mm.notifiers?.invalidateRangeEnd(range);
@@ -94,7 +151,7 @@ function finish<T>(ranges: readonly MmuNotifierRange[], value: MaybePromise<T>):
       pending.push(ended);
     }
   }
-  return pending === undefined ? value : Promise.all(pending).then(() => value);
+  return pending === undefined ? undefined : Promise.all(pending).then(() => undefined);
 }
 
 /**

@@ -2,6 +2,7 @@
 import { BugError, blockOfVpn, formatAddr, formatRange, indexInBlock, PAGE_SIZE, vpnOf } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { PageFlag } from "./memory-object.ts";
+import { shadowsLack } from "./object-content.ts";
 import { PTE_PRESENT, PTE_WRITE, PteKind, pteIsKind, ptePfn } from "./pte.ts";
 import { canMerge, type Vma, VmFlags } from "./vma.ts";
 
@@ -73,7 +74,7 @@ function validateEntry(vma: Vma, vpn: number, pte: number): void {
     if (flags & (PageFlag.Device | PageFlag.Poisoned)) {
       throw new BugError("I-MIG-1", `${at()} is mapped for the CPU while its page is on a device or lost`);
     }
-    if (pte & PTE_WRITE && !vma.shared && vma.object.shadows.size > 0 && lacking(vma, page)) {
+    if (pte & PTE_WRITE && !vma.shared && shadowsLack(vma.object, page, page + 1)) {
       throw new BugError("I-MM-4", `${at()} is writable although a copy still reads it`);
     }
   } else if (pteIsKind(pte, PteKind.DevicePrivate)) {
@@ -84,12 +85,4 @@ function validateEntry(vma: Vma, vpn: number, pte: number): void {
   if (flags & PageFlag.Uptodate && flags & PageFlag.Device) {
     throw new BugError("I-MIG-1", `the bytes of ${at()} are in system and in device memory`);
   }
-}
-
-function lacking(vma: Vma, page: number): boolean {
-  const copied = PageFlag.Uptodate | PageFlag.Own | PageFlag.Device | PageFlag.Poisoned;
-  return [...vma.object.shadows].some((shadow) => {
-    const p = page - shadow.sourcePage;
-    return p >= 0 && p < shadow.pages && (shadow.flagsOf(p) & copied) === 0;
-  });
 }

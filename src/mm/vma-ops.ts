@@ -104,23 +104,29 @@ export function mergeAround(mm: AddressSpace, start: VirtAddr, end: VirtAddr): M
 
 /** Clears the entries of a range and gives empty page-table blocks back. */
 export function zapEntries(mm: AddressSpace, start: VirtAddr, end: VirtAddr): void {
-  mm.pageTable.forEachRun(vpnOf(start), vpnOf(end), (block, from, to) => block.fill(0, from, to));
-  mm.pageTable.releaseEmpty(vpnOf(start), vpnOf(end));
+  mm.pageTable.clear(vpnOf(start), vpnOf(end));
 }
 
-/** Forgets a private object's pages that no VMA maps any more, unless a copy still reads them or they are in transit. */
+/**
+ * Forgets a private object's pages that no VMA maps any more, unless a copy still reads them. Pages in transit stay as
+ * they are until the object goes.
+ */
 export function dropUnmapped(object: MemoryObject, page: number, end: number): void {
-  let mapped = false;
+  let mapped = object.shadows.size > 0;
   object.vmas.forEachOverlap(page, end, () => {
     mapped = true;
   });
-  if (
-    !mapped &&
-    object.pager === undefined &&
-    object.shadows.size === 0 &&
-    !(object.flagSummary(page, end) & PageFlag.Busy)
-  ) {
+  if (mapped) {
+    return;
+  }
+  if ((object.flagSummary(page, end) & PageFlag.Busy) === 0) {
     object.dropPages(page, end);
+    return;
+  }
+  for (let p = page; p < end; p++) {
+    if ((object.flagsOf(p) & PageFlag.Busy) === 0) {
+      object.dropPages(p, p + 1);
+    }
   }
 }
 

@@ -1,5 +1,5 @@
 /** Virtual memory areas. @linux include/linux/mm_types.h struct vm_area_struct */
-import { PAGE_SIZE, type VirtAddr } from "../base/index.ts";
+import { KernelError, PAGE_SIZE, type VirtAddr } from "../base/index.ts";
 import type { IntervalNode } from "../collections/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import type { MemoryObject } from "./memory-object.ts";
@@ -19,8 +19,18 @@ export const VmFlags = {
 
 export type Prot = "none" | "r" | "rw";
 
-export function protFlags(prot: Prot): number {
-  return prot === "none" ? 0 : prot === "r" ? VmFlags.Read : VmFlags.Read | VmFlags.Write;
+/** @throws KernelError EINVAL */
+export function protFlags(prot: Prot, op: string): number {
+  switch (prot) {
+    case "none":
+      return 0;
+    case "r":
+      return VmFlags.Read;
+    case "rw":
+      return VmFlags.Read | VmFlags.Write;
+    default:
+      throw new KernelError("EINVAL", op, `unknown protection ${JSON.stringify(prot)}: use "none", "r" or "rw"`);
+  }
 }
 
 /** One mapped range with one set of permissions. Fields are protected by the mmap lock, held for writing. */

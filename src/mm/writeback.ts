@@ -1,5 +1,5 @@
 /** Dirty pages of shared objects on their way back to the pager. */
-import { isPromise, type MaybePromise, PAGE_SIZE, PAGES_PER_BLOCK } from "../base/index.ts";
+import { KernelError, PAGE_SIZE, PAGES_PER_BLOCK } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import { waitWhileBusy } from "./object-content.ts";
@@ -7,10 +7,13 @@ import { migrateToRam } from "./object-migrate.ts";
 import { assertNoHoles, pageRange } from "./range-args.ts";
 import { writeProtectPages } from "./rmap.ts";
 import type { Vma } from "./vma.ts";
-import { putObjects } from "./vma-ops.ts";
+import { putObjects, vmasIn } from "./vma-ops.ts";
 
 /** Pages written in one go: 4 MiB. */
 const WRITE_PAGES = 1024;
+
+/** Pages whose bytes cannot be written now. */
+const NOT_HERE = PageFlag.Busy | PageFlag.Device | PageFlag.Poisoned;
 
 /**
  * Writes the dirty pages of `[page, end)` to the pager. Pages on a device come back first. Pages that a lease may still
@@ -52,11 +55,12 @@ async function writeRun(object: MemoryObject, page: number, end: number): Promis
     }
     return;
   }
-  // Mapped writable but never touched: the pager's bytes are the page's.
+  // Mapped writable but never touched: the pager's bytes are the page's. In transit or on a device again: dirty still.
   for (let p = page; p < end; p++) {
-    if (object.flagsOf(p) & PageFlag.Uptodate) {
+    const flags = object.flagsOf(p);
+    if (flags & PageFlag.Uptodate) {
       await writeRun(object, p, p + 1);
-    } else if (writeProtectPages(object, p, p + 1)) {
+    } else if (!(flags & NOT_HERE) && writeProtectPages(object, p, p + 1)) {
       object.updateFlags(p, p + 1, 0, PageFlag.Dirty);
     }
   }
@@ -85,20 +89,47 @@ function runsWith(object: MemoryObject, page: number, end: number, mask: number)
   return runs;
 }
 
-/** Writes back what would lose its last reference with these VMAs. */
-export async function flushLastReferences(vmas: readonly Vma[]): Promise<void> {
+/**
+ * Writes back, before `[start, end)` of these VMAs goes, the pages of shared objects that nothing else maps.
+ * @throws KernelError EIO, ENOSPC
+ */
+export async function flushLastReferences(vmas: readonly Vma[], start: number, end: number): Promise<void> {
+  const doomed = new Set(vmas);
   for (const vma of vmas) {
-    if (vma.shared && vma.object.vmas.size === 1) {
-      await writeBack(vma.object, 0, vma.object.pages);
+    if (!vma.shared || !vma.object.pager?.writable) {
+      continue;
+    }
+    const page = vma.objectPage(Math.max(start, vma.start));
+    const stop = Math.min(vma.object.pages, vma.objectPage(Math.min(end, vma.end) - 1) + 1);
+    let kept = page >= stop;
+    vma.object.vmas.forEachOverlap(page, stop, (other) => {
+      kept ||= !doomed.has(other);
+    });
+    if (!kept) {
+      await writeBack(vma.object, page, stop);
     }
   }
 }
 
-/** Drops object references. */
+/**
+ * Drops the object references of VMAs that are gone. What nobody maps any more is written back first: two spaces that
+ * exit at once each saw the other's mapping when they began. All references are dropped, whatever fails.
+ * @throws KernelError EIO, ENOSPC the first failure
+ */
 export async function releaseObjects(objects: readonly MemoryObject[]): Promise<void> {
-  const put: MaybePromise<void> = putObjects(objects);
-  if (isPromise(put)) {
-    await put;
+  let failure: { readonly error: unknown } | undefined;
+  for (const object of new Set(objects)) {
+    if (object.vmas.size === 0 && object.pager?.writable) {
+      try {
+        await writeBack(object, 0, object.pages);
+      } catch (error) {
+        failure ??= { error };
+      }
+    }
+  }
+  await putObjects(objects);
+  if (failure !== undefined) {
+    throw failure.error;
   }
 }
 
@@ -106,7 +137,7 @@ export async function releaseObjects(objects: readonly MemoryObject[]): Promise<
  * Writes the dirty pages of shared mappings in the range to their files and makes them durable.
  *
  * Locks: takes mmapLock, read.
- * @throws KernelError EINVAL; ENOMEM a hole; EIO, ENOSPC; ESRCH
+ * @throws KernelError EINVAL; ENOMEM a hole; EIO, ENOSPC; EIO also when changes were lost with a device; ESRCH
  * @linux mm/msync.c msync (MS_SYNC)
  */
 export async function msync(mm: AddressSpace, start: number, length: number): Promise<void> {
@@ -114,15 +145,15 @@ export async function msync(mm: AddressSpace, start: number, length: number): Pr
   using _lock = await mm.mmapLock.read();
   mm.assertAlive("msync");
   assertNoHoles(mm, "msync", range.start, range.end);
-  for (const vma of [...mm.vmas.values(range.start)]) {
-    if (vma.start >= range.end) {
-      break;
-    }
+  for (const vma of vmasIn(mm, range.start, range.end)) {
     if (vma.shared && vma.object.pager?.writable) {
       const from = vma.objectPage(Math.max(range.start, vma.start));
       const to = vma.objectPage(Math.min(range.end, vma.end) - 1) + 1;
       await writeBack(vma.object, from, Math.min(to, vma.object.pages));
       await vma.object.pager.sync();
+      if (vma.object.flagSummary(from, to) & PageFlag.Poisoned) {
+        throw new KernelError("EIO", "msync", `${vma.name}: changes were lost with the device that held them`);
+      }
     }
   }
 }
