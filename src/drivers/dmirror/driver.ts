@@ -1,0 +1,52 @@
+/** The driver: what is loaded once and opened for each address space. */
+import { KernelError } from "../../base/index.ts";
+import type { AddressSpace } from "../../mm/index.ts";
+import { mmuNotifierSynchronize } from "../../mmu-notifier/index.ts";
+import type { WaitOptions } from "../../sync/index.ts";
+import { Dmirror } from "./dmirror.ts";
+
+/**
+ * The reference driver. Copy it to begin a new one.
+ * @linux lib/test_hmm.c
+ */
+export class DmirrorDriver implements AsyncDisposable {
+  readonly #open = new Set<Dmirror>();
+  #unloaded = false;
+
+  /**
+   * Opens the device for an address space, of which the caller holds a user.
+   * @throws KernelError ENODEV after unload; ENOMEM, EOVERFLOW, EINTR, EBUSY as `HmmMirror.register`
+   * @linux lib/test_hmm.c dmirror_fops_open
+   */
+  async open(mm: AddressSpace, options?: WaitOptions): Promise<Dmirror> {
+    if (this.#unloaded) {
+      throw new KernelError("ENODEV", "dmirror open", "the driver is unloaded: make a new one");
+    }
+    const dmirror = new Dmirror(mm);
+    await dmirror.register(options);
+    this.#open.add(dmirror);
+    return dmirror;
+  }
+
+  /** Closes one open. Idempotent. Its accesses must have ended. @linux lib/test_hmm.c dmirror_fops_release */
+  async close(dmirror: Dmirror): Promise<void> {
+    if (this.#open.delete(dmirror)) {
+      await dmirror.unregister();
+    }
+  }
+
+  /**
+   * Closes what is open and waits until nothing of this driver runs or will be called, deferred frees included: after
+   * that its code may go away.
+   * @linux lib/test_hmm.c hmm_dmirror_exit
+   */
+  async unload(): Promise<void> {
+    this.#unloaded = true;
+    await Promise.all([...this.#open].map((dmirror) => this.close(dmirror)));
+    await mmuNotifierSynchronize();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.unload();
+  }
+}

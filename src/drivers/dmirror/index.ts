@@ -1,0 +1,3 @@
+export type { DeviceEntry, DeviceTable } from "./device-table.ts";
+export { Dmirror, type DmirrorProt } from "./dmirror.ts";
+export { DmirrorDriver } from "./driver.ts";
