@@ -1,6 +1,6 @@
 /** Disjoint ranges in order, each with a value: what holds the VMAs of a space. */
 import { invariant } from "../base/index.ts";
-import { CHUNK_CAPACITY, Chunk, lowerBound } from "./range-chunk.ts";
+import { CHUNK_CAPACITY, Chunk, lowerBound, lowerBoundCached } from "./range-chunk.ts";
 
 /** One range of a {@link RangeMap}. */
 export interface RangeEntry<T> {
@@ -20,7 +20,8 @@ export interface RangeEntry<T> {
  */
 export class RangeMap<T> {
   #chunks: Chunk<T>[] = [new Chunk<T>()];
-  #firsts: number[] = [Number.NEGATIVE_INFINITY];
+  /** Longer than there are chunks, so that it seldom has to grow. */
+  #firsts = new Float64Array(16).fill(Number.NEGATIVE_INFINITY, 0, 1);
   #size = 0;
 
   get size(): number {
@@ -63,7 +64,7 @@ export class RangeMap<T> {
     let c = this.#chunkIndex(start);
     if (this.#chunks[c].length === CHUNK_CAPACITY) {
       this.#chunks.splice(c + 1, 0, this.#chunks[c].splitUpperHalf());
-      this.#firsts.splice(c + 1, 0, this.#chunks[c + 1].starts[0]);
+      this.#insertFirst(c + 1, this.#chunks[c + 1].starts[0]);
       c = this.#chunkIndex(start);
     }
     const chunk = this.#chunks[c];
@@ -85,7 +86,7 @@ export class RangeMap<T> {
     this.#size--;
     if (chunk.length === 0 && this.#chunks.length > 1) {
       this.#chunks.splice(c, 1);
-      this.#firsts.splice(c, 1);
+      this.#firsts.copyWithin(c, c + 1, this.#chunks.length + 1);
       this.#refreshFirst(0);
     } else {
       this.#refreshFirst(c);
@@ -212,11 +213,11 @@ export class RangeMap<T> {
   }
 
   #chunkIndex(addr: number): number {
-    return Math.max(0, lowerBound(this.#firsts, this.#firsts.length, addr));
+    return Math.max(0, lowerBoundCached(this.#firsts, this.#chunks.length, addr));
   }
 
   #chunkIndexBefore(addr: number): number {
-    return Math.max(0, lowerBound(this.#firsts, this.#firsts.length, addr - 0.5));
+    return Math.max(0, lowerBoundCached(this.#firsts, this.#chunks.length, addr - 0.5));
   }
 
   #chunkOf(addr: number): Chunk<T> {
@@ -246,6 +247,17 @@ export class RangeMap<T> {
 
   #startAfter(c: number): number {
     return c + 1 < this.#chunks.length ? this.#firsts[c + 1] : Number.POSITIVE_INFINITY;
+  }
+
+  #insertFirst(c: number, first: number): void {
+    const count = this.#chunks.length;
+    if (count > this.#firsts.length) {
+      const longer = new Float64Array(this.#firsts.length * 2);
+      longer.set(this.#firsts);
+      this.#firsts = longer;
+    }
+    this.#firsts.copyWithin(c + 1, c, count - 1);
+    this.#firsts[c] = first;
   }
 
   /** The first chunk takes everything below it too, so its bound is open. */
