@@ -30,8 +30,6 @@ export class Extent implements VirtRange {
   readonly frame: number;
   /** {@link PageState} bits. */
   readonly state: Uint8Array;
-  /** The last submission that uses the buffer. */
-  lastSerial = 0;
   /** When it was last bound, for eviction. */
   lastUse = 0;
   /** Readbacks that copy from the buffer: it must not go away. */
@@ -40,6 +38,7 @@ export class Extent implements VirtRange {
   epoch = 0;
   /** The whole of it was unmapped once: nobody binds it again as it is. */
   unmapped = false;
+  #lastSerial = 0;
   #owned = 0;
   readonly #objects: MemoryObject[] = [];
   #homeObject: Uint32Array | undefined;
@@ -52,6 +51,15 @@ export class Extent implements VirtRange {
     this.bufferOffset = bufferOffset;
     this.frame = frame;
     this.state = new Uint8Array((range.end - range.start) / PAGE_SIZE);
+  }
+
+  /** The last submission that uses the buffer. */
+  get lastSerial(): number {
+    return this.#lastSerial;
+  }
+
+  set lastSerial(serial: number) {
+    this.#lastSerial = serial;
   }
 
   get pages(): number {
