@@ -1,4 +1,5 @@
 export { AddressSpace } from "./address-space.ts";
+export { addrOfSvm, SVM_APERTURE_BASE, SVM_APERTURE_BYTES, svmAddressOf } from "./aperture.ts";
 export { DevicePagemap } from "./device-pagemap.ts";
 export { type FaultFlags, type FaultOutcome, faultRange, handleMmFault } from "./fault.ts";
 export { type ByteRange, Lease } from "./lease.ts";

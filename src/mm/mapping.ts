@@ -12,6 +12,7 @@ import {
   type VirtRange,
 } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
+import { svmAddressOf } from "./aperture.ts";
 import { faultRange } from "./fault.ts";
 import { type ByteRange, Lease, resolveByteRange } from "./lease.ts";
 import type { PinMode } from "./memory-object.ts";
@@ -44,6 +45,14 @@ export class Mapping {
   /** One past the last byte. */
   get end(): VirtAddr {
     return (this.start + this.length) as VirtAddr;
+  }
+
+  /**
+   * Where the mapping begins for kernels in svm mode, in 4-byte words from the aperture's base.
+   * @throws KernelError EINVAL the mapping lies outside the aperture of 16 GiB
+   */
+  get svmAddress(): number {
+    return svmAddressOf(this.start, this.name);
   }
 
   /** A part, to bind or lease. @throws KernelError EINVAL when it is not inside */

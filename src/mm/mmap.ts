@@ -10,6 +10,7 @@ import {
   type VirtAddr,
 } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
+import { SVM_APERTURE_BASE, SVM_FIRST_BYTE } from "./aperture.ts";
 import { Mapping } from "./mapping.ts";
 import { MemoryObject } from "./memory-object.ts";
 import { unmapRange } from "./munmap.ts";
@@ -18,8 +19,8 @@ import { type Prot, protFlags, Vma, VmFlags } from "./vma.ts";
 import { chargeCuts, linkVma, mergeAround } from "./vma-ops.ts";
 import { releaseObjects } from "./writeback.ts";
 
-/** Where mappings without a wish are placed: bottom-up from here, so that addresses are above 2^40. */
-const MMAP_BASE = 0x7000_0000_0000;
+/** Mappings begin at multiples of this when they are placed: devices see memory in pages of 16 KiB. */
+const PLACEMENT_ALIGN = 16_384;
 
 export interface MmapOptions {
   /** Bytes; the mapping covers whole pages. */
@@ -135,9 +136,10 @@ function place(mm: AddressSpace, options: MmapOptions, bytes: number): VirtAddr 
 
 /** A free range for a mapping; big ones begin at a 2 MiB boundary, so that they fill page-table blocks. */
 export function findFreeRange(mm: AddressSpace, bytes: number): VirtAddr | undefined {
-  const align = bytes >= BLOCK_SIZE ? BLOCK_SIZE : PAGE_SIZE;
+  const align = bytes >= BLOCK_SIZE ? BLOCK_SIZE : PLACEMENT_ALIGN;
+  const low = SVM_APERTURE_BASE + SVM_FIRST_BYTE;
   const gap =
-    mm.vmas.findGap(bytes, MMAP_BASE, ADDRESS_LIMIT, align, "bottom-up") ??
-    mm.vmas.findGap(bytes, BLOCK_SIZE, MMAP_BASE, align, "bottom-up");
+    mm.vmas.findGap(bytes, low, ADDRESS_LIMIT, align, "bottom-up") ??
+    mm.vmas.findGap(bytes, BLOCK_SIZE, SVM_APERTURE_BASE, align, "bottom-up");
   return gap as VirtAddr | undefined;
 }
