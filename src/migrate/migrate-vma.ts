@@ -117,15 +117,15 @@ function isolate(vma: Vma, page: number, end: number): "again" | "pinned" | "iso
 }
 
 /**
- * The bytes are on the device: the pages are its own from here on, in the frames from `frame` on.
+ * The bytes are on the device: the pages are its own from here on, page i of the migration in device frame `frameOf(i)`.
  *
  * Synchronous, cannot fail. Entries become device-private; whoever waited for the pages looks again.
  * @linux mm/migrate_device.c migrate_vma_pages, migrate_vma_finalize
  */
-export function migrateVmaFinalize(migration: Migration, frame: number): void {
+export function migrateVmaFinalize(migration: Migration, frameOf: (index: number) => number): void {
   const { vma, object, page, end, pagemap } = migration;
   for (let p = page; p < end; p++) {
-    object.setDevicePfn(p, pagemap.pfnOf(frame + (p - page)));
+    object.setDevicePfn(p, pagemap.pfnOf(frameOf(p - page)));
   }
   object.updateFlags(page, end, PageFlag.Device | PageFlag.Own, PageFlag.Busy | PageFlag.Uptodate);
   rewriteEntries(object, page, end, (pte, mapped, p) =>

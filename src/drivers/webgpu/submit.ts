@@ -439,7 +439,7 @@ function commit(
   let pagesMigrated = 0;
   for (const { migration, extent, at } of tried.migrations) {
     const count = migration.end - migration.page;
-    migrateVmaFinalize(migration, extent.frame + at);
+    migrateVmaFinalize(migration, (i) => extent.frame + at + i);
     extent.own(at, at + count, migration.object, migration.page);
     pagesMigrated += count;
   }
