@@ -24,18 +24,21 @@ export class DevicePagemap {
   }
 
   /**
-   * Names `count` new device frames that follow each other; returns the first. A multiple of 512 is reserved.
+   * Names `count` new device frames that follow each other; returns the first. A multiple of 512 is reserved. Their pfns
+   * need not follow each other: blocks that were freed anywhere are used again.
    * @throws KernelError ENOMEM
    */
   addFrames(count: number): number {
     const first = this.#nextFrame;
     const blocks = Math.ceil(count / PAGES_PER_BLOCK);
-    const pfn = this.memory.allocContiguousBlocks(blocks, (i) => ({
-      pagemap: this,
-      frame: first + i * PAGES_PER_BLOCK,
-    }));
-    for (let i = 0; i < blocks; i++) {
-      this.#pfns.set(first / PAGES_PER_BLOCK + i, (pfn + i * PAGES_PER_BLOCK) as Pfn);
+    try {
+      for (let b = 0; b < blocks; b++) {
+        const frame = first + b * PAGES_PER_BLOCK;
+        this.#pfns.set(frame / PAGES_PER_BLOCK, this.memory.allocBlock({ pagemap: this, frame }));
+      }
+    } catch (error) {
+      this.#removeBlocks(first / PAGES_PER_BLOCK, first / PAGES_PER_BLOCK + blocks);
+      throw error;
     }
     this.#nextFrame += blocks * PAGES_PER_BLOCK;
     return first;
@@ -43,11 +46,17 @@ export class DevicePagemap {
 
   /** Takes back what {@link addFrames} named. No page may live there any more. */
   removeFrames(first: number, count: number): void {
-    for (let b = first / PAGES_PER_BLOCK; b < (first + count) / PAGES_PER_BLOCK; b++) {
+    invariant(this.#pfns.has(first / PAGES_PER_BLOCK), "I-MIG-2", () => `device frames ${first} are removed twice`);
+    this.#removeBlocks(first / PAGES_PER_BLOCK, (first + count) / PAGES_PER_BLOCK);
+  }
+
+  #removeBlocks(first: number, end: number): void {
+    for (let b = first; b < end; b++) {
       const pfn = this.#pfns.get(b);
-      invariant(pfn !== undefined, "I-MIG-2", () => `device frames ${first} are removed twice`);
-      this.#pfns.delete(b);
-      this.memory.freeBlock(pfn);
+      if (pfn !== undefined) {
+        this.#pfns.delete(b);
+        this.memory.freeBlock(pfn);
+      }
     }
   }
 

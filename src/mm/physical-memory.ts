@@ -51,24 +51,6 @@ export class PhysicalMemory {
     return (index * PAGES_PER_BLOCK) as Pfn;
   }
 
-  /** Names `count` blocks that follow each other, for a device's memory. @throws KernelError ENOMEM */
-  allocContiguousBlocks(count: number, owner: (index: number) => FrameBlock): Pfn {
-    this.charge("frame block");
-    const first = this.#blocks.length;
-    if (first + count > MAX_BLOCKS) {
-      throw new KernelError(
-        "ENOMEM",
-        "alloc",
-        "all 512 GiB of page frames are in use: unload a driver or unmap something",
-      );
-    }
-    for (let i = 0; i < count; i++) {
-      this.#blocks.push(owner(i));
-    }
-    ledgerCount("frame block", count);
-    return (first * PAGES_PER_BLOCK) as Pfn;
-  }
-
   freeBlock(pfn: number): void {
     const index = pfn / PAGES_PER_BLOCK;
     bugOn(this.#blocks[index] === undefined, "I-MM-8", () => `frame block ${pfn} is freed twice`);
