@@ -13,6 +13,9 @@ export const PageState = {
   Touched: 4,
 } as const;
 
+/** Times the bits of one page: the same bits for each of the four pages in a word. */
+const EVERY_PAGE = 0x01010101;
+
 /** Where a device-private page belongs. */
 export interface PageHome {
   readonly object: MemoryObject;
@@ -30,6 +33,8 @@ export class Extent implements VirtRange {
   readonly frame: number;
   /** {@link PageState} bits. */
   readonly state: Uint8Array;
+  /** The same bytes, four pages a word, for scans. */
+  readonly #words: Uint32Array;
   /** When it was last bound, for eviction. */
   lastUse = 0;
   /** Readbacks that copy from the buffer: it must not go away. */
@@ -50,7 +55,9 @@ export class Extent implements VirtRange {
     this.buffer = buffer;
     this.bufferOffset = bufferOffset;
     this.frame = frame;
-    this.state = new Uint8Array((range.end - range.start) / PAGE_SIZE);
+    const pages = (range.end - range.start) / PAGE_SIZE;
+    this.#words = new Uint32Array(Math.ceil(pages / 4));
+    this.state = new Uint8Array(this.#words.buffer, 0, pages);
   }
 
   /** The last submission that uses the buffer. */
@@ -91,21 +98,66 @@ export class Extent implements VirtRange {
   /** First page of `[page, end)` without all of the bits, or `end`. */
   firstWithout(page: number, end: number, bits: number): number {
     const { state } = this;
-    let p = page;
-    while (p < end && (state[p] & bits) === bits) {
-      p++;
+    const all = bits * EVERY_PAGE;
+    for (let p = page; p < end; p++) {
+      if ((p & 3) === 0) {
+        p = this.#skipWords(p, end, all, all);
+      }
+      if (p < end && (state[p] & bits) !== bits) {
+        return p;
+      }
+    }
+    return end;
+  }
+
+  /** One past the last page of `[page, end)` without all of the bits, or `page`. */
+  lastWithout(page: number, end: number, bits: number): number {
+    const { state } = this;
+    const words = this.#words;
+    const all = bits * EVERY_PAGE;
+    for (let p = end; p > page; p--) {
+      while ((p & 3) === 0 && p - page >= 4 && (words[(p >>> 2) - 1] & all) === all) {
+        p -= 4;
+      }
+      if (p > page && (state[p - 1] & bits) !== bits) {
+        return p;
+      }
+    }
+    return page;
+  }
+
+  /** First page of `[page, end)` with the bit, or `end`. */
+  firstWith(page: number, end: number, bit: number): number {
+    const { state } = this;
+    for (let p = page; p < end; p++) {
+      if ((p & 3) === 0) {
+        p = this.#skipWords(p, end, bit * EVERY_PAGE, 0);
+      }
+      if (p < end && (state[p] & bit) !== 0) {
+        return p;
+      }
+    }
+    return end;
+  }
+
+  /** First page of `[page, end)` that is device-private and hidden by an invalidation, or `end`. */
+  firstHidden(page: number, end: number): number {
+    let p = this.#owned === 0 ? end : this.firstWith(page, end, PageState.Owned);
+    while (p < end && this.state[p] & PageState.Valid) {
+      p = this.firstWith(this.firstWithout(p, end, PageState.Owned | PageState.Valid), end, PageState.Owned);
     }
     return p;
   }
 
-  /** First page of `[page, end)` with all of the bits, or `end`. */
-  firstWith(page: number, end: number, bits: number): number {
-    const { state } = this;
-    let p = page;
-    while (p < end && (state[p] & bits) !== bits) {
-      p++;
+  /** From page `p`, a multiple of 4: the first page of a word whose masked bits are not `value`, or the last, partial word. */
+  #skipWords(p: number, end: number, mask: number, value: number): number {
+    const words = this.#words;
+    const stop = end >>> 2;
+    let w = p >>> 2;
+    while (w < stop && (words[w] & mask) === value) {
+      w++;
     }
-    return p;
+    return Math.max(p, w << 2);
   }
 
   /** `state = (state & ~clear) | set`; ownership changes through {@link own} and {@link disown} only. */

@@ -1,0 +1,50 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { PAGE_SIZE } from "../../base/index.ts";
+import { BASE } from "../../testing/spaces.ts";
+import { Extent, PageState } from "./extent.ts";
+import type { OwnedBuffer } from "./gpu-buffer.ts";
+
+function extentOf(bits: readonly number[]): Extent {
+  const range = { start: BASE, end: BASE + bits.length * PAGE_SIZE } as unknown as Extent;
+  const extent = new Extent(range, {} as OwnedBuffer, 0);
+  extent.state.set(bits);
+  return extent;
+}
+
+const states = fc.array(fc.constantFrom(0, 1, 2, 3, 4, 5, 6, 7), { minLength: 1, maxLength: 23 });
+
+describe("an extent's scans", () => {
+  test("agree with a page-by-page search, wherever they begin and end", () => {
+    fc.assert(
+      fc.property(states, fc.nat(30), fc.nat(30), fc.constantFrom(1, 2, 3, 4, 5, 7), (bits, a, b, mask) => {
+        const extent = extentOf(bits);
+        const end = Math.min(bits.length, Math.max(a, b));
+        const page = Math.min(end, Math.min(a, b));
+        const pages = Array.from({ length: end - page }, (_, i) => page + i);
+        const lacks = (p: number) => (bits[p] & mask) !== mask;
+        expect(extent.firstWithout(page, end, mask)).toBe(pages.find(lacks) ?? end);
+        expect(extent.lastWithout(page, end, mask)).toBe((pages.findLast(lacks) ?? page - 1) + 1);
+        const bit = mask & -mask;
+        expect(extent.firstWith(page, end, bit)).toBe(pages.find((p) => bits[p] & bit) ?? end);
+      }),
+    );
+  });
+
+  test("find pages that are device-private and hidden", () => {
+    fc.assert(
+      fc.property(states, fc.nat(22), (bits, from) => {
+        const extent = extentOf(bits.map(() => 0));
+        bits.forEach((b, p) => {
+          if (b & PageState.Owned) {
+            extent.own(p, p + 1, {} as never, 0);
+            extent.update(p, p + 1, 0, b & PageState.Valid ? 0 : PageState.Valid);
+          }
+        });
+        const page = Math.min(from, bits.length);
+        const hidden = bits.findIndex((b, p) => p >= page && (b & 3) === PageState.Owned);
+        expect(extent.firstHidden(page, bits.length)).toBe(hidden < 0 ? bits.length : hidden);
+      }),
+    );
+  });
+});
