@@ -64,7 +64,7 @@ function uploadRun({ extent, at, object, page, transit }: PageRun, from: number,
 }
 
 /** {@link readPages} from any byte on: staging may end within a page. */
-function readBytes(object: MemoryObject, offset: number, dst: Uint8Array, transit: Transit): MaybePromise<void> {
+export function readBytes(object: MemoryObject, offset: number, dst: Uint8Array, transit: Transit): MaybePromise<void> {
   const first = Math.floor(offset / PAGE_SIZE);
   const last = Math.ceil((offset + dst.length) / PAGE_SIZE);
   if (offset % PAGE_SIZE === 0 && dst.length % PAGE_SIZE === 0) {

@@ -1,0 +1,324 @@
+/** The device page table of one address space in svm mode: which device pages are in which frames of the pool. */
+import { PAGE_SIZE, type VirtRange } from "../../../base/index.ts";
+import { type AddressSpace, type MemoryObject, migrateToRam, VmFlags, waitWhileBusy } from "../../../mm/index.ts";
+import { Extent, PageState } from "../extent.ts";
+import type { FenceTimeline } from "../fence.ts";
+import type { DeviceMirror, FrameStore } from "../mirror.ts";
+import type { FramePool } from "./frame-pool.ts";
+import { addrOfPage, DEVICE_PAGE, mappedFlags, pageOfAddr, reachablePages, SUB_PAGES, SvmPte } from "./page-entry.ts";
+
+/** One device page in its frame: an extent of four CPU pages. */
+export class SvmFrame extends Extent {
+  readonly table: SvmTable;
+  /** Device page of the aperture, and frame of the pool. */
+  readonly page: number;
+  readonly index: number;
+  /** Used since the clock last came by. */
+  referenced = true;
+  /** The window of work that asked for it last; it is not evicted while that runs. */
+  window = 0;
+  /** Brought by a prefetch, and not asked for since. */
+  prefetched = false;
+  /** Taken by a search for victims that is under way. */
+  chosen = false;
+
+  constructor(table: SvmTable, page: number, index: number) {
+    const start = addrOfPage(page);
+    const range = { start, end: start + DEVICE_PAGE } as VirtRange;
+    super(range, table.pool.handle, table.pagemapBase + index * SUB_PAGES, index * DEVICE_PAGE);
+    this.table = table;
+    this.page = page;
+    this.index = index;
+  }
+
+  /** All frames of a space are in use by each of its rounds. */
+  override get lastSerial(): number {
+    return this.table.lastSerial;
+  }
+
+  override set lastSerial(serial: number) {
+    this.table.lastSerial = serial;
+  }
+
+  override update(page: number, end: number, set: number, clear: number): void {
+    super.update(page, end, set, clear);
+    this.table.noteChange(this.page);
+  }
+
+  override own(page: number, end: number, object: MemoryObject, objectPage: number): void {
+    super.own(page, end, object, objectPage);
+    this.table.noteChange(this.page);
+  }
+
+  override disown(page: number, end: number): void {
+    super.disown(page, end);
+    this.table.noteChange(this.page);
+  }
+}
+
+export class SvmTable implements FrameStore {
+  readonly mm: AddressSpace;
+  readonly mirror: DeviceMirror;
+  readonly pool: FramePool;
+  /** Frame of the mirror's pagemap that is CPU page 0 of the pool. */
+  readonly pagemapBase: number;
+  readonly #fences: FenceTimeline;
+  readonly #frames: (SvmFrame | undefined)[] = [];
+  /** By device page: what is mapped, see `reachablePages`. */
+  #access = new Uint8Array(0);
+  /** The entries, as the device has them but for {@link changes}. */
+  #entries = new Uint32Array(0);
+  #changed = new Uint8Array(0);
+  readonly #changes: number[] = [];
+  #resident = 0;
+  lastSerial = 0;
+
+  constructor(mirror: DeviceMirror, pool: FramePool, fences: FenceTimeline) {
+    this.mm = mirror.mm;
+    this.mirror = mirror;
+    this.pool = pool;
+    this.#fences = fences;
+    this.pagemapBase = mirror.pagemap.addFrames(pool.maxFrames * SUB_PAGES);
+  }
+
+  /** Device pages that the table reaches. */
+  get pages(): number {
+    return this.#access.length;
+  }
+
+  /** Device pages that have a frame. */
+  get residentPages(): number {
+    return this.#resident;
+  }
+
+  frameAt(page: number): SvmFrame | undefined {
+    return this.#frames[page];
+  }
+
+  ofFrame(frame: number): Extent | undefined {
+    const owner = this.pool.ownerOf(Math.floor((frame - this.pagemapBase) / SUB_PAGES));
+    return owner?.table === this ? owner : undefined;
+  }
+
+  *overlapping(start: number, end: number): IterableIterator<Extent> {
+    const last = Math.min(this.#frames.length - 1, pageOfAddr(end - 1));
+    for (let page = Math.max(0, pageOfAddr(start)); page <= last; page++) {
+      const frame = this.#frames[page];
+      if (frame !== undefined) {
+        yield frame;
+      }
+    }
+  }
+
+  /** What is mapped of a device page. */
+  accessOf(page: number): number {
+    return this.#access[page] ?? 0;
+  }
+
+  /** Looks at the mappings anew; entries of pages where something changed are written before the next round. */
+  refresh(): void {
+    let pages = 0;
+    for (const vma of this.mm.vmas.values(addrOfPage(0))) {
+      const first = pageOfAddr(vma.start);
+      if (first >= 2 ** 20) {
+        break;
+      }
+      pages = Math.min(2 ** 20, pageOfAddr(vma.end - 1) + 1);
+    }
+    const access = new Uint8Array(Math.max(pages, this.#access.length));
+    for (const vma of this.mm.vmas.values(addrOfPage(0))) {
+      const bits = vma.flags & VmFlags.Read ? (vma.flags & VmFlags.Write ? 0x11 : 0x01) : 0;
+      const from = Math.floor((vma.start - addrOfPage(0)) / PAGE_SIZE);
+      const to = Math.min(access.length * SUB_PAGES, Math.floor((vma.end - addrOfPage(0)) / PAGE_SIZE));
+      for (let sub = from; sub < to; ) {
+        if (sub % SUB_PAGES === 0 && to - sub >= SUB_PAGES) {
+          const whole = Math.floor((to - sub) / SUB_PAGES);
+          access.fill(bits * 15, sub / SUB_PAGES, sub / SUB_PAGES + whole);
+          sub += whole * SUB_PAGES;
+        } else {
+          access[Math.floor(sub / SUB_PAGES)] |= bits << (sub % SUB_PAGES);
+          sub++;
+        }
+      }
+    }
+    if (access.length > this.#entries.length) {
+      this.#entries = resized(this.#entries, new Uint32Array(access.length));
+      this.#changed = resized(this.#changed, new Uint8Array(access.length));
+    }
+    const former = this.#access;
+    this.#access = access;
+    for (let page = 0; page < access.length; page++) {
+      if (access[page] !== former[page]) {
+        this.noteChange(page);
+      }
+    }
+  }
+
+  /** The page's entry has to be written before the next round. */
+  noteChange(page: number): void {
+    if (page < this.#changed.length && this.#changed[page] === 0) {
+      this.#changed[page] = 1;
+      this.#changes.push(page);
+    }
+  }
+
+  /**
+   * Writes what changed since the last call, in ranges. Under the update lock, in one run with the submission: an entry
+   * must not outlive the state that it was made of.
+   */
+  flushEntries(write: (entries: Uint32Array, first: number, end: number) => void): void {
+    const changes = this.#changes.splice(0).sort((a, b) => a - b);
+    let first = -1;
+    let last = -1;
+    for (const page of changes) {
+      this.#changed[page] = 0;
+      this.#entries[page] = this.#entry(page);
+      if (first >= 0 && page - last > MERGE_GAP) {
+        write(this.#entries, first, last + 1);
+        first = -1;
+      }
+      first = first < 0 ? page : first;
+      last = page;
+    }
+    if (first >= 0) {
+      write(this.#entries, first, last + 1);
+    }
+  }
+
+  /** After the table's buffer was made anew: every entry goes up again. */
+  get entries(): Uint32Array {
+    return this.#entries;
+  }
+
+  #entry(page: number): number {
+    const access = this.#access[page];
+    const mapped = mappedFlags(access);
+    const frame = this.#frames[page];
+    if (mapped === 0 || frame === undefined) {
+      return mapped;
+    }
+    const reach = reachablePages(access);
+    if (frame.firstWithout(0, reach, PageState.Valid) < reach) {
+      return mapped;
+    }
+    const owned = frame.firstWithout(0, reach, PageState.Owned) === reach && mapped & SvmPte.MappedWrite;
+    return ((frame.index << SvmPte.FrameShift) | mapped | SvmPte.Valid | (owned ? SvmPte.Write : 0)) >>> 0;
+  }
+
+  /** True when every mapped page can be read by the device, and written where its mapping allows it. */
+  allResident(write: boolean): boolean {
+    for (let page = 0; page < this.#access.length; page++) {
+      const mapped = mappedFlags(this.#access[page]);
+      if (mapped !== 0) {
+        const entry = this.#entry(page);
+        if (!(entry & SvmPte.Valid) || (write && mapped & SvmPte.MappedWrite && !(entry & SvmPte.Write))) {
+          return false;
+        }
+      }
+    }
+    return true;
+  }
+
+  /** Puts a device page into a free frame; undefined when there is none. */
+  place(page: number): SvmFrame | undefined {
+    const index = this.pool.take();
+    if (index === undefined) {
+      return undefined;
+    }
+    const frame = new SvmFrame(this, page, index);
+    // The frame's former tenant left its bytes.
+    frame.update(0, SUB_PAGES, PageState.Touched, 0);
+    this.pool.setOwner(index, frame);
+    this.#frames[page] = frame;
+    this.#resident++;
+    return frame;
+  }
+
+  /** Gives frames back, which hold nobody's only copy and which no submission uses. */
+  remove(frame: SvmFrame): void {
+    this.#frames[frame.page] = undefined;
+    this.#resident--;
+    this.pool.put(frame.index);
+    this.noteChange(frame.page);
+  }
+
+  /**
+   * Brings home what only these frames hold, and gives them back. Frames that are written again meanwhile stay.
+   *
+   * Locks: takes the update lock. The device's turn is held, so no round begins meanwhile.
+   * @throws KernelError ENOMEM when the host has no room
+   */
+  async evict(frames: readonly SvmFrame[]): Promise<void> {
+    const runs = homeRuns(frames);
+    await Promise.all(
+      runs.map(async (run) => {
+        await waitWhileBusy(run.object, run.page, run.page + run.count);
+        await migrateToRam(run.object, run.page, run.page + run.count);
+      }),
+    );
+    this.pool.noteEvicted(runs.reduce((sum, run) => sum + run.count, 0) * PAGE_SIZE);
+    if (!this.#fences.isDone(this.lastSerial)) {
+      await this.#fences.idle();
+    }
+    await this.mirror.extents.readbacksDone.wait(() => frames.every((frame) => frame.readbacks === 0));
+    using _lock = this.mirror.update.tryLock() ?? (await this.mirror.update.lock());
+    for (const frame of frames) {
+      if (this.#frames[frame.page] === frame && frame.ownedPages === 0 && frame.readbacks === 0) {
+        this.remove(frame);
+      }
+    }
+  }
+
+  dropAll(poison: (extent: Extent) => void): void {
+    for (const frame of this.#frames) {
+      if (frame !== undefined) {
+        poison(frame);
+        frame.disown(0, SUB_PAGES);
+      }
+    }
+  }
+
+  async close(): Promise<number> {
+    let bytes = 0;
+    for (;;) {
+      const frames = this.#frames.filter((frame) => frame !== undefined);
+      if (frames.length === 0) {
+        break;
+      }
+      bytes += frames.reduce((sum, frame) => sum + frame.ownedPages, 0) * PAGE_SIZE;
+      await this.evict(frames);
+    }
+    this.mirror.pagemap.removeFrames(this.pagemapBase, this.pool.maxFrames * SUB_PAGES);
+    return bytes;
+  }
+}
+
+/** Entries between two changed ones that are written with them rather than in a write of their own. */
+const MERGE_GAP = 512;
+
+function resized<T extends Uint8Array | Uint32Array>(from: T, to: T): T {
+  to.set(from);
+  return to;
+}
+
+interface HomeRun {
+  readonly object: MemoryObject;
+  readonly page: number;
+  readonly count: number;
+}
+
+/** Where the device-private pages of frames belong, neighbours together. */
+function homeRuns(frames: readonly SvmFrame[]): HomeRun[] {
+  const runs: HomeRun[] = [];
+  for (const frame of [...frames].sort((a, b) => a.page - b.page)) {
+    for (const { object, page, count } of frame.ownedRuns()) {
+      const last = runs.at(-1);
+      if (last !== undefined && last.object === object && last.page + last.count === page) {
+        runs[runs.length - 1] = { object, page: last.page, count: last.count + count };
+      } else {
+        runs.push({ object, page, count });
+      }
+    }
+  }
+  return runs;
+}
