@@ -2,7 +2,16 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { addrOf, PAGE_SIZE, vpnOf } from "../base/index.ts";
-import { createMemory, createMm, drawMaps, errorCode, FakeDevice, TestHooks, TestPager } from "../testing/mm.ts";
+import {
+  createMemory,
+  createMm,
+  drawMaps,
+  errorCode,
+  FakeDevice,
+  filledBytes,
+  TestHooks,
+  TestPager,
+} from "../testing/mm.ts";
 import { BASE } from "../testing/spaces.ts";
 import {
   type AddressSpace,
@@ -312,18 +321,14 @@ const msync = space.map(
     }),
 );
 
-function filled(pages: number, valueAt: (page: number) => number): Uint8Array {
-  return Uint8Array.from({ length: pages * PAGE_SIZE }, (_, i) => valueAt(Math.floor(i / PAGE_SIZE)));
-}
-
 test("any sequence of system calls leaves what the byte model says, and every invariant holds after each", async () => {
   const all = [mmap, mmap, munmap, mprotect, madvise, mremap, fork, exit, read, write, write, toDevice, msync];
   await fc.assert(
     fc.asyncProperty(fc.commands(all, { size: "max", maxCommands: 60 }), async (commands) => {
       const memory = createMemory();
-      const pager = new TestPager(filled(FILE_PAGES, (p) => 100 + p));
+      const pager = new TestPager(filledBytes(FILE_PAGES, (p) => 100 + p));
       const readOnly = new TestPager(
-        filled(FILE_PAGES, (p) => 200 + p),
+        filledBytes(FILE_PAGES, (p) => 200 + p),
         { writable: false },
       );
       const first = createMm(memory);

@@ -197,13 +197,23 @@ export function pullPages(object: MemoryObject, page: number, end: number): Mayb
       const pulled =
         place === Place.Zero || isBaseZero(object, p) ? pullZeros(object, p, stop) : pullRun(object, p, stop);
       if (pulled !== undefined) {
-        const rest = stop;
-        return pulled.then(() => (rest < end ? pullPages(object, rest, end) : undefined));
+        return stop < end ? pullRest(object, stop, end, pulled) : pulled;
       }
     }
     p = stop;
   }
   return undefined;
+}
+
+async function pullRest(object: MemoryObject, page: number, end: number, pulled: Promise<void>): Promise<void> {
+  // The object may lose its last user between two runs.
+  object.get();
+  try {
+    await pulled;
+    await pullPages(object, page, end);
+  } finally {
+    await object.put();
+  }
 }
 
 /** True when a page that is not the object's own yet is zeros. */

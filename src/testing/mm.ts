@@ -110,6 +110,11 @@ export async function writeFirstBytes(mapping: Mapping, values: readonly number[
   }
 }
 
+/** Pages filled with a byte each. */
+export function filledBytes(pages: number, valueAt: (page: number) => number): Uint8Array {
+  return Uint8Array.from({ length: pages * PAGE_SIZE }, (_, i) => valueAt(Math.floor(i / PAGE_SIZE)));
+}
+
 /** Everything about address spaces that a failed call must leave alone. */
 export async function snapshotOf(spaces: readonly AddressSpace[]): Promise<string> {
   const parts: string[] = [];
