@@ -80,6 +80,10 @@ export class DeviceMirror {
     });
   }
 
+  get isLost(): boolean {
+    return this.#context.gpu.lost.isLost;
+  }
+
   /** amdgpu's way: wait for the fence, then drop what the device knows about the pages. */
   #sync(update: MmuNotifierRange): MaybePromise<0 | "EAGAIN"> {
     const own = this.isolating;

@@ -138,6 +138,15 @@ export class FramePool {
     return this.#frames[frame];
   }
 
+  /** Frames that the running window asked for. */
+  inUse(window: number): number {
+    let count = 0;
+    for (const frame of this.#frames) {
+      count += frame?.window === window ? 1 : 0;
+    }
+    return count;
+  }
+
   /**
    * Chooses up to `count` frames to give up: the clock passes over frames that were used since it last came by, and over
    * those of the running window; clean ones go first, since they cost nothing.

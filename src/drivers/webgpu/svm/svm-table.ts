@@ -278,8 +278,21 @@ export class SvmTable implements FrameStore {
     }
   }
 
+  /** The frames went with the device; what they held is poisoned or at home. */
+  #forgetAll(): void {
+    for (const frame of this.#frames) {
+      if (frame !== undefined) {
+        frame.disown(0, SUB_PAGES);
+        this.remove(frame);
+      }
+    }
+  }
+
   async close(): Promise<number> {
     let bytes = 0;
+    if (this.mirror.isLost) {
+      this.#forgetAll();
+    }
     for (;;) {
       const frames = this.#frames.filter((frame) => frame !== undefined);
       if (frames.length === 0) {

@@ -1,0 +1,234 @@
+/** The control buffer of svm rounds: where its areas are, what goes in, what comes out. */
+import { KernelError } from "../../../base/index.ts";
+import { createGpuBuffer, type OwnedBuffer } from "../gpu-buffer.ts";
+import type { GpuHandle } from "../gpu-handle.ts";
+import { BufferUsage, MapMode } from "../usage.ts";
+import { CONTROL_HEADER_WORDS, Control, type FatalCode } from "./control-layout.ts";
+import { SvmPte } from "./page-entry.ts";
+
+/** Faults that one round can report; the rest waits in the bitmaps. */
+const FAULT_CAPACITY = 16_384;
+
+/** What the areas have to hold. */
+export interface ControlShape {
+  /** Workgroups of a window. */
+  readonly window: number;
+  readonly invocationsPerWorkgroup: number;
+  /** Device pages of the table. */
+  readonly pages: number;
+  readonly replayWordsPerInvocation: number;
+  /** Kernels with barriers are done by the workgroup. */
+  readonly doneBits: boolean;
+}
+
+/** What a round runs. */
+export interface RoundRun {
+  readonly grid: readonly [number, number, number];
+  readonly windowFirst: number;
+  /** Ids to run, or undefined for `count` workgroups from `first` on. */
+  readonly ids: Uint32Array<ArrayBuffer> | undefined;
+  readonly first: number;
+  readonly count: number;
+  readonly lanes: readonly [first: number, end: number];
+}
+
+/** What a round reports. */
+export interface RoundReport {
+  readonly completed: number;
+  readonly doneInvocations: number;
+  /** Workgroups to run again. */
+  readonly failed: Uint32Array<ArrayBuffer>;
+  /** `page << 2 | write << 1 | read`. */
+  readonly faults: Uint32Array;
+  /** More faults than the list holds were found. */
+  readonly overflow: boolean;
+  readonly fatal: { readonly code: FatalCode; readonly address: number; readonly workgroup: number; readonly lane: number } | undefined;
+}
+
+interface Areas {
+  readonly faultList: number;
+  readonly listOut: number;
+  readonly listIn: number;
+  readonly readBits: number;
+  readonly writeBits: number;
+  readonly accessed: number;
+  readonly done: number;
+  readonly replay: number;
+  readonly words: number;
+}
+
+function areasOf(shape: ControlShape): Areas {
+  const { window, invocationsPerWorkgroup, pages, replayWordsPerInvocation, doneBits } = shape;
+  const bitmap = Math.ceil(Math.max(1, pages) / 32);
+  const invocations = window * invocationsPerWorkgroup;
+  let at: number = CONTROL_HEADER_WORDS;
+  const area = (words: number) => {
+    const start = at;
+    at += Math.ceil(words / 4) * 4;
+    return start;
+  };
+  // What is read back comes first, in one piece.
+  return {
+    faultList: area(FAULT_CAPACITY),
+    listOut: area(window),
+    listIn: area(window),
+    readBits: area(bitmap),
+    writeBits: area(bitmap),
+    accessed: area(bitmap),
+    done: area(doneBits ? Math.ceil(invocations / 32) : 0),
+    replay: area(replayWordsPerInvocation * invocations),
+    get words() {
+      return at;
+    },
+  };
+}
+
+/** The control buffer and page-table buffer of one device; used by one round at a time. */
+export class ControlBuffers {
+  readonly #gpu: GpuHandle;
+  #control: OwnedBuffer | undefined;
+  #readback: OwnedBuffer | undefined;
+  #shape: ControlShape | undefined;
+  #areas: Areas | undefined;
+
+  constructor(gpu: GpuHandle) {
+    this.#gpu = gpu;
+  }
+
+  get buffer(): GPUBuffer {
+    if (this.#control === undefined) {
+      throw new KernelError("ENODEV", "dispatch", "the device was closed");
+    }
+    return this.#control.buffer;
+  }
+
+  /** Makes the buffers hold the shape. @throws KernelError ENOMEM, EINVAL over the adapter's limits, ENODEV */
+  async prepare(shape: ControlShape): Promise<void> {
+    const areas = areasOf(shape);
+    this.#shape = shape;
+    this.#areas = areas;
+    const bytes = areas.words * 4;
+    if (this.#control === undefined || this.#control.bytes < bytes) {
+      this.#control?.destroy();
+      this.#control = undefined;
+      this.#control = await createGpuBuffer(
+        this.#gpu,
+        { label: "pagemirror control", bytes, usage: BufferUsage.Storage | BufferUsage.CopySrc | BufferUsage.CopyDst },
+        "dispatch",
+      );
+    }
+    const back = (areas.listOut + shape.window) * 4;
+    if (this.#readback === undefined || this.#readback.bytes < back) {
+      this.#readback?.destroy();
+      this.#readback = undefined;
+      this.#readback = await createGpuBuffer(
+        this.#gpu,
+        { label: "pagemirror round report", bytes: Math.ceil(back / 16) * 16, usage: BufferUsage.MapRead | BufferUsage.CopyDst },
+        "dispatch",
+      );
+    }
+  }
+
+  /** Forgets all that former rounds left: bitmaps, done bits, replay logs. */
+  clear(encoder: GPUCommandEncoder, what: "all" | "faults" | "window"): void {
+    const areas = this.#current();
+    if (what === "faults") {
+      encoder.clearBuffer(this.buffer, areas.readBits * 4, (areas.accessed - areas.readBits) * 4);
+    } else {
+      const from = what === "all" ? CONTROL_HEADER_WORDS : areas.done;
+      if (areas.words > from) {
+        encoder.clearBuffer(this.buffer, from * 4, (areas.words - from) * 4);
+      }
+    }
+  }
+
+  #current(): Areas {
+    if (this.#areas === undefined) {
+      throw new KernelError("ENODEV", "dispatch", "the device was closed");
+    }
+    return this.#areas;
+  }
+
+  /** Writes the header and the list of a round; takes effect before what is submitted next. */
+  write(run: RoundRun): void {
+    const areas = this.#current();
+    const header = new Uint32Array(CONTROL_HEADER_WORDS);
+    header.set(run.grid, Control.GridX);
+    header[Control.First] = run.first;
+    header[Control.Count] = run.count;
+    header[Control.Mode] = run.ids === undefined ? 0 : 1;
+    header[Control.Pages] = this.#shape?.pages ?? 0;
+    header[Control.DoneBase] = areas.done;
+    header[Control.ListIn] = areas.listIn;
+    header[Control.ListOut] = areas.listOut;
+    header[Control.ReadBits] = areas.readBits;
+    header[Control.WriteBits] = areas.writeBits;
+    header[Control.AccessedBits] = areas.accessed;
+    header[Control.FaultList] = areas.faultList;
+    header[Control.FaultCapacity] = FAULT_CAPACITY;
+    header[Control.LaneFirst] = run.lanes[0];
+    header[Control.LaneEnd] = run.lanes[1];
+    header[Control.WindowFirst] = run.windowFirst;
+    header[Control.ReplayBase] = areas.replay;
+    this.#gpu.queue.writeBuffer(this.buffer, 0, header);
+    if (run.ids !== undefined) {
+      this.#gpu.queue.writeBuffer(this.buffer, areas.listIn * 4, run.ids);
+    }
+  }
+
+  /** Records the copy of what {@link read} reports of `count` workgroups. */
+  record(encoder: GPUCommandEncoder, count: number): void {
+    const { listOut } = this.#current();
+    if (this.#readback !== undefined) {
+      encoder.copyBufferToBuffer(this.buffer, 0, this.#readback.buffer, 0, (listOut + count) * 4);
+    }
+  }
+
+  /** Waits for the round and reads its report. @throws KernelError ENODEV */
+  async read(count: number): Promise<RoundReport> {
+    const areas = this.#current();
+    const buffer = this.#readback?.buffer;
+    if (buffer === undefined) {
+      throw new KernelError("ENODEV", "dispatch", "the device was closed");
+    }
+    const bytes = (areas.listOut + count) * 4;
+    // Not with the caller's signal: the buffer must be free again for the next dispatch.
+    await this.#gpu.lost.wait(buffer.mapAsync(MapMode.Read, 0, bytes), "dispatch");
+    try {
+      const words = new Uint32Array(buffer.getMappedRange(0, bytes));
+      const found = words[Control.FaultCount];
+      const code = words[Control.FatalCode] as FatalCode;
+      return {
+        completed: words[Control.Completed],
+        doneInvocations: words[Control.DoneInvocations],
+        failed: words.slice(areas.listOut, areas.listOut + words[Control.ListOutCount]),
+        faults: words.slice(areas.faultList, areas.faultList + Math.min(found, FAULT_CAPACITY)),
+        overflow: found > FAULT_CAPACITY,
+        fatal:
+          code === 0
+            ? undefined
+            : {
+                code,
+                address: words[Control.FatalAddress],
+                workgroup: words[Control.FatalWorkgroup],
+                lane: words[Control.FatalLane],
+              },
+      };
+    } finally {
+      buffer.unmap();
+    }
+  }
+
+  destroy(): void {
+    this.#control?.destroy();
+    this.#readback?.destroy();
+    this.#control = undefined;
+    this.#readback = undefined;
+    this.#areas = undefined;
+  }
+}
+
+/** What a fault list entry says. */
+export function decodeFault(entry: number): { readonly page: number; readonly write: boolean } {
+  return { page: entry >>> 2, write: (entry & SvmPte.Write) !== 0 };
+}

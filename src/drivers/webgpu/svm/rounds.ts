@@ -1,0 +1,232 @@
+/**
+ * Running a kernel over memory that is not all there: rounds of run, report, serve, until every workgroup is done.
+ *
+ *     window of workgroups
+ *       slice: as many as are likely to fit the pool with what they touch
+ *         round: serve the faults of the last one, run, read the report
+ *         too many faults for the pool?  a smaller slice, then fewer invocations of one workgroup, then an error
+ */
+import { KernelError, throwIfAborted } from "../../../base/index.ts";
+import type { Demand } from "./service.ts";
+import { decodeFault, type RoundReport, type RoundRun } from "./control.ts";
+import type { FatalCode } from "./control-layout.ts";
+import type { Prefetcher } from "./prefetch.ts";
+import type { SvmTable } from "./svm-table.ts";
+
+/** Workgroups of a window at most, and invocations. */
+const WINDOW_WORKGROUPS = 65_536;
+const WINDOW_INVOCATIONS = 2 ** 22;
+/** Share of the pool that the working set of a slice is fitted to. */
+const FILL = 0.75;
+
+/** What a dispatch runs, whatever is resident. */
+export interface RoundsJob {
+  readonly name: string;
+  readonly grid: readonly [number, number, number];
+  readonly invocationsPerWorkgroup: number;
+  /** Invocations of one workgroup can be done in different rounds. */
+  readonly doneBits: boolean;
+}
+
+/** One round, made by the dispatch: serves the demands, then runs. */
+export type RunRound = (run: RoundRun, round: RoundContext) => Promise<RoundReport>;
+
+export interface RoundContext {
+  readonly demands: readonly Demand[];
+  /** Bring these too if frames are free. */
+  readonly prefetch: readonly number[];
+  /** Forget the faults that did not fit the last report. */
+  readonly clearFaults: boolean;
+  /** The first round of a window: forget done bits and replay logs. */
+  readonly newWindow: boolean;
+  /** Frames that were asked for under this number are in use. */
+  readonly window: number;
+}
+
+export interface RoundsStats {
+  rounds: number;
+  faults: number;
+  prefetched: number;
+}
+
+/** Workgroups of a window for a kernel. */
+export function windowSize(job: RoundsJob): number {
+  const [x, y, z] = job.grid;
+  const byInvocations = Math.max(1, Math.floor(WINDOW_INVOCATIONS / job.invocationsPerWorkgroup));
+  return Math.min(x * y * z, WINDOW_WORKGROUPS, byInvocations);
+}
+
+/** The rounds of one dispatch. */
+export class Rounds {
+  readonly #job: RoundsJob;
+  readonly #table: SvmTable;
+  readonly #prefetcher: Prefetcher;
+  readonly #run: RunRound;
+  readonly #signal: AbortSignal | undefined;
+  readonly #nextStamp: () => number;
+  readonly stats: RoundsStats = { rounds: 0, faults: 0, prefetched: 0 };
+  #sliceLimit: number;
+
+  constructor(parts: {
+    readonly job: RoundsJob;
+    readonly table: SvmTable;
+    readonly prefetcher: Prefetcher;
+    readonly run: RunRound;
+    readonly nextStamp: () => number;
+    readonly signal: AbortSignal | undefined;
+  }) {
+    this.#job = parts.job;
+    this.#table = parts.table;
+    this.#prefetcher = parts.prefetcher;
+    this.#run = parts.run;
+    this.#nextStamp = parts.nextStamp;
+    this.#signal = parts.signal;
+    this.#sliceLimit = windowSize(parts.job);
+  }
+
+  /** @throws KernelError as WebGpuKernel.dispatch; ENOMEM when one invocation alone needs more than the pool */
+  async all(): Promise<void> {
+    const [x, y, z] = this.#job.grid;
+    const total = x * y * z;
+    const window = windowSize(this.#job);
+    for (let first = 0; first < total; first += window) {
+      await this.#window(first, Math.min(window, total - first));
+    }
+  }
+
+  async #window(first: number, count: number): Promise<void> {
+    let fresh = true;
+    for (let next = first; next < first + count; ) {
+      const slice = Math.min(this.#sliceLimit, first + count - next);
+      await this.#slice(first, next, slice, fresh);
+      fresh = false;
+      next += slice;
+    }
+  }
+
+  /** Runs workgroups until all of them are done, in smaller slices when their working set does not fit. */
+  async #slice(windowFirst: number, first: number, count: number, newWindow: boolean): Promise<void> {
+    let pending: Uint32Array<ArrayBuffer> | undefined;
+    let context: RoundContext = {
+      demands: [],
+      prefetch: [],
+      clearFaults: newWindow,
+      newWindow,
+      window: this.#nextStamp(),
+    };
+    let lanes = this.#job.invocationsPerWorkgroup;
+    let laneFirst = 0;
+    let idle = 0;
+    for (;;) {
+      throwIfAborted(this.#signal, this.#job.name);
+      const ids = pending?.subarray(0, this.#sliceLimit) as Uint32Array<ArrayBuffer> | undefined;
+      const rest = pending?.subarray(ids?.length ?? 0);
+      const running = ids?.length ?? count;
+      const single = running === 1 && this.#job.doneBits;
+      const report = await this.#round(
+        {
+          grid: this.#job.grid,
+          windowFirst,
+          ids,
+          first,
+          count: running,
+          lanes: single ? [laneFirst, laneFirst + lanes] : [0, 0xffff_ffff],
+        },
+        context,
+      );
+      if (report.failed.length === 0 && (rest === undefined || rest.length === 0)) {
+        return;
+      }
+      const progress = report.completed > 0 || report.doneInvocations > 0;
+      if (report.faults.length === 0) {
+        // Nobody missed anything, yet not all are done: those at rest are next, or what was missed came meanwhile.
+        idle = progress ? 0 : idle + 1;
+        if (single && lanes < this.#job.invocationsPerWorkgroup) {
+          laneFirst = (laneFirst + lanes) % this.#job.invocationsPerWorkgroup;
+        }
+        if (idle > 2 * this.#job.invocationsPerWorkgroup + 16) {
+          throw this.#stuck(report, running);
+        }
+        pending = joined(report.failed, rest);
+        context = { ...context, demands: [], prefetch: [], clearFaults: false, newWindow: false };
+        if (progress) {
+          context = { ...context, window: this.#nextStamp() };
+        }
+        continue;
+      }
+      idle = 0;
+      pending = joined(report.failed, rest);
+      const demands = [...report.faults].map(decodeFault);
+      this.stats.faults += demands.length;
+      const pages = demands.map((demand) => demand.page).sort((a, b) => a - b);
+      const room = this.#table.pool.capacity;
+      const inUse = this.#table.pool.inUse(context.window);
+      const missing = pages.filter((page) => this.#table.frameAt(page) === undefined).length;
+      if (missing + inUse <= room && !report.overflow) {
+        const prefetch = this.#prefetcher.choose(this.#table, pages);
+        this.stats.prefetched += prefetch.length;
+        context = { demands, prefetch, clearFaults: false, newWindow: false, window: context.window };
+        continue;
+      }
+      // The working set of what runs does not fit: run less of it.
+      const demand = missing + inUse;
+      if (running > 1) {
+        this.#sliceLimit = Math.max(1, Math.min(running - 1, Math.floor((running * room * FILL) / demand)));
+        context = { demands: [], prefetch: [], clearFaults: true, newWindow: false, window: this.#nextStamp() };
+      } else if (this.#job.doneBits && lanes > 1) {
+        lanes = Math.max(1, Math.min(lanes - 1, Math.floor((lanes * room * FILL) / demand)));
+        context = { demands: [], prefetch: [], clearFaults: true, newWindow: false, window: this.#nextStamp() };
+      } else {
+        throw this.#tooBig(demand, room);
+      }
+    }
+  }
+
+  async #round(run: RoundRun, context: RoundContext): Promise<RoundReport> {
+    this.stats.rounds++;
+    return await this.#run(run, context);
+  }
+
+  #tooBig(demand: number, room: number): KernelError {
+    const what = this.#job.doneBits ? "one invocation" : "one workgroup (it has barriers, so it is done as a whole)";
+    return new KernelError(
+      "ENOMEM",
+      this.#job.name,
+      `${what} needs at least ${demand} device pages of 16 KiB at once, the pool holds ${room}: raise deviceMemory, or give each invocation less to do`,
+    );
+  }
+
+  #stuck(report: RoundReport, running: number): KernelError {
+    return new KernelError(
+      "EIO",
+      this.#job.name,
+      `${report.failed.length} of ${running} workgroups make no progress although they miss no page: reduce the grid and report this as a bug`,
+    );
+  }
+}
+
+function joined(a: Uint32Array<ArrayBuffer>, b: Uint32Array | undefined): Uint32Array<ArrayBuffer> {
+  if (b === undefined || b.length === 0) {
+    return a;
+  }
+  const all = new Uint32Array(a.length + b.length);
+  all.set(a);
+  all.set(b, a.length);
+  return all;
+}
+
+/** What a fatal fault is called. */
+export function fatalReason(code: Exclude<FatalCode, 0>): { readonly code: "EFAULT" | "EPERM" | "ENOTSUP"; readonly what: string } {
+  switch (code) {
+    case 1:
+      return { code: "EFAULT", what: "reads" };
+    case 2:
+      return { code: "EFAULT", what: "writes" };
+    case 3:
+      return { code: "EPERM", what: "writes" };
+    case 4:
+      return { code: "ENOTSUP", what: "stores" };
+    default:
+      return code satisfies never;
+  }
+}
