@@ -43,6 +43,16 @@ export class Hmm extends MmuNotifier {
     }
   }
 
+  /** True while an invalidation that overlaps `[start, end)` is between its start and its end. */
+  isInvalidating(start: number, end: number): boolean {
+    for (const { update } of this.#active.values()) {
+      if (update.start < end && update.end > start) {
+        return true;
+      }
+    }
+    return false;
+  }
+
   /** Before anything else: from here on no range that overlaps is valid. */
   markStart(update: MmuNotifierRange): void {
     const blocked: HmmRange[] = [];

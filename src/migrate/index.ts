@@ -4,5 +4,6 @@ export {
   migrateVmaAbort,
   migrateVmaFinalize,
   migrateVmaSetup,
+  migrateVmaTrySetup,
   migrationBytes,
 } from "./migrate-vma.ts";

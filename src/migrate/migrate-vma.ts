@@ -49,6 +49,9 @@ export interface Migration {
   readonly pagemap: DevicePagemap;
 }
 
+/** What isolating needs of the pages: their bytes on the host, and nobody who still reads them as they were. */
+const NEED = { cpu: false, write: true } as const;
+
 /** Isolated pages, or why they could not be: `pinned` while a lease holds one of them. */
 export type MigrationSetup = Migration | "pinned";
 
@@ -68,6 +71,39 @@ export async function migrateVmaSetup(
   end: VirtAddr,
   pagemap: DevicePagemap,
 ): Promise<MigrationSetup> {
+  const { page, stop } = reserve(lock, vma, start, end);
+  for (;;) {
+    const prepared = await preparePages(vma.object, page, stop, NEED);
+    if (prepared === "poisoned") {
+      throw poisonedError(vma.object, page);
+    }
+    const outcome = await isolateAnnounced(vma, page, stop, pagemap);
+    if (outcome !== "busy") {
+      return outcome;
+    }
+  }
+}
+
+/**
+ * {@link migrateVmaSetup} for a caller that has isolated other pages already: it must not wait for pages in transit, since
+ * whoever moves them may be waiting for his. `busy`: give up what is isolated, `preparePages`, start over.
+ *
+ * Locks: as {@link migrateVmaSetup}.
+ * @throws KernelError EFAULT, ENOMEM as {@link migrateVmaSetup}; nothing is isolated then
+ */
+export function migrateVmaTrySetup(
+  lock: MmapRead,
+  vma: Vma,
+  start: VirtAddr,
+  end: VirtAddr,
+  pagemap: DevicePagemap,
+): MaybePromise<MigrationSetup | "busy"> {
+  const { page, stop } = reserve(lock, vma, start, end);
+  return isolateAnnounced(vma, page, stop, pagemap);
+}
+
+/** Checks the range and makes what its entries need. */
+function reserve(lock: MmapRead, vma: Vma, start: VirtAddr, end: VirtAddr): { page: number; stop: number } {
   vma.mm.mmapLock.assertGuard(lock, "migrateVmaSetup");
   const { object } = vma;
   const page = vma.objectPage(start);
@@ -77,34 +113,38 @@ export async function migrateVmaSetup(
   }
   object.reserve(page, stop);
   vma.mm.pageTable.reserve(vpnOf(start), vpnOf(end));
-  for (;;) {
-    const prepared = await preparePages(object, page, stop, { cpu: false, write: true });
-    if (prepared === "poisoned") {
-      throw poisonedError(object, page);
-    }
-    const isolated: MaybePromise<"again" | "pinned" | "isolated"> = announceOnObject(
-      object,
-      page,
-      stop,
-      "migrate",
-      () => isolate(vma, page, stop),
-      pagemap.owner,
-    );
-    const outcome = isPromise(isolated) ? await isolated : isolated;
-    if (outcome === "pinned") {
-      return "pinned";
-    }
-    if (outcome === "isolated") {
-      return { vma, object, page, end: stop, pagemap };
-    }
+  return { page, stop };
+}
+
+/** Tells the notifiers and isolates, if the pages are ready before and after that. */
+function isolateAnnounced(
+  vma: Vma,
+  page: number,
+  stop: number,
+  pagemap: DevicePagemap,
+): MaybePromise<MigrationSetup | "busy"> {
+  const { object } = vma;
+  if (!pagesAreReady(object, page, stop, NEED)) {
+    return "busy";
   }
+  const done = (outcome: "busy" | "pinned" | "isolated") =>
+    outcome === "isolated" ? { vma, object, page, end: stop, pagemap } : outcome;
+  const isolated: MaybePromise<"busy" | "pinned" | "isolated"> = announceOnObject(
+    object,
+    page,
+    stop,
+    "migrate",
+    () => isolate(vma, page, stop),
+    pagemap.owner,
+  );
+  return isPromise(isolated) ? isolated.then(done) : done(isolated);
 }
 
 /** Pages may have changed while the notifiers were told: look, and isolate all of them or none. */
-function isolate(vma: Vma, page: number, end: number): "again" | "pinned" | "isolated" {
+function isolate(vma: Vma, page: number, end: number): "busy" | "pinned" | "isolated" {
   const { object } = vma;
-  if (!pagesAreReady(object, page, end, { cpu: false, write: true })) {
-    return "again";
+  if (!pagesAreReady(object, page, end, NEED)) {
+    return "busy";
   }
   if (object.isPinned(page, end, "r")) {
     return "pinned";

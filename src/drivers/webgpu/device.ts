@@ -5,11 +5,13 @@ import { Mutex } from "../../sync/index.ts";
 import { type CompileOptions, compileKernel } from "./compile.ts";
 import type { Extent } from "./extent.ts";
 import { FenceTimeline } from "./fence.ts";
+import { createGpuBuffer, type OwnedBuffer } from "./gpu-buffer.ts";
 import type { GpuHandle } from "./gpu-handle.ts";
 import { WebGpuKernel } from "./kernel.ts";
 import { MemoryBudget } from "./memory-budget.ts";
 import { DeviceMirror } from "./mirror.ts";
 import { TransferEngine } from "./transfer.ts";
+import { BufferUsage } from "./usage.ts";
 
 export interface WebGpuDeviceOptions {
   /** The most bytes of GPU buffers that hold pages. Default: what the adapter's one biggest buffer holds, four times. */
@@ -42,6 +44,10 @@ export class WebGpuDevice {
   readonly #mirrors = new Map<AddressSpace, DeviceMirror>();
   readonly #teardowns = new Set<Promise<void>>();
   readonly #atClose: (() => void)[] = [];
+  /** Dispatches that the GPU works on. */
+  readonly #running = new Set<Promise<unknown>>();
+  /** Uniform buffers that no dispatch in flight uses, by size. */
+  readonly #uniforms = new Map<number, OwnedBuffer[]>();
   #uses = 0;
   #closed: Promise<void> | undefined;
 
@@ -122,6 +128,34 @@ export class WebGpuDevice {
     this.#atClose.push(listener);
   }
 
+  /** Waits for something that the GPU does, as {@link close} will. @internal */
+  async untilFinished<T>(work: Promise<T>): Promise<T> {
+    this.#running.add(work);
+    try {
+      return await work;
+    } finally {
+      this.#running.delete(work);
+    }
+  }
+
+  /** A uniform buffer for one dispatch. Give it back with {@link putUniform}. @internal */
+  async getUniform(bytes: number, op: string): Promise<OwnedBuffer> {
+    const usage = BufferUsage.Uniform | BufferUsage.CopyDst;
+    return this.#uniforms.get(bytes)?.pop() ?? (await createGpuBuffer(this.gpu, { label: "params", bytes, usage }, op));
+  }
+
+  /** The queue runs in order: what is written to the buffer later cannot overtake this dispatch. @internal */
+  putUniform(uniform: OwnedBuffer): void {
+    const free = this.#uniforms.get(uniform.bytes);
+    if (this.#closed !== undefined) {
+      uniform.destroy();
+    } else if (free === undefined) {
+      this.#uniforms.set(uniform.bytes, [uniform]);
+    } else {
+      free.push(uniform);
+    }
+  }
+
   /** Remembers the order of use, for eviction. @internal */
   touch(extent: Extent): void {
     extent.lastUse = ++this.#uses;
@@ -137,7 +171,10 @@ export class WebGpuDevice {
       }
     }
     if (victim === undefined) {
-      return false;
+      // Memory of spaces that have exited is on its way back.
+      const teardowns = [...this.#teardowns];
+      await Promise.allSettled(teardowns);
+      return teardowns.some((teardown) => !this.#teardowns.has(teardown));
     }
     this.counts.bytesEvicted += await victim.mirror.extents.evict(victim.extent);
     return true;
@@ -172,19 +209,36 @@ export class WebGpuDevice {
 
   async #close(): Promise<void> {
     const turn = await this.turn.lock();
+    const results: PromiseSettledResult<unknown>[] = [];
     try {
-      await Promise.all(this.#teardowns);
+      results.push(...(await Promise.allSettled(this.#teardowns)));
       for (const [mm, mirror] of [...this.#mirrors]) {
         this.#mirrors.delete(mm);
-        await mirror.close();
+        results.push(...(await Promise.allSettled([mirror.close()])));
       }
+      await Promise.allSettled(this.#running);
+      await this.fences.idle();
     } finally {
       turn.release();
       for (const listener of this.#atClose) {
         listener();
       }
+      for (const uniform of [...this.#uniforms.values()].flat()) {
+        uniform.destroy();
+      }
+      this.#uniforms.clear();
       this.transfer.destroy();
       this.gpu.destroy();
+    }
+    throwFirst(results);
+  }
+}
+
+/** Throws what the first failure threw. */
+export function throwFirst(results: readonly PromiseSettledResult<unknown>[]): void {
+  for (const result of results) {
+    if (result.status === "rejected") {
+      throw result.reason;
     }
   }
 }

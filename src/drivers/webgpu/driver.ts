@@ -1,7 +1,7 @@
 /** The WebGPU driver: opens devices, and ends with the barrier that lets its code go away. */
 import { KernelError } from "../../base/index.ts";
 import { mmuNotifierSynchronize } from "../../mmu-notifier/index.ts";
-import { WebGpuDevice, type WebGpuDeviceOptions } from "./device.ts";
+import { throwFirst, WebGpuDevice, type WebGpuDeviceOptions } from "./device.ts";
 import { adoptGpuDevice, type GpuHandle, openGpuDevice } from "./gpu-handle.ts";
 
 export interface WebGpuOpenOptions extends WebGpuDeviceOptions {
@@ -20,13 +20,12 @@ export class WebGpuDriver implements AsyncDisposable {
    * @throws KernelError ENODEV the adapter gives no device, the device is lost, or the driver was unloaded; EINVAL
    */
   async open(options: WebGpuOpenOptions): Promise<WebGpuDevice> {
-    if (this.#unloaded !== undefined) {
-      throw new KernelError("ENODEV", "open", "the driver was unloaded: make a new one");
-    }
+    this.#assertLoaded();
     const label = options.label ?? "pagemirror";
     const gpu: GpuHandle =
       "requestDevice" in options.gpu ? await openGpuDevice(options.gpu, label) : adoptGpuDevice(options.gpu, label);
     try {
+      this.#assertLoaded();
       const device = new WebGpuDevice(gpu, options);
       this.#devices.add(device);
       return device;
@@ -36,10 +35,16 @@ export class WebGpuDriver implements AsyncDisposable {
     }
   }
 
+  #assertLoaded(): void {
+    if (this.#unloaded !== undefined) {
+      throw new KernelError("ENODEV", "open", "the driver was unloaded: make a new one");
+    }
+  }
+
   /**
-   * Ends every device: waits for dispatches that are being submitted, brings all pages home, unregisters the mirrors, and
+   * Ends every device: waits for the dispatches that are under way, brings all pages home, unregisters the mirrors, and
    * returns when no callback of the driver runs or will run. Idempotent.
-   * @throws KernelError ENOMEM when pages cannot come home
+   * @throws KernelError ENOMEM when pages cannot come home: they are lost, all else is done
    * @linux drivers/gpu/drm/amd/amdgpu/amdgpu_drv.c amdgpu_exit
    */
   unload(): Promise<void> {
@@ -48,13 +53,9 @@ export class WebGpuDriver implements AsyncDisposable {
   }
 
   async #unload(): Promise<void> {
-    try {
-      for (const device of this.#devices) {
-        await device.close();
-      }
-    } finally {
-      await mmuNotifierSynchronize();
-    }
+    const closed = await Promise.allSettled([...this.#devices].map((device) => device.close()));
+    await mmuNotifierSynchronize();
+    throwFirst(closed);
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -15,7 +15,7 @@ import {
 import { type Mutex, WaitQueue } from "../../sync/index.ts";
 import { Extent, PageState } from "./extent.ts";
 import type { FenceTimeline } from "./fence.ts";
-import { createGpuBuffer } from "./gpu-buffer.ts";
+import { createGpuBuffer, type OwnedBuffer } from "./gpu-buffer.ts";
 import type { GpuHandle } from "./gpu-handle.ts";
 import type { MemoryBudget } from "./memory-budget.ts";
 import { BufferUsage } from "./usage.ts";
@@ -79,36 +79,40 @@ export class ExtentTable {
   async ensure(range: VirtRange, keep: ReadonlySet<Extent>): Promise<Extent> {
     const found = this.containing(range);
     if (found !== undefined) {
+      found.unmapped = false;
       return found;
     }
     await this.reap();
     const former = [...this.overlapping(range.start, range.end)];
-    const start = Math.min(range.start, ...former.map((extent) => extent.start)) as VirtAddr;
-    const end = Math.max(range.end, ...former.map((extent) => extent.end)) as VirtAddr;
-    const { budget, gpu } = this.#context;
-    const mergedBytes = end - start;
-    if (
-      former.length > 0 &&
-      (mergedBytes > gpu.limits.maxBufferSize ||
-        !budget.couldHold(mergedBytes + former.reduce((n, e) => n + e.bytes, 0)))
-    ) {
-      for (const extent of former) {
-        await this.evict(extent);
-      }
-      return this.#create(range, keep);
+    if (former.length === 0) {
+      return this.#create(range, keep, []);
     }
-    const merged = await this.#create({ start, end }, new Set([...keep, ...former]), former);
-    return merged;
+    const hull = {
+      start: Math.min(range.start, ...former.map((extent) => extent.start)) as VirtAddr,
+      end: Math.max(range.end, ...former.map((extent) => extent.end)) as VirtAddr,
+    };
+    const all = new Set([...keep, ...former]);
+    const { budget, gpu } = this.#context;
+    const bytes = hull.end - hull.start;
+    // Old and new exist side by side while one is copied into the other.
+    if (bytes <= gpu.limits.maxBufferSize && budget.couldHold(bytes + sumBytes(all))) {
+      return this.#create(hull, all, former);
+    }
+    for (const extent of former) {
+      await this.evict(extent);
+    }
+    return this.#create(range, keep, []);
   }
 
-  async #create(range: VirtRange, keep: ReadonlySet<Extent>, former: readonly Extent[] = []): Promise<Extent> {
+  async #create(range: VirtRange, keep: ReadonlySet<Extent>, former: readonly Extent[]): Promise<Extent> {
     const { budget, gpu, pagemap, update } = this.#context;
     const bytes = range.end - range.start;
     await budget.reserve(bytes, keep, formatRange(range));
     let frame: number | undefined;
+    let buffer: OwnedBuffer | undefined;
     try {
       frame = pagemap.addFrames(bytes / PAGE_SIZE);
-      const buffer = await createGpuBuffer(
+      buffer = await createGpuBuffer(
         gpu,
         {
           label: `pagemirror ${formatRange(range)}`,
@@ -133,6 +137,7 @@ export class ExtentTable {
         }
       }
     } catch (error) {
+      buffer?.destroy();
       if (frame !== undefined) {
         pagemap.removeFrames(frame, bytes / PAGE_SIZE);
       }
@@ -240,6 +245,14 @@ export class ExtentTable {
       extent.unmapped = true;
     }
   }
+}
+
+function sumBytes(extents: Iterable<Extent>): number {
+  let bytes = 0;
+  for (const extent of extents) {
+    bytes += extent.bytes;
+  }
+  return bytes;
 }
 
 /** Says that one mapping cannot be bound as asked. */

@@ -2,11 +2,10 @@
 import { type BindTarget, planBindings } from "./bind-plan.ts";
 import { type CompiledKernel, checkWorkgroups, type Workgroups } from "./compile.ts";
 import type { WebGpuDevice } from "./device.ts";
-import { createGpuBuffer, type OwnedBuffer } from "./gpu-buffer.ts";
+import type { OwnedBuffer } from "./gpu-buffer.ts";
 import { type ParamValues, packParams } from "./params.ts";
 import type { KernelReflection } from "./reflect.ts";
 import { type DispatchStats, submitDispatch } from "./submit.ts";
-import { BufferUsage } from "./usage.ts";
 
 export interface DispatchOptions {
   /** Memory for each storage variable of the kernel, by the variable's name. */
@@ -25,19 +24,12 @@ export class WebGpuKernel {
   readonly device: WebGpuDevice;
   readonly name: string;
   readonly compiled: CompiledKernel;
-  /** Uniform buffers that no dispatch in flight uses. */
-  readonly #freeParams: OwnedBuffer[] = [];
 
   /** @internal Use WebGpuDevice.kernel. */
   constructor(device: WebGpuDevice, compiled: CompiledKernel, name: string) {
     this.device = device;
     this.compiled = compiled;
     this.name = name;
-    device.onClose(() => {
-      for (const buffer of this.#freeParams.splice(0)) {
-        buffer.destroy();
-      }
-    });
   }
 
   /** The entry point, its variables, the layout of `params`. */
@@ -69,25 +61,15 @@ export class WebGpuKernel {
       );
     } finally {
       if (uniform !== undefined) {
-        // The queue runs in order: a later dispatch's write to the buffer cannot overtake this one.
-        device.isClosed ? uniform.destroy() : this.#freeParams.push(uniform);
+        device.putUniform(uniform);
       }
     }
   }
 
   async #uniform(params: Uint8Array<ArrayBuffer>): Promise<OwnedBuffer> {
-    const buffer =
-      this.#freeParams.pop() ??
-      (await createGpuBuffer(
-        this.device.gpu,
-        {
-          label: `${this.name} params`,
-          bytes: Math.ceil(params.byteLength / 16) * 16,
-          usage: BufferUsage.Uniform | BufferUsage.CopyDst,
-        },
-        this.name,
-      ));
-    this.device.gpu.queue.writeBuffer(buffer.buffer, 0, params);
-    return buffer;
+    const { device, name } = this;
+    const uniform = await device.getUniform(Math.ceil(params.byteLength / 16) * 16, name);
+    device.gpu.queue.writeBuffer(uniform.buffer, 0, params);
+    return uniform;
   }
 }

@@ -7,6 +7,7 @@ import {
   type DevicePagemapOps,
   type DeviceRun,
   type MmuNotifierRange,
+  PageFlag,
   PteKind,
   poisonPages,
   pteIsKind,
@@ -56,6 +57,7 @@ export class DeviceMirror {
   /** The range that this mirror is isolating for a migration: its own announcement need not drop the copies it reuses. */
   isolating: VirtRange | undefined;
   readonly #context: MirrorContext;
+  #pfns = new Uint32Array(0);
 
   constructor(context: MirrorContext, mm: AddressSpace) {
     this.#context = context;
@@ -82,6 +84,14 @@ export class DeviceMirror {
 
   get isLost(): boolean {
     return this.#context.gpu.lost.isLost;
+  }
+
+  /** Room for the entries of a fault, used again by the next one: their values are good only until then. */
+  scratchPfns(pages: number): Uint32Array {
+    if (this.#pfns.length < pages) {
+      this.#pfns = new Uint32Array(pages);
+    }
+    return this.#pfns;
   }
 
   /** amdgpu's way: wait for the fence, then drop what the device knows about the pages. */
@@ -163,7 +173,8 @@ export class DeviceMirror {
       extent.readbacks++;
       extent.disown(page, page + count);
     }
-    const epochs = parts.map(({ extent }) => extent.epoch);
+    // What an invalidation that is under way is about to change cannot be kept: its drop may have come before this.
+    const epochs = parts.map((part) => (this.#isInvalidating(part) ? -1 : part.extent.epoch));
     try {
       gpu.lost.check("migrate");
       await transfer.readback(
@@ -176,7 +187,7 @@ export class DeviceMirror {
         { op: "migrate" },
       );
       parts.forEach((part, i) => {
-        if (part.extent.epoch === epochs[i]) {
+        if (part.extent.epoch === epochs[i] && !this.#isInvalidating(part)) {
           this.#keepCopies(part);
         }
       });
@@ -184,6 +195,8 @@ export class DeviceMirror {
       if (!gpu.lost.isLost) {
         for (const { run, extent, page, count, runPage } of parts) {
           extent.own(page, page + count, run.object, run.page + runPage);
+          // Hidden: whether the entries are still there is for the next dispatch to see.
+          extent.update(page, page + count, 0, PageState.Valid);
         }
       }
       throw gpu.lost.isLost && !(error instanceof KernelError && error.code === "ENODEV")
@@ -195,6 +208,10 @@ export class DeviceMirror {
       }
       this.extents.readbacksDone.wakeAll();
     }
+  }
+
+  #isInvalidating({ extent, page, count }: ExtentPart): boolean {
+    return this.hmm.hmm.isInvalidating(extent.addrOf(page), extent.addrOf(page + count));
   }
 
   /** The bytes that went home are still here: the device may go on reading them where the page is mapped as before. */
@@ -238,21 +255,47 @@ export class DeviceMirror {
   /** The device is lost: whatever only it held is reported lost to whoever touches it. */
   poison(): void {
     const poison = (extent: Extent) => {
-      for (const run of extent.ownedRuns()) {
-        poisonPages(run.object, run.page, run.page + run.count);
+      for (const { object, page, count } of extent.ownedRuns()) {
+        for (let p = page; p < page + count; p++) {
+          // A page in transit is poisoned by whoever moves it, when he finds out.
+          if (!(object.flagsOf(p) & PageFlag.Busy)) {
+            poisonPages(object, p, p + 1);
+          }
+        }
       }
     };
     this.extents.dropAll(poison);
     this.frames?.dropAll(poison);
   }
 
-  /** Brings everything home and ends the subscription. No dispatch is running or will come. */
+  /**
+   * Brings everything home and ends the subscription. No dispatch is running or will come.
+   * @throws KernelError ENOMEM when the host has no room for some pages: they are lost, all else is done
+   */
   async close(): Promise<number> {
-    let bytes = (await this.frames?.close()) ?? 0;
+    let bytes = 0;
+    let failure: { readonly error: unknown } | undefined;
+    const attempt = async (step: () => Promise<number> | undefined) => {
+      try {
+        bytes += (await step()) ?? 0;
+      } catch (error) {
+        failure ??= { error };
+      }
+    };
+    await attempt(() => this.frames?.close());
     for (const extent of this.extents.all()) {
-      bytes += await this.extents.evict(extent);
+      await attempt(() => this.extents.evict(extent));
+    }
+    if (failure !== undefined) {
+      this.poison();
+      for (const extent of this.extents.all()) {
+        await attempt(() => this.extents.evict(extent));
+      }
     }
     await this.hmm.unregister();
+    if (failure !== undefined) {
+      throw failure.error;
+    }
     return bytes;
   }
 }

@@ -1,0 +1,365 @@
+/** What a dispatch has to bring to the device, and the right to do it: faults for what it reads, migration for what it writes. */
+import { isPromise, KernelError, type MaybePromise, throwIfAborted, vpnOf } from "../../base/index.ts";
+import { HmmRange } from "../../hmm/index.ts";
+import { type Migration, migrateVmaTrySetup } from "../../migrate/index.ts";
+import {
+  type MemoryObject,
+  migrateToRam,
+  PageFlag,
+  PTE_WRITE,
+  PteKind,
+  poisonedError,
+  preparePages,
+  pteIsKind,
+  ptePfn,
+  waitWhileBusy,
+  writeProtectPages,
+} from "../../mm/index.ts";
+import type { MmapRead, WaitOptions } from "../../sync/index.ts";
+import { type Extent, PageState } from "./extent.ts";
+import type { DeviceMirror } from "./mirror.ts";
+import type { PageRun } from "./page-upload.ts";
+import { endPage, type PlacedRange, type Segment } from "./place.ts";
+
+/** Why a try has to be made again, and what to wait for first, with nothing held. */
+export interface Retry {
+  readonly wait: (options: WaitOptions) => Promise<boolean>;
+  readonly why: string;
+}
+
+/** Pages on their way to the device for good. */
+export interface ArrivingPages {
+  readonly migration: Migration;
+  readonly placed: PlacedRange;
+  /** Pages of the extent. */
+  readonly from: number;
+  readonly to: number;
+}
+
+/** Everything that one try has gathered so far. */
+export interface Attempt {
+  readonly mirror: DeviceMirror;
+  readonly lock: MmapRead;
+  readonly signal: AbortSignal | undefined;
+  /** Pages that the device reads and the host keeps. */
+  readonly reads: PageRun[];
+  /** By range, and in order of address within one. */
+  readonly arriving: ArrivingPages[];
+  /** For `reads`: what they tell of must still be true at the end. */
+  readonly ranges: { readonly range: HmmRange; readonly placed: PlacedRange }[];
+  /** Device-private pages that an invalidation hid from the device, and that nothing else happened to. */
+  readonly inPlace: { readonly extent: Extent; readonly page: number }[];
+}
+
+const BUSY_MEMORY = "its memory is being changed all the time";
+
+/** Leases that hold pages which the dispatch needs: nothing to do but wait for their end. */
+export function leaseInTheWay(segments: readonly Segment[]): Retry | undefined {
+  for (const segment of segments) {
+    const { vma, page, placed } = segment;
+    const { object } = vma;
+    const mode = placed.bound.write ? "r" : "rw";
+    if (object.isPinned(page, endPage(segment), mode)) {
+      return {
+        wait: (options) => object.wq.wait(() => !object.isPinned(page, endPage(segment), mode), options),
+        why: `a lease on ${vma.name}, which ${placed.bound.binding.name} is bound to, is still held: dispose it before the dispatch`,
+      };
+    }
+  }
+  return undefined;
+}
+
+/**
+ * Sends home what the extents hold for memory that was mapped there before: its pages would be overwritten.
+ *
+ * Locks: mmapLock, read. Nothing may be isolated.
+ */
+export function sendStrangersHome(tried: Attempt, placed: readonly PlacedRange[]): MaybePromise<void> {
+  for (const { extent, from, to } of placed) {
+    for (let p = extent.firstHidden(from, to); p < to; p = extent.firstHidden(p + 1, to)) {
+      if (!isInPlace(tried.mirror, extent, p, 0)) {
+        const { object, page } = extent.homeOf(p);
+        return waitWhileBusy(object, page, page + 1)
+          .then(() => migrateToRam(object, page, page + 1))
+          .then(() => sendStrangersHome(tried, placed));
+      }
+    }
+  }
+  return undefined;
+}
+
+/**
+ * The pages of a read range that the device has no valid copy of: faulted in, and write-protected against the CPU.
+ *
+ * Locks: mmapLock, read. Nothing may be isolated: the fault waits for pages in transit.
+ * @throws KernelError EHWPOISON; EFAULT, ENOMEM, EINTR as HmmRange.faultLocked
+ */
+export function gatherReads(
+  tried: Attempt,
+  placed: PlacedRange,
+  segments: readonly Segment[],
+): MaybePromise<Retry | undefined> {
+  const { mirror, lock, signal } = tried;
+  const { extent } = placed;
+  const first = extent.firstWithout(placed.from, placed.to, PageState.Valid);
+  if (first === placed.to) {
+    return undefined;
+  }
+  const last = extent.lastWithout(first, placed.to, PageState.Valid);
+  const range = new HmmRange({
+    start: extent.addrOf(first),
+    end: extent.addrOf(last),
+    pfns: mirror.scratchPfns(last - first),
+    devicePrivateOwner: mirror,
+  });
+  range.defaultFlags = range.flags.valid;
+  range.register(mirror.hmm);
+  tried.ranges.push({ range, placed });
+  const takeReads = (outcome: number | string): Retry | undefined =>
+    typeof outcome === "number"
+      ? protectReads(tried, range, placed, segments)
+      : { wait: (options) => waitUntilSettled(mirror, range, options), why: BUSY_MEMORY };
+  try {
+    const faulted = range.faultLocked(lock, { signal });
+    return isPromise(faulted)
+      ? faulted.then(takeReads, (error: unknown) => failedRead(error, placed, segments))
+      : takeReads(faulted);
+  } catch (error) {
+    return failedRead(error, placed, segments);
+  }
+}
+
+function failedRead(error: unknown, placed: PlacedRange, segments: readonly Segment[]): never {
+  if (error instanceof KernelError && error.code === "EFAULT") {
+    for (const segment of segments.filter((s) => s.placed === placed)) {
+      for (let p = segment.page; p < endPage(segment); p++) {
+        if (segment.vma.object.flagsOf(p) & PageFlag.Poisoned) {
+          throw poisonedError(segment.vma.object, p);
+        }
+      }
+    }
+  }
+  throw error;
+}
+
+/** The entries are there, in this moment: from here on a CPU write to the pages is a fault, and is announced. */
+function protectReads(
+  tried: Attempt,
+  range: HmmRange,
+  placed: PlacedRange,
+  segments: readonly Segment[],
+): Retry | undefined {
+  const { mirror } = tried;
+  const { extent } = placed;
+  for (const segment of segments) {
+    if (segment.placed !== placed) {
+      continue;
+    }
+    const { object } = segment.vma;
+    const toPage = segment.page - segment.from;
+    const { to } = segment;
+    const first = extent.firstWithout(segment.from, to, PageState.Valid);
+    const last = extent.lastWithout(first, to, PageState.Valid);
+    if (first < last && !writeProtectPages(object, first + toPage, last + toPage)) {
+      return leaseInTheWay([segment]) ?? { wait: (o) => waitUntilSettled(mirror, range, o), why: BUSY_MEMORY };
+    }
+    for (let p = first; p < last; ) {
+      if (isInPlace(mirror, extent, p, 0)) {
+        tried.inPlace.push({ extent, page: p });
+        p = extent.firstWithout(p + 1, last, PageState.Valid);
+        continue;
+      }
+      let stop = p + 1;
+      while (stop < last && !(extent.state[stop] & (PageState.Valid | PageState.Owned))) {
+        stop++;
+      }
+      tried.reads.push({ extent, at: p, count: stop - p, object, page: p + toPage, transit: "wait" });
+      p = extent.firstWithout(stop, last, PageState.Valid);
+    }
+  }
+  return undefined;
+}
+
+/** The range that failed was given back and cannot wait any more: its successor does. */
+async function waitUntilSettled(mirror: DeviceMirror, former: HmmRange, options: WaitOptions): Promise<boolean> {
+  const range = new HmmRange({ start: former.start, end: former.end, pfns: former.pfns });
+  range.register(mirror.hmm);
+  try {
+    return await range.waitUntilValid(options);
+  } finally {
+    await range.unregister();
+  }
+}
+
+/** What a written page must be: the device's own, and not hidden by an invalidation. */
+export const WRITABLE = PageState.Valid | PageState.Owned;
+
+/** Calls `visit` for each run of pages of a written segment that are not the device's yet; stops when it answers. */
+function forEachArrival<T>(
+  mirror: DeviceMirror,
+  { placed, from, to }: Segment,
+  visit: (from: number, to: number) => T | undefined,
+  inPlace?: (page: number) => void,
+): T | undefined {
+  const { extent } = placed;
+  for (let p = extent.firstWithout(from, to, WRITABLE); p < to; ) {
+    if (isInPlace(mirror, extent, p, PTE_WRITE)) {
+      inPlace?.(p);
+      p = extent.firstWithout(p + 1, to, WRITABLE);
+      continue;
+    }
+    let stop = p + 1;
+    while (stop < to && (extent.state[stop] & WRITABLE) !== WRITABLE && !isInPlace(mirror, extent, stop, PTE_WRITE)) {
+      stop++;
+    }
+    const result = visit(p, stop);
+    if (result !== undefined) {
+      return result;
+    }
+    p = extent.firstWithout(stop, to, WRITABLE);
+  }
+  return undefined;
+}
+
+/**
+ * Brings the pages that will be isolated into the state for it: home from other devices, copies served.
+ *
+ * Locks: mmapLock, read. Nothing may be isolated: this waits for pages in transit.
+ * @throws KernelError EHWPOISON; EIO, ENOMEM
+ */
+export function prepareWrites(tried: Attempt, segment: Segment): MaybePromise<void> {
+  const { object } = segment.vma;
+  const toPage = segment.page - segment.from;
+  const waiting = forEachArrival(tried.mirror, segment, (from, to) => {
+    const prepared = preparePages(object, from + toPage, to + toPage, { cpu: false, write: true });
+    if (prepared === "poisoned") {
+      throw poisonedIn(object, from + toPage, to + toPage);
+    }
+    return isPromise(prepared) ? prepared : undefined;
+  });
+  return waiting?.then(() => {
+    throwIfAborted(tried.signal, "dispatch");
+    return prepareWrites(tried, segment);
+  });
+}
+
+function poisonedIn(object: MemoryObject, page: number, end: number): KernelError {
+  let p = page;
+  while (p < end - 1 && !(object.flagsOf(p) & PageFlag.Poisoned)) {
+    p++;
+  }
+  return poisonedError(object, p);
+}
+
+/**
+ * The pages of a written range that are not the device's yet: isolated, to become so.
+ *
+ * Never waits for pages in transit: whoever moves them may be waiting for those that are isolated here already.
+ * Locks: mmapLock, read.
+ */
+export function isolateWrites(tried: Attempt, segment: Segment): MaybePromise<Retry | undefined> {
+  const { mirror, lock } = tried;
+  const { placed, vma } = segment;
+  const { extent } = placed;
+  const take = (setup: Migration | "pinned" | "busy", from: number, to: number): Retry | undefined => {
+    mirror.isolating = undefined;
+    if (setup === "busy") {
+      return { wait: (options) => waitUntilReady(segment, from, to, options), why: BUSY_MEMORY };
+    }
+    if (setup === "pinned") {
+      return leaseInTheWay([segment]) ?? { wait: () => Promise.resolve(true), why: BUSY_MEMORY };
+    }
+    tried.arriving.push({ migration: setup, placed, from, to });
+    return undefined;
+  };
+  const late = forEachArrival<Retry | Promise<Retry | undefined>>(
+    mirror,
+    { ...segment, from: isolatedUpTo(tried, segment) },
+    (from, to) => {
+      const start = extent.addrOf(from);
+      const end = extent.addrOf(to);
+      mirror.isolating = { start, end };
+      const setup = migrateVmaTrySetup(lock, vma, start, end, mirror.pagemap);
+      return isPromise(setup) ? setup.then((s) => take(s, from, to)) : take(setup, from, to);
+    },
+    (page) => tried.inPlace.push({ extent, page }),
+  );
+  return isPromise(late) ? late.then((retry) => retry ?? isolateWrites(tried, segment)) : late;
+}
+
+/**
+ * A page in transit that the bytes of the isolated pages come from: a private copy of a page that another dispatch has
+ * isolated. Waiting for it here could be waiting for each other.
+ */
+export function sourceInTransit({ arriving }: Attempt): Retry | undefined {
+  for (const { migration, placed, from, to } of arriving) {
+    const { object, page } = migration;
+    if (object.source === undefined) {
+      continue;
+    }
+    for (let p = placed.extent.firstWithout(from, to, PageState.Valid); p < to; p++) {
+      const below = busyBelow(object, page + (p - from));
+      if (below !== undefined) {
+        return {
+          wait: (options) => below.object.wq.wait(() => !(below.object.flagsOf(below.page) & PageFlag.Busy), options),
+          why: BUSY_MEMORY,
+        };
+      }
+    }
+  }
+  return undefined;
+}
+
+/** Flags of a page that has bytes of its own, or has lost them. */
+const OWN_BYTES = PageFlag.Own | PageFlag.Uptodate | PageFlag.Device | PageFlag.Poisoned;
+
+function busyBelow(object: MemoryObject, page: number): { object: MemoryObject; page: number } | undefined {
+  let at = { object, page };
+  while (
+    !(at.object.flagsOf(at.page) & OWN_BYTES) &&
+    at.object.source !== undefined &&
+    at.page < at.object.sourcePages
+  ) {
+    at = { object: at.object.source, page: at.page + at.object.sourcePage };
+    if (at.object.flagsOf(at.page) & PageFlag.Busy) {
+      return at;
+    }
+  }
+  return undefined;
+}
+
+/** Where isolating a segment goes on: after what was isolated of it before. */
+function isolatedUpTo(tried: Attempt, segment: Segment): number {
+  const last = tried.arriving.at(-1);
+  return last !== undefined && last.placed === segment.placed && last.to > segment.from ? last.to : segment.from;
+}
+
+/** With nothing isolated any more: waits until the pages could be. */
+async function waitUntilReady(segment: Segment, from: number, to: number, options: WaitOptions): Promise<boolean> {
+  const { object } = segment.vma;
+  const toPage = segment.page - segment.from;
+  if (object.refs === 0) {
+    return true;
+  }
+  object.get();
+  try {
+    await preparePages(object, from + toPage, to + toPage, { cpu: false, write: true });
+    throwIfAborted(options.signal, "dispatch");
+    return true;
+  } finally {
+    await object.put();
+  }
+}
+
+/** A device-private page of this extent whose entry grants `bits`: only hidden by an invalidation, not moved. */
+export function isInPlace(mirror: DeviceMirror, extent: Extent, page: number, bits: number): boolean {
+  if (!(extent.state[page] & PageState.Owned)) {
+    return false;
+  }
+  const pte = mirror.mm.pageTable.get(vpnOf(extent.addrOf(page)));
+  return (
+    pteIsKind(pte, PteKind.DevicePrivate) &&
+    (pte & bits) === bits &&
+    mirror.pagemap.frameOf(ptePfn(pte)) === extent.frame + page
+  );
+}
