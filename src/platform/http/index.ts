@@ -1,0 +1,1 @@
+export { type OpenUrlOptions, openUrlObject } from "./open-url.ts";
