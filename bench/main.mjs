@@ -1,6 +1,6 @@
 /**
  * `npm run bench [-- --json] [-- --only NAME]`: runs the benchmarks of this folder. Figures of one run are compared with
- * one says something about the machine too.
+ * each other; a single one says something about the machine too.
  */
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";

@@ -7,6 +7,7 @@
  */
 import {
   blockOfVpn,
+  chain,
   formatAddr,
   indexInBlock,
   isPromise,
@@ -126,16 +127,10 @@ const failedUnlocked = new WeakSet<MemoryObject>();
  */
 export function faultVma(vma: Vma, start: number, end: number, need: PageNeed): MaybePromise<void> {
   assertAccess(vma, start, need);
+  assertInObject(vma, start, end);
   const { object } = vma;
   const page = vma.objectPage(start);
   const pageEnd = vma.objectPage(end - 1) + 1;
-  if (pageEnd > object.pages) {
-    throw new KernelError(
-      "EFAULT",
-      "fault",
-      `${formatAddr(vma.addrOfPage(Math.max(page, object.pages)))} is past the end of ${vma.name}: access only its first ${object.pages} pages`,
-    );
-  }
   const unreserve = reserveBlocks(vma, start, page, pageEnd, need);
   try {
     for (;;) {
@@ -209,6 +204,18 @@ function assertAccess(vma: Vma, addr: number, need: PageNeed): void {
       "EACCES",
       "fault",
       `${formatAddr(addr)} in ${vma.name} is read-only: map it writable, or mprotect it`,
+    );
+  }
+}
+
+function assertInObject(vma: Vma, start: number, end: number): void {
+  const { object } = vma;
+  if (vma.objectPage(end - 1) >= object.pages) {
+    const at = vma.addrOfPage(Math.max(vma.objectPage(start), object.pages));
+    throw new KernelError(
+      "EFAULT",
+      "fault",
+      `${formatAddr(at)} is past the end of ${vma.name}: access only its first ${object.pages} pages`,
     );
   }
 }
@@ -316,17 +323,27 @@ function setEntries(vma: Vma, vpn: number, page: number, end: number, write: boo
  * @throws KernelError EFAULT a hole; else as {@link faultVma}
  */
 export function faultRange(mm: AddressSpace, start: number, end: number, need: PageNeed): MaybePromise<void> {
-  for (let at = start; at < end; ) {
-    const vma = mm.vmas.find(at);
-    if (vma === undefined) {
-      throw new KernelError("EFAULT", "fault", `nothing is mapped at ${formatAddr(at)}: mmap it first`);
-    }
-    const stop = Math.min(end, vma.end);
-    const faulted = faultVma(vma, at, stop, need);
-    if (isPromise(faulted)) {
-      return faulted.then(() => faultRange(mm, stop, end, need));
-    }
-    at = stop;
+  const first = vmaAt(mm, start);
+  if (end <= first.end) {
+    return faultVma(first, start, end, need);
   }
-  return undefined;
+  // What cannot be had at all is refused before the first part changes.
+  for (let vma = first; ; vma = vmaAt(mm, vma.end)) {
+    const from = Math.max(start, vma.start);
+    assertAccess(vma, from, need);
+    assertInObject(vma, from, Math.min(end, vma.end));
+    if (vma.end >= end) {
+      break;
+    }
+  }
+  const faulted = faultVma(first, start, first.end, need);
+  return chain(faulted, () => faultRange(mm, first.end, end, need));
+}
+
+function vmaAt(mm: AddressSpace, addr: number): Vma {
+  const vma = mm.vmas.find(addr);
+  if (vma === undefined) {
+    throw new KernelError("EFAULT", "fault", `nothing is mapped at ${formatAddr(addr)}: mmap it first`);
+  }
+  return vma;
 }
