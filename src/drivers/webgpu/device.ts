@@ -10,6 +10,7 @@ import type { GpuHandle } from "./gpu-handle.ts";
 import { WebGpuKernel } from "./kernel.ts";
 import { MemoryBudget } from "./memory-budget.ts";
 import { DeviceMirror } from "./mirror.ts";
+import { SvmDevice } from "./svm/svm-device.ts";
 import { TransferEngine } from "./transfer.ts";
 import { BufferUsage } from "./usage.ts";
 
@@ -48,6 +49,7 @@ export class WebGpuDevice {
   readonly #running = new Set<Promise<unknown>>();
   /** Uniform buffers that no dispatch in flight uses, by size. */
   readonly #uniforms = new Map<number, OwnedBuffer[]>();
+  #svm: SvmDevice | undefined;
   #uses = 0;
   #closed: Promise<void> | undefined;
 
@@ -117,6 +119,12 @@ export class WebGpuDevice {
     await mirror.hmm.register(mm);
     this.#mirrors.set(mm, mirror);
     return mirror;
+  }
+
+  /** What svm mode keeps; made when it is first used. @internal */
+  get svm(): SvmDevice {
+    this.#svm ??= new SvmDevice(this);
+    return this.#svm;
   }
 
   get isClosed(): boolean {

@@ -51,7 +51,7 @@ export interface Attempt {
   readonly inPlace: { readonly extent: Extent; readonly page: number }[];
 }
 
-const BUSY_MEMORY = "its memory is being changed all the time";
+export const BUSY_MEMORY = "its memory is being changed all the time";
 
 /** Leases that hold pages which the dispatch needs: nothing to do but wait for their end. */
 export function leaseInTheWay(segments: readonly Segment[]): Retry | undefined {
@@ -181,7 +181,7 @@ function protectReads(
 }
 
 /** The range that failed was given back and cannot wait any more: its successor does. */
-async function waitUntilSettled(mirror: DeviceMirror, former: HmmRange, options: WaitOptions): Promise<boolean> {
+export async function waitUntilSettled(mirror: DeviceMirror, former: HmmRange, options: WaitOptions): Promise<boolean> {
   const range = new HmmRange({ start: former.start, end: former.end, pfns: former.pfns });
   range.register(mirror.hmm);
   try {
@@ -243,7 +243,7 @@ export function prepareWrites(tried: Attempt, segment: Segment): MaybePromise<vo
   });
 }
 
-function poisonedIn(object: MemoryObject, page: number, end: number): KernelError {
+export function poisonedIn(object: MemoryObject, page: number, end: number): KernelError {
   let p = page;
   while (p < end - 1 && !(object.flagsOf(p) & PageFlag.Poisoned)) {
     p++;
@@ -313,7 +313,8 @@ export function sourceInTransit({ arriving }: Attempt): Retry | undefined {
 /** Flags of a page that has bytes of its own, or has lost them. */
 const OWN_BYTES = PageFlag.Own | PageFlag.Uptodate | PageFlag.Device | PageFlag.Poisoned;
 
-function busyBelow(object: MemoryObject, page: number): { object: MemoryObject; page: number } | undefined {
+/** The page below a copy's page that its bytes come from, while that is in transit. */
+export function busyBelow(object: MemoryObject, page: number): { object: MemoryObject; page: number } | undefined {
   let at = { object, page };
   while (
     !(at.object.flagsOf(at.page) & OWN_BYTES) &&

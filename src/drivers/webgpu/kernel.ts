@@ -1,4 +1,5 @@
 /** A compiled kernel, and its dispatch. */
+import type { AddressSpace } from "../../mm/index.ts";
 import { type BindTarget, planBindings } from "./bind-plan.ts";
 import { type CompiledKernel, checkWorkgroups, type Workgroups } from "./compile.ts";
 import type { WebGpuDevice } from "./device.ts";
@@ -12,6 +13,8 @@ export interface DispatchOptions {
   readonly bind?: Readonly<Record<string, BindTarget>> | undefined;
   /** Members of the uniform variable `params`. */
   readonly params?: ParamValues | undefined;
+  /** In svm mode: the address space whose memory the kernel's pointers name. */
+  readonly mm?: AddressSpace | undefined;
   /** How many workgroups, x alone or [x, y, z]. */
   readonly workgroups: Workgroups;
   readonly signal?: AbortSignal | undefined;
@@ -53,7 +56,7 @@ export class WebGpuKernel {
     const workgroups = checkWorkgroups(device.gpu.limits, options.workgroups, name);
     const params = packParams(this.reflection.params, options.params ?? {}, name);
     const plan = planBindings(this.reflection, options.bind ?? {}, device.gpu.limits, name);
-    const uniform = this.reflection.params === undefined ? undefined : await this.#uniform(params);
+    const uniform = await takeUniform(device, this.reflection, params, name);
     try {
       return await submitDispatch(
         { kernel: this, plan, workgroups, uniform },
@@ -65,11 +68,19 @@ export class WebGpuKernel {
       }
     }
   }
+}
 
-  async #uniform(params: Uint8Array<ArrayBuffer>): Promise<OwnedBuffer> {
-    const { device, name } = this;
-    const uniform = await device.getUniform(Math.ceil(params.byteLength / 16) * 16, name);
-    device.gpu.queue.writeBuffer(uniform.buffer, 0, params);
-    return uniform;
+/** A uniform buffer with the params in it, for a kernel that has some. Give it back with WebGpuDevice.putUniform. */
+export async function takeUniform(
+  device: WebGpuDevice,
+  reflection: KernelReflection,
+  params: Uint8Array<ArrayBuffer>,
+  op: string,
+): Promise<OwnedBuffer | undefined> {
+  if (reflection.params === undefined) {
+    return undefined;
   }
+  const uniform = await device.getUniform(Math.ceil(params.byteLength / 16) * 16, op);
+  device.gpu.queue.writeBuffer(uniform.buffer, 0, params);
+  return uniform;
 }

@@ -42,7 +42,9 @@ export interface RoundReport {
   readonly faults: Uint32Array;
   /** More faults than the list holds were found. */
   readonly overflow: boolean;
-  readonly fatal: { readonly code: FatalCode; readonly address: number; readonly workgroup: number; readonly lane: number } | undefined;
+  readonly fatal:
+    | { readonly code: FatalCode; readonly address: number; readonly workgroup: number; readonly lane: number }
+    | undefined;
 }
 
 interface Areas {
@@ -123,7 +125,11 @@ export class ControlBuffers {
       this.#readback = undefined;
       this.#readback = await createGpuBuffer(
         this.#gpu,
-        { label: "pagemirror round report", bytes: Math.ceil(back / 16) * 16, usage: BufferUsage.MapRead | BufferUsage.CopyDst },
+        {
+          label: "pagemirror round report",
+          bytes: Math.ceil(back / 16) * 16,
+          usage: BufferUsage.MapRead | BufferUsage.CopyDst,
+        },
         "dispatch",
       );
     }

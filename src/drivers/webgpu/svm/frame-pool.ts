@@ -73,7 +73,7 @@ export class FramePool {
   get maxFrames(): number {
     const { maxStorageBufferBindingSize, maxBufferSize } = this.#gpu.limits;
     // SwiftShader refuses a buffer of exactly its own limit.
-    return Math.floor((Math.min(maxStorageBufferBindingSize, maxBufferSize - 4096, this.#budget.limit)) / DEVICE_PAGE);
+    return Math.floor(Math.min(maxStorageBufferBindingSize, maxBufferSize - 4096, this.#budget.limit) / DEVICE_PAGE);
   }
 
   /**

@@ -61,7 +61,8 @@ export class FrameUploads {
       const pieces: { buffer: GPUBuffer; offset: number; at: number; bytes: number }[] = [];
       this.#forEachPiece(run, start, stop, (buffer, offset, at, bytes) => pieces.push({ buffer, offset, at, bytes }));
       const inWindow = (object.flagSummary(page + start, page + stop) >> 8) & PageFlag.Uptodate;
-      const source = pieces.length === 1 || inWindow ? undefined : new ReadOnce(object, page + start, page + stop, transit);
+      const source =
+        pieces.length === 1 || inWindow ? undefined : new ReadOnce(object, page + start, page + stop, transit);
       for (const { buffer, offset, at, bytes } of pieces) {
         this.#uploads.push({
           buffer,

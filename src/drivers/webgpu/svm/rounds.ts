@@ -7,10 +7,9 @@
  *         too many faults for the pool?  a smaller slice, then fewer invocations of one workgroup, then an error
  */
 import { KernelError, throwIfAborted } from "../../../base/index.ts";
-import type { Demand } from "./service.ts";
 import { decodeFault, type RoundReport, type RoundRun } from "./control.ts";
-import type { FatalCode } from "./control-layout.ts";
 import type { Prefetcher } from "./prefetch.ts";
+import type { Demand } from "./service.ts";
 import type { SvmTable } from "./svm-table.ts";
 
 /** Workgroups of a window at most, and invocations. */
@@ -98,14 +97,21 @@ export class Rounds {
     let fresh = true;
     for (let next = first; next < first + count; ) {
       const slice = Math.min(this.#sliceLimit, first + count - next);
-      await this.#slice(first, next, slice, fresh);
+      const used = await this.#slice(first, next, slice, fresh);
       fresh = false;
       next += slice;
+      if (used * 2 < this.#table.pool.capacity) {
+        this.#sliceLimit = Math.min(count, this.#sliceLimit * 2);
+      }
     }
   }
 
-  /** Runs workgroups until all of them are done, in smaller slices when their working set does not fit. */
-  async #slice(windowFirst: number, first: number, count: number, newWindow: boolean): Promise<void> {
+  /**
+   * Runs workgroups until all of them are done, in smaller slices when their working set does not fit. Returns the most
+   * frames that they were seen to need at once.
+   */
+  async #slice(windowFirst: number, first: number, count: number, newWindow: boolean): Promise<number> {
+    let used = 0;
     let pending: Uint32Array<ArrayBuffer> | undefined;
     let context: RoundContext = {
       demands: [],
@@ -135,7 +141,7 @@ export class Rounds {
         context,
       );
       if (report.failed.length === 0 && (rest === undefined || rest.length === 0)) {
-        return;
+        return used;
       }
       const progress = report.completed > 0 || report.doneInvocations > 0;
       if (report.faults.length === 0) {
@@ -162,6 +168,7 @@ export class Rounds {
       const room = this.#table.pool.capacity;
       const inUse = this.#table.pool.inUse(context.window);
       const missing = pages.filter((page) => this.#table.frameAt(page) === undefined).length;
+      used = Math.max(used, missing + inUse);
       if (missing + inUse <= room && !report.overflow) {
         const prefetch = this.#prefetcher.choose(this.#table, pages);
         this.stats.prefetched += prefetch.length;
@@ -213,20 +220,4 @@ function joined(a: Uint32Array<ArrayBuffer>, b: Uint32Array | undefined): Uint32
   all.set(a);
   all.set(b, a.length);
   return all;
-}
-
-/** What a fatal fault is called. */
-export function fatalReason(code: Exclude<FatalCode, 0>): { readonly code: "EFAULT" | "EPERM" | "ENOTSUP"; readonly what: string } {
-  switch (code) {
-    case 1:
-      return { code: "EFAULT", what: "reads" };
-    case 2:
-      return { code: "EFAULT", what: "writes" };
-    case 3:
-      return { code: "EPERM", what: "writes" };
-    case 4:
-      return { code: "ENOTSUP", what: "stores" };
-    default:
-      return code satisfies never;
-  }
 }

@@ -2,23 +2,35 @@
  * Serving device faults, nouveau's way: sort, coalesce into ranges, fault through HMM or migrate, check under the update
  * lock, map.
  */
-import { isPromise, KernelError, PAGE_SIZE, type VirtAddr, vpnOf } from "../../../base/index.ts";
+import { isPromise, KernelError, PAGE_SIZE, type VirtAddr } from "../../../base/index.ts";
 import { HmmRange } from "../../../hmm/index.ts";
-import { type Migration, migrateVmaAbort, migrateVmaFinalize, migrateVmaSetup } from "../../../migrate/index.ts";
+import { type Migration, migrateVmaAbort, migrateVmaFinalize, migrateVmaTrySetup } from "../../../migrate/index.ts";
 import {
   type MemoryObject,
+  migrateToRam,
+  PageFlag,
   PTE_WRITE,
-  PteKind,
-  pteIsKind,
-  ptePfn,
+  preparePages,
   svmAddressOf,
   type Vma,
+  VmFlags,
+  waitWhileBusy,
   writeProtectPages,
 } from "../../../mm/index.ts";
-import type { MmapRead, WaitOptions } from "../../../sync/index.ts";
+import type { MmapRead } from "../../../sync/index.ts";
 import { PageState } from "../extent.ts";
+import {
+  BUSY_MEMORY,
+  busyBelow,
+  isInPlace,
+  poisonedIn,
+  type Retry as ServiceRetry,
+  WRITABLE,
+  waitUntilSettled,
+} from "../gather.ts";
 import type { DeviceMirror } from "../mirror.ts";
-import type { FrameUploads } from "./frame-upload.ts";
+import type { TransferBatch } from "../transfer-batch.ts";
+import { FrameUploads } from "./frame-upload.ts";
 import { reachablePages, SUB_PAGES } from "./page-entry.ts";
 import type { SvmFrame, SvmTable } from "./svm-table.ts";
 
@@ -28,10 +40,19 @@ export interface Demand {
   readonly write: boolean;
 }
 
-/** Something is in the way: wait for it with the locks dropped, then try again. */
-export interface ServiceRetry {
-  readonly wait: (options: WaitOptions) => Promise<boolean>;
-  readonly why: string;
+/** What isolated pages need first. */
+const WRITE_NEED = { cpu: false, write: true } as const;
+
+/** Pages of one VMA that are to become the device's own. */
+interface Arrival {
+  readonly vma: Vma;
+  readonly addr: VirtAddr;
+  /** Pages of the VMA's object. */
+  readonly page: number;
+  readonly end: number;
+  /** Where they go, from CPU page `sub` of the first frame on. */
+  readonly frames: readonly SvmFrame[];
+  readonly sub: number;
 }
 
 /** Longest run of device pages that is served as one range: 32 MiB. */
@@ -42,44 +63,107 @@ export class Service {
   readonly #table: SvmTable;
   readonly #mirror: DeviceMirror;
   readonly #lock: MmapRead;
-  readonly #uploads: FrameUploads;
   readonly #reads: { readonly range: HmmRange; readonly frames: readonly SvmFrame[] }[] = [];
-  readonly #migrations: { readonly migration: Migration; readonly frames: readonly SvmFrame[]; readonly sub: number }[] = [];
+  readonly #migrations: {
+    readonly migration: Migration;
+    readonly frames: readonly SvmFrame[];
+    readonly sub: number;
+  }[] = [];
+  /** Pages whose bytes went to the device. */
+  pagesUploaded = 0;
   readonly #inPlace: { readonly frame: SvmFrame; readonly sub: number }[] = [];
 
-  constructor(table: SvmTable, lock: MmapRead, uploads: FrameUploads) {
+  constructor(table: SvmTable, lock: MmapRead) {
     this.#table = table;
     this.#mirror = table.mirror;
     this.#lock = lock;
-    this.#uploads = uploads;
   }
 
   /**
-   * Gathers what the demands need: read pages are faulted in and write-protected for the CPU, written ones isolated.
-   * Every demanded page has a frame.
+   * Gathers what the demands need: read pages are faulted in and write-protected for the CPU, written ones isolated; their
+   * bytes go on the batch. Every demanded page has a frame.
    *
-   * Locks: mmapLock, read, held until {@link commit} or {@link abort}.
+   * Once a page is isolated nothing is waited for but uploads: who moves a page may be waiting for one of ours.
+   * Locks: mmapLock, read, held until {@link abort}.
    * @throws KernelError EFAULT, EPERM, EHWPOISON, EIO, ENOMEM of the pages; after {@link abort} nothing has changed
    */
-  async gather(demands: readonly Demand[]): Promise<ServiceRetry | undefined> {
-    const sorted = [...demands].sort((a, b) => a.page - b.page);
-    for (let i = 0; i < sorted.length; ) {
-      const { write } = sorted[i];
-      let stop = i + 1;
-      while (stop < sorted.length && stop - i < MAX_RUN && sorted[stop].write === write && sorted[stop].page === sorted[stop - 1].page + 1) {
-        stop++;
-      }
-      const frames = sorted.slice(i, stop).flatMap(({ page }) => this.#table.frameAt(page) ?? []);
-      const retry = write ? await this.#gatherWrites(frames) : await this.#gatherReads(frames);
+  async gather(demands: readonly Demand[], batch: TransferBatch): Promise<ServiceRetry | undefined> {
+    const runs = this.#runs(demands);
+    for (const { frames } of runs) {
+      await this.#sendStrangersHome(frames);
+    }
+    const reads = new FrameUploads();
+    for (const { frames, write } of runs) {
+      const retry = write ? undefined : await this.#gatherReads(frames, reads);
       if (retry !== undefined) {
         return retry;
       }
-      i = stop;
     }
+    await reads.record(batch);
+    const written = runs.filter((run) => run.write);
+    for (const { frames } of written) {
+      for (const arrival of this.#arrivals(frames)) {
+        const prepared = await preparePages(arrival.vma.object, arrival.page, arrival.end, WRITE_NEED);
+        if (prepared === "poisoned") {
+          throw poisonedIn(arrival.vma.object, arrival.page, arrival.end);
+        }
+      }
+    }
+    const arriving = new FrameUploads();
+    for (const { frames } of written) {
+      const retry = await this.#isolate(frames, arriving);
+      if (retry !== undefined) {
+        return retry;
+      }
+    }
+    const transit = this.#sourceInTransit();
+    if (transit !== undefined) {
+      return transit;
+    }
+    await arriving.record(batch);
+    this.pagesUploaded += reads.pages + arriving.pages;
     return undefined;
   }
 
-  async #gatherReads(frames: readonly SvmFrame[]): Promise<ServiceRetry | undefined> {
+  /** Demands for neighbouring pages, together. */
+  #runs(demands: readonly Demand[]): { readonly frames: readonly SvmFrame[]; readonly write: boolean }[] {
+    const sorted = [...demands].sort((a, b) => a.page - b.page);
+    const runs: { readonly frames: SvmFrame[]; readonly write: boolean }[] = [];
+    for (let i = 0; i < sorted.length; ) {
+      const { write } = sorted[i];
+      let stop = i + 1;
+      while (
+        stop < sorted.length &&
+        stop - i < MAX_RUN &&
+        sorted[stop].write === write &&
+        sorted[stop].page === sorted[stop - 1].page + 1
+      ) {
+        stop++;
+      }
+      const frames = sorted.slice(i, stop).flatMap(({ page }) => this.#table.frameAt(page) ?? []);
+      if (frames.length > 0) {
+        runs.push({ frames, write });
+      }
+      i = stop;
+    }
+    return runs;
+  }
+
+  /** What frames hold for memory that was mapped there before would be overwritten. Nothing may be isolated. */
+  async #sendStrangersHome(frames: readonly SvmFrame[]): Promise<void> {
+    for (const frame of frames) {
+      for (let sub = frame.firstHidden(0, SUB_PAGES); sub < SUB_PAGES; sub = frame.firstHidden(sub + 1, SUB_PAGES)) {
+        if (!isInPlace(this.#mirror, frame, sub, 0)) {
+          const { object, page } = frame.homeOf(sub);
+          await waitWhileBusy(object, page, page + 1);
+          await migrateToRam(object, page, page + 1);
+          sub = -1;
+        }
+      }
+    }
+  }
+
+  async #gatherReads(frames: readonly SvmFrame[], uploads: FrameUploads): Promise<ServiceRetry | undefined> {
     const { start } = frames[0];
     const last = frames[frames.length - 1];
     const end = (last.start + this.#reach(last) * PAGE_SIZE) as VirtAddr;
@@ -95,7 +179,7 @@ export class Service {
         if (frame.state[sub] & PageState.Valid) {
           continue;
         }
-        if (this.#isInPlace(frame, sub, 0)) {
+        if (isInPlace(this.#mirror, frame, sub, 0)) {
           this.#inPlace.push({ frame, sub });
         } else {
           range.pfns[f * SUB_PAGES + sub] = range.flags.valid;
@@ -110,12 +194,12 @@ export class Service {
     const faulted = range.faultLocked(this.#lock);
     const outcome = isPromise(faulted) ? await faulted : faulted;
     if (typeof outcome !== "number") {
-      return { wait: (options) => waitAnew(this.#mirror, range, options), why: "its memory is being changed all the time" };
+      return { wait: (options) => waitUntilSettled(this.#mirror, range, options), why: BUSY_MEMORY };
     }
-    return this.#collectReads(frames, wanted);
+    return this.#collectReads(frames, wanted, uploads);
   }
 
-  #collectReads(frames: readonly SvmFrame[], wanted: Uint32Array): ServiceRetry | undefined {
+  #collectReads(frames: readonly SvmFrame[], wanted: Uint32Array, uploads: FrameUploads): ServiceRetry | undefined {
     const { start } = frames[0];
     for (let p = 0; p < wanted.length; ) {
       if (wanted[p] === 0) {
@@ -133,7 +217,7 @@ export class Service {
       if (!writeProtectPages(vma.object, page, page + (stop - p))) {
         return leaseInTheWay(vma, page, page + (stop - p), "rw");
       }
-      this.#uploads.add({
+      uploads.add({
         object: vma.object,
         page,
         count: stop - p,
@@ -146,59 +230,97 @@ export class Service {
     return undefined;
   }
 
-  async #gatherWrites(frames: readonly SvmFrame[]): Promise<ServiceRetry | undefined> {
+  /** Runs of one VMA's pages that are not the device's own yet, in frames next to each other in memory. */
+  *#arrivals(frames: readonly SvmFrame[], inPlace?: (frame: SvmFrame, sub: number) => void): IterableIterator<Arrival> {
     const { start } = frames[0];
-    const total = (frames.length - 1) * SUB_PAGES + this.#reach(frames[frames.length - 1]);
-    const state = (p: number) => frames[Math.floor(p / SUB_PAGES)].state[p % SUB_PAGES];
-    const reached = (p: number) => p % SUB_PAGES < this.#reach(frames[Math.floor(p / SUB_PAGES)]);
-    const inPlace = (p: number) => this.#isInPlace(frames[Math.floor(p / SUB_PAGES)], p % SUB_PAGES, PTE_WRITE);
-    const wanted = PageState.Valid | PageState.Owned;
+    const total = frames.length * SUB_PAGES;
+    const needed = (p: number) => {
+      const frame = frames[Math.floor(p / SUB_PAGES)];
+      const sub = p % SUB_PAGES;
+      return sub < this.#reach(frame) && (frame.state[sub] & WRITABLE) !== WRITABLE ? frame : undefined;
+    };
     for (let p = 0; p < total; ) {
-      if (!reached(p) || (state(p) & wanted) === wanted) {
+      const frame = needed(p);
+      if (frame === undefined) {
         p++;
         continue;
       }
-      if (inPlace(p)) {
-        this.#inPlace.push({ frame: frames[Math.floor(p / SUB_PAGES)], sub: p % SUB_PAGES });
+      if (isInPlace(this.#mirror, frame, p % SUB_PAGES, PTE_WRITE)) {
+        inPlace?.(frame, p % SUB_PAGES);
         p++;
         continue;
       }
       const addr = (start + p * PAGE_SIZE) as VirtAddr;
       const vma = this.#vmaAt(addr);
+      if ((vma.flags & VmFlags.Write) === 0) {
+        throw new KernelError(
+          "EPERM",
+          "dispatch",
+          `the kernel stores to ${vma.name}, which is mapped read-only: map it writable`,
+        );
+      }
       const vmaEnd = Math.min(total, (vma.end - start) / PAGE_SIZE);
       let stop = p + 1;
-      while (stop < vmaEnd && reached(stop) && (state(stop) & wanted) !== wanted && !inPlace(stop)) {
-        stop++;
+      for (; stop < vmaEnd; stop++) {
+        const next = needed(stop);
+        if (next === undefined || isInPlace(this.#mirror, next, stop % SUB_PAGES, PTE_WRITE)) {
+          break;
+        }
       }
-      const end = (start + stop * PAGE_SIZE) as VirtAddr;
-      this.#mirror.isolating = { start: addr, end };
-      const migration = await migrateVmaSetup(this.#lock, vma, addr, end, this.#mirror.pagemap);
+      const page = vma.objectPage(addr);
+      yield {
+        vma,
+        addr,
+        page,
+        end: page + (stop - p),
+        frames: frames.slice(Math.floor(p / SUB_PAGES)),
+        sub: p % SUB_PAGES,
+      };
+      p = stop;
+    }
+  }
+
+  async #isolate(frames: readonly SvmFrame[], uploads: FrameUploads): Promise<ServiceRetry | undefined> {
+    const waiting = [...this.#arrivals(frames, (frame, sub) => this.#inPlace.push({ frame, sub }))];
+    for (const { vma, addr, page, end, frames: into, sub } of waiting) {
+      const stop = (addr + (end - page) * PAGE_SIZE) as VirtAddr;
+      this.#mirror.isolating = { start: addr, end: stop };
+      const setup = migrateVmaTrySetup(this.#lock, vma, addr, stop, this.#mirror.pagemap);
+      const migration = isPromise(setup) ? await setup : setup;
       this.#mirror.isolating = undefined;
-      if (migration === "pinned") {
-        const page = vma.objectPage(addr);
-        return leaseInTheWay(vma, page, page + (stop - p), "r");
+      if (migration === "busy") {
+        return { wait: () => prepareAnew(vma.object, page, end), why: BUSY_MEMORY };
       }
-      this.#migrations.push({ migration, frames: frames.slice(Math.floor(p / SUB_PAGES)), sub: p % SUB_PAGES });
-      for (let q = p; q < stop; ) {
-        if (state(q) & PageState.Valid) {
-          q++;
-          continue;
-        }
-        let copied = q + 1;
-        while (copied < stop && !(state(copied) & PageState.Valid)) {
-          copied++;
-        }
-        this.#uploads.add({
+      if (migration === "pinned") {
+        return leaseInTheWay(vma, page, end, "r");
+      }
+      this.#migrations.push({ migration, frames: into, sub });
+      forEachLacking(into, sub, end - page, (from, to) => {
+        uploads.add({
           object: migration.object,
-          page: migration.page + (q - p),
-          count: copied - q,
-          frames: frames.slice(Math.floor(q / SUB_PAGES)),
-          sub: q % SUB_PAGES,
+          page: migration.page + from,
+          count: to - from,
+          frames: into.slice(Math.floor((sub + from) / SUB_PAGES)),
+          sub: (sub + from) % SUB_PAGES,
           transit: "isolated",
         });
-        q = copied;
+      });
+    }
+    return undefined;
+  }
+
+  /** The bytes of isolated pages may come from pages that another dispatch has isolated: never wait for those here. */
+  #sourceInTransit(): ServiceRetry | undefined {
+    for (const { migration } of this.#migrations) {
+      for (let p = migration.page; migration.object.source !== undefined && p < migration.end; p++) {
+        const below = busyBelow(migration.object, p);
+        if (below !== undefined) {
+          return {
+            wait: (options) => below.object.wq.wait(() => !(below.object.flagsOf(below.page) & PageFlag.Busy), options),
+            why: BUSY_MEMORY,
+          };
+        }
       }
-      p = stop;
     }
     return undefined;
   }
@@ -207,22 +329,14 @@ export class Service {
     return reachablePages(this.#table.accessOf(frame.page));
   }
 
-  #isInPlace(frame: SvmFrame, sub: number, bits: number): boolean {
-    if (!(frame.state[sub] & PageState.Owned)) {
-      return false;
-    }
-    const pte = this.#table.mm.pageTable.get(vpnOf(frame.addrOf(sub)));
-    return (
-      pteIsKind(pte, PteKind.DevicePrivate) &&
-      (pte & bits) === bits &&
-      this.#mirror.pagemap.frameOf(ptePfn(pte)) === frame.frame + sub
-    );
-  }
-
   #vmaAt(addr: VirtAddr): Vma {
     const vma = this.#table.mm.vmas.find(addr);
     if (vma === undefined) {
-      throw new KernelError("EFAULT", "dispatch", `nothing is mapped at svm address ${svmAddressOf(addr, "memory")} any more`);
+      throw new KernelError(
+        "EFAULT",
+        "dispatch",
+        `nothing is mapped at svm address ${svmAddressOf(addr, "memory")} any more`,
+      );
     }
     return vma;
   }
@@ -250,7 +364,7 @@ export class Service {
       }
     }
     for (const { frame, sub } of this.#inPlace) {
-      if (this.#isInPlace(frame, sub, 0)) {
+      if (isInPlace(this.#mirror, frame, sub, 0)) {
         frame.update(sub, sub + 1, PageState.Valid, 0);
       }
     }
@@ -301,14 +415,37 @@ function forEachSub(
   }
 }
 
-/** The range of a failed try was given back: another one over the same memory does the waiting. */
-async function waitAnew(mirror: DeviceMirror, former: HmmRange, options: WaitOptions): Promise<boolean> {
-  const range = new HmmRange({ start: former.start, end: former.end });
-  range.register(mirror.hmm);
+/** Calls `visit` for runs of pages, counted from the first, that the device has no valid copy of. */
+function forEachLacking(
+  frames: readonly SvmFrame[],
+  sub: number,
+  count: number,
+  visit: (from: number, to: number) => void,
+): void {
+  const lacks = (i: number) =>
+    !(frames[Math.floor((sub + i) / SUB_PAGES)].state[(sub + i) % SUB_PAGES] & PageState.Valid);
+  for (let i = 0; i < count; i++) {
+    const from = i;
+    while (i < count && lacks(i)) {
+      i++;
+    }
+    if (i > from) {
+      visit(from, i);
+    }
+  }
+}
+
+/** With nothing isolated any more: waits until the pages could be. */
+async function prepareAnew(object: MemoryObject, page: number, end: number): Promise<boolean> {
+  if (object.refs === 0) {
+    return true;
+  }
+  object.get();
   try {
-    return await range.waitUntilValid(options);
+    await preparePages(object, page, end, WRITE_NEED);
+    return true;
   } finally {
-    await range.unregister();
+    await object.put();
   }
 }
 

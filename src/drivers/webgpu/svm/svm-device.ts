@@ -1,0 +1,231 @@
+/** What svm mode keeps for a device: the pool of frames, the buffers of rounds, the page table of each address space. */
+import { KernelError } from "../../../base/index.ts";
+import type { MmapRead, WaitOptions } from "../../../sync/index.ts";
+import type { WebGpuDevice } from "../device.ts";
+import { createGpuBuffer, type OwnedBuffer } from "../gpu-buffer.ts";
+import type { DeviceMirror } from "../mirror.ts";
+import { BufferUsage } from "../usage.ts";
+import { ControlBuffers } from "./control.ts";
+import { FramePool } from "./frame-pool.ts";
+import { mappedFlags } from "./page-entry.ts";
+import { Prefetcher } from "./prefetch.ts";
+import { type Demand, Service } from "./service.ts";
+import { type SvmFrame, SvmTable } from "./svm-table.ts";
+
+/** Protected by the device's turn. */
+export class SvmDevice {
+  readonly device: WebGpuDevice;
+  readonly pool: FramePool;
+  readonly control: ControlBuffers;
+  readonly prefetcher = new Prefetcher();
+  readonly #tableBuffers = new Map<SvmTable, OwnedBuffer>();
+  /** Pages that became device-private. */
+  pagesMigrated = 0;
+  #stamp = 0;
+
+  constructor(device: WebGpuDevice) {
+    this.device = device;
+    this.pool = new FramePool(device.gpu, device.budget);
+    this.control = new ControlBuffers(device.gpu);
+    device.onClose(() => this.#destroy());
+  }
+
+  /** A number for the work that frames are in use by. */
+  nextStamp(): number {
+    return ++this.#stamp;
+  }
+
+  /**
+   * The page table of a space, up to date with its mappings, with a pool and a buffer to match.
+   *
+   * Locks: takes mmapLock, read.
+   * @throws KernelError ENOMEM over deviceMemory; ENODEV; ESRCH
+   */
+  async tableOf(mirror: DeviceMirror, op: string): Promise<SvmTable> {
+    let table = mirror.frames;
+    if (!(table instanceof SvmTable)) {
+      await this.pool.grow(1);
+      table = new SvmTable(mirror, this.pool, this.device.fences);
+      mirror.frames = table;
+    }
+    if (!(table instanceof SvmTable)) {
+      throw new KernelError("ENODEV", op, "the mirror was closed");
+    }
+    {
+      using _lock = await mirror.mm.mmapLock.read();
+      mirror.mm.assertAlive(op);
+      table.refresh();
+    }
+    let mapped = 0;
+    for (let page = 0; page < table.pages; page++) {
+      mapped += mappedFlags(table.accessOf(page)) === 0 ? 0 : 1;
+    }
+    await this.pool.grow(mapped);
+    await this.#tableBuffer(table);
+    return table;
+  }
+
+  async #tableBuffer(table: SvmTable): Promise<void> {
+    const bytes = Math.max(4, table.pages) * 4;
+    const former = this.#tableBuffers.get(table);
+    if (former !== undefined && former.bytes >= bytes) {
+      return;
+    }
+    const buffer = await createGpuBuffer(
+      this.device.gpu,
+      { label: "pagemirror page table", bytes, usage: BufferUsage.Storage | BufferUsage.CopyDst },
+      "dispatch",
+    );
+    former?.destroy();
+    this.#tableBuffers.set(table, buffer);
+    this.device.gpu.queue.writeBuffer(buffer.buffer, 0, table.entries as Uint32Array<ArrayBuffer>);
+  }
+
+  pageTableBuffer(table: SvmTable): GPUBuffer {
+    const buffer = this.#tableBuffers.get(table);
+    if (buffer === undefined) {
+      throw new KernelError("ENODEV", "dispatch", "the device was closed");
+    }
+    return buffer.buffer;
+  }
+
+  /** Writes the entries that changed; takes effect before what is submitted next. Under the update lock. */
+  flushEntries(table: SvmTable): void {
+    const buffer = this.pageTableBuffer(table);
+    table.flushEntries((entries, first, end) => {
+      this.device.gpu.queue.writeBuffer(buffer, first * 4, entries as Uint32Array<ArrayBuffer>, first, end - first);
+    });
+  }
+
+  /**
+   * Gives every demanded page a frame, evicting others' frames if it has to, and free frames to prefetched pages.
+   * Returns the demands with the prefetches that found room.
+   * @throws KernelError ENOMEM when frames cannot be had
+   */
+  async placeFrames(
+    table: SvmTable,
+    demands: readonly Demand[],
+    prefetch: readonly number[],
+    window: number,
+  ): Promise<Demand[]> {
+    const homeless = demands.filter(({ page }) => table.frameAt(page) === undefined).length;
+    for (const { page } of demands) {
+      const frame = table.frameAt(page);
+      if (frame !== undefined) {
+        frame.window = window;
+      }
+    }
+    while (this.pool.freeFrames < homeless) {
+      const victims = this.pool.victims(Math.max(homeless - this.pool.freeFrames, EVICT_AT_ONCE), window);
+      if (victims.length === 0) {
+        throw new KernelError(
+          "ENOMEM",
+          "dispatch",
+          `${homeless} device pages are needed and ${this.pool.freeFrames} of ${this.pool.capacity} frames can be had: raise deviceMemory`,
+        );
+      }
+      for (const [owner, frames] of groupByTable(victims)) {
+        await owner.evict(frames);
+      }
+    }
+    const placed: Demand[] = [];
+    for (const demand of [...demands].sort((a, b) => a.page - b.page)) {
+      const frame = table.frameAt(demand.page) ?? table.place(demand.page);
+      if (frame !== undefined) {
+        frame.window = window;
+        frame.referenced = true;
+        frame.prefetched = false;
+        placed.push(demand);
+      }
+    }
+    for (const page of prefetch) {
+      const frame = table.frameAt(page) === undefined ? table.place(page) : undefined;
+      if (frame !== undefined) {
+        frame.prefetched = true;
+        placed.push({ page, write: false });
+      }
+    }
+    return placed;
+  }
+
+  /**
+   * Brings pages, and submits what `encode` adds, in one submission. `encode` runs under the update lock, when the state
+   * of pages and the entries agree.
+   *
+   * Locks: takes mmapLock, read, and the update lock.
+   * @throws KernelError those of Service.gather; EBUSY leases or invalidations were in the way for too long; ENODEV; EINTR
+   */
+  async submit(
+    table: SvmTable,
+    demands: readonly Demand[],
+    options: WaitOptions & { readonly timeoutMs: number; readonly op: string },
+    encode: (encoder: GPUCommandEncoder) => void,
+  ): Promise<{ readonly finished: Promise<void>; readonly complete: boolean }> {
+    const deadline = Date.now() + options.timeoutMs;
+    for (;;) {
+      const tried = await this.#try(table, demands, options, encode);
+      if (!("why" in tried)) {
+        return tried;
+      }
+      this.device.counts.restarts++;
+      const left = deadline - Date.now();
+      if (left <= 0 || !(await tried.wait({ signal: options.signal, timeoutMs: left }))) {
+        throw new KernelError("EBUSY", options.op, `${tried.why} (tried for ${options.timeoutMs} ms)`);
+      }
+    }
+  }
+
+  async #try(
+    table: SvmTable,
+    demands: readonly Demand[],
+    options: WaitOptions & { readonly op: string },
+    encode: (encoder: GPUCommandEncoder) => void,
+  ) {
+    const { mirror, mm } = table;
+    const { signal } = options;
+    using lock: MmapRead = mm.mmapLock.tryRead() ?? (await mm.mmapLock.read({ signal }));
+    mm.assertAlive(options.op);
+    using batch = this.device.transfer.begin({ op: options.op, signal });
+    const service = new Service(table, lock);
+    try {
+      const retry = await service.gather(demands, batch);
+      if (retry !== undefined) {
+        return retry;
+      }
+      using _update = mirror.update.tryLock() ?? (await mirror.update.lock({ signal }));
+      const committed = service.commit();
+      this.flushEntries(table);
+      encode(batch.encoder);
+      const finished = batch.submit();
+      table.lastSerial = this.device.fences.record(finished);
+      committed.finish();
+      this.device.counts.pagesUploaded += service.pagesUploaded;
+      this.pagesMigrated += committed.pagesMigrated;
+      return { finished, complete: committed.complete };
+    } finally {
+      service.abort();
+    }
+  }
+
+  #destroy(): void {
+    for (const buffer of this.#tableBuffers.values()) {
+      buffer.destroy();
+    }
+    this.#tableBuffers.clear();
+    this.control.destroy();
+    this.pool.destroy();
+  }
+}
+
+/** Frames given up together, so that dirty ones come home in few readbacks. */
+const EVICT_AT_ONCE = 64;
+
+function groupByTable(frames: readonly SvmFrame[]): Map<SvmTable, SvmFrame[]> {
+  const groups = new Map<SvmTable, SvmFrame[]>();
+  for (const frame of frames) {
+    const group = groups.get(frame.table) ?? [];
+    groups.set(frame.table, group);
+    group.push(frame);
+  }
+  return groups;
+}
