@@ -19,7 +19,8 @@ import {
 import type { MmapRead } from "../sync/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
-import { type PageNeed, pagesAreReady, poisonedError, preparePages } from "./object-content.ts";
+import { poisonedError } from "./object-content.ts";
+import { type PageNeed, pagesAreReady, preparePages } from "./object-prepare.ts";
 import { PTE_PRESENT, PTE_WRITE, ptePresent } from "./pte.ts";
 import { announceOnObject } from "./rmap.ts";
 import { type Vma, VmFlags } from "./vma.ts";

@@ -8,16 +8,9 @@ export { Mapping, type MappingRange } from "./mapping.ts";
 export { MemoryObject, type ObjectBlock, PageFlag, type PinMode } from "./memory-object.ts";
 export type { MmapOptions } from "./mmap.ts";
 export type { MremapOptions } from "./mremap.ts";
-export {
-  isZeroPage,
-  pagesAreReady,
-  poisonedError,
-  preparePages,
-  readPages,
-  type Transit,
-  waitWhileBusy,
-} from "./object-content.ts";
+export { isZeroPage, poisonedError, readPages, type Transit, waitWhileBusy } from "./object-content.ts";
 export { framePfn, migrateToRam, poisonPages } from "./object-migrate.ts";
+export { pagesAreReady, preparePages } from "./object-prepare.ts";
 export { PageTable } from "./page-table.ts";
 export { type Allocation, type FrameBlock, PhysicalMemory } from "./physical-memory.ts";
 export type {

@@ -2,7 +2,8 @@
 import { KernelError, PAGE_SIZE, type VirtAddr } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
-import { pushToShadows, readPages, shadowsLack, waitWhileBusy } from "./object-content.ts";
+import { readPages, waitWhileBusy } from "./object-content.ts";
+import { pushToShadows, shadowsLack } from "./object-shadows.ts";
 import { assertNoHoles, pageRange } from "./range-args.ts";
 import { announce } from "./rmap.ts";
 import type { Vma } from "./vma.ts";

@@ -24,45 +24,19 @@ import {
   type MaybePromise,
   PAGE_SIZE,
   PAGES_PER_BLOCK,
-  type Pfn,
 } from "../base/index.ts";
 import { IntervalTree } from "../collections/index.ts";
 import { WaitQueue } from "../sync/index.ts";
 import type { DevicePagemap } from "./device-pagemap.ts";
+import { type ObjectBlock, PageFlag, summarize } from "./page-flags.ts";
 import type { PhysicalMemory } from "./physical-memory.ts";
 import type { CpuWindow, Pager } from "./ports.ts";
 import type { Vma } from "./vma.ts";
 
-/** State bits of a page. */
-export const PageFlag = {
-  /** The window holds the page's bytes. */
-  Uptodate: 1,
-  /** The bytes are newer than the pager's. */
-  Dirty: 2,
-  /** The only copy is in device memory. */
-  Device: 4,
-  /** The only copy was lost. */
-  Poisoned: 8,
-  /** In transit; wait on the object's `wq`. */
-  Busy: 16,
-  /** The page is this object's own: its content no longer comes from the source. */
-  Own: 32,
-  /** The window's bytes were handed out and may not be zero. */
-  Used: 64,
-} as const;
-
-/** State of 512 pages. */
-export interface ObjectBlock {
-  /** First of the 512 frame numbers. */
-  readonly pfn: Pfn;
-  /** {@link PageFlag} bits, one byte a page. */
-  readonly flags: Uint8Array;
-  /** Device frame number of pages with PageFlag.Device; made when the first page moves. */
-  device: Uint32Array | undefined;
-}
-
 /** How a CPU user holds pages. A write pin may change the bytes at any time while it lasts. */
 export type PinMode = "r" | "rw";
+
+export { type ObjectBlock, PageFlag };
 
 /** Pages in one window: 4 GiB. */
 const WINDOW_PAGES = 2 ** 20;
@@ -416,14 +390,4 @@ export class MemoryObject {
     });
     flush();
   }
-}
-
-function summarize(flags: Uint8Array, from: number, to: number): number {
-  let or = 0;
-  let and = 0xff;
-  for (let i = from; i < to; i++) {
-    or |= flags[i];
-    and &= flags[i];
-  }
-  return or | (and << 8);
 }

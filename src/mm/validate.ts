@@ -2,7 +2,7 @@
 import { BugError, blockOfVpn, formatAddr, formatRange, indexInBlock, PAGE_SIZE, vpnOf } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { PageFlag } from "./memory-object.ts";
-import { shadowsLack } from "./object-content.ts";
+import { shadowsLack } from "./object-shadows.ts";
 import { PTE_PRESENT, PTE_WRITE, PteKind, pteIsKind, ptePfn } from "./pte.ts";
 import { canMerge, type Vma, VmFlags } from "./vma.ts";
 
