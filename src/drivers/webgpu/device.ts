@@ -1,7 +1,8 @@
 /** A WebGPU device that mirrors address spaces. */
 import { KernelError } from "../../base/index.ts";
-import type { AddressSpace } from "../../mm/index.ts";
+import { type AddressSpace, Mapping, svmAddressOf } from "../../mm/index.ts";
 import { Mutex } from "../../sync/index.ts";
+import type { BindTarget } from "./bind-plan.ts";
 import { type CompileOptions, compileKernel } from "./compile.ts";
 import type { Extent } from "./extent.ts";
 import { FenceTimeline } from "./fence.ts";
@@ -162,6 +163,28 @@ export class WebGpuDevice {
     } else {
       free.push(uniform);
     }
+  }
+
+  /**
+   * Brings memory to the device before an svm kernel asks for it: a hint, which changes no result. As much as the pool of
+   * frames holds is brought; with `write` the pages become device-private. Returns the number of device pages moved.
+   * @throws KernelError EINVAL outside the svm aperture; EFAULT, EPERM, EHWPOISON, EIO, ENOMEM of the pages; EBUSY leases in
+   *   the way; ENODEV; EINTR; ESRCH
+   * @linux drivers/gpu/drm/nouveau/nouveau_svm.c nouveau_svmm_bind
+   */
+  async prefetch(
+    target: BindTarget,
+    options: { readonly write?: boolean; readonly signal?: AbortSignal; readonly timeoutMs?: number } = {},
+  ): Promise<number> {
+    const op = "prefetch";
+    this.assertOpen(op);
+    const mapping = target instanceof Mapping ? target : target.mapping;
+    svmAddressOf(mapping.start, mapping.name);
+    using _turn = await this.turn.lock({ signal: options.signal });
+    this.assertOpen(op);
+    const table = await this.svm.tableOf(await this.mirrorOf(mapping.mm), op);
+    const waits = { op, signal: options.signal, timeoutMs: options.timeoutMs ?? 1000 };
+    return await this.svm.prefetch(table, target, options.write ?? false, waits);
   }
 
   /** Remembers the order of use, for eviction. @internal */

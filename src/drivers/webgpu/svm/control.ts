@@ -3,8 +3,7 @@ import { KernelError } from "../../../base/index.ts";
 import { createGpuBuffer, type OwnedBuffer } from "../gpu-buffer.ts";
 import type { GpuHandle } from "../gpu-handle.ts";
 import { BufferUsage, MapMode } from "../usage.ts";
-import { CONTROL_HEADER_WORDS, Control, type FatalCode } from "./control-layout.ts";
-import { SvmPte } from "./page-entry.ts";
+import { CONTROL_HEADER_WORDS, Control, type FatalCode, FaultBit, replayWords } from "./control-layout.ts";
 
 /** Faults that one round can report; the rest waits in the bitmaps. */
 const FAULT_CAPACITY = 16_384;
@@ -16,7 +15,8 @@ export interface ControlShape {
   readonly invocationsPerWorkgroup: number;
   /** Device pages of the table. */
   readonly pages: number;
-  readonly replayWordsPerInvocation: number;
+  /** Records an invocation of the log of atomic operations; 0 for kernels that keep none. */
+  readonly replayRecords: number;
   /** Kernels with barriers are done by the workgroup. */
   readonly doneBits: boolean;
 }
@@ -40,6 +40,8 @@ export interface RoundReport {
   readonly failed: Uint32Array<ArrayBuffer>;
   /** `page << 2 | write << 1 | read`. */
   readonly faults: Uint32Array;
+  /** Records that the log of atomic operations must hold for the kernel to go on; 0 while there is room. */
+  readonly replayNeeded: number;
   /** More faults than the list holds were found. */
   readonly overflow: boolean;
   readonly fatal:
@@ -60,7 +62,7 @@ interface Areas {
 }
 
 function areasOf(shape: ControlShape): Areas {
-  const { window, invocationsPerWorkgroup, pages, replayWordsPerInvocation, doneBits } = shape;
+  const { window, invocationsPerWorkgroup, pages, replayRecords, doneBits } = shape;
   const bitmap = Math.ceil(Math.max(1, pages) / 32);
   const invocations = window * invocationsPerWorkgroup;
   let at: number = CONTROL_HEADER_WORDS;
@@ -78,7 +80,8 @@ function areasOf(shape: ControlShape): Areas {
     writeBits: area(bitmap),
     accessed: area(bitmap),
     done: area(doneBits ? Math.ceil(invocations / 32) : 0),
-    replay: area(replayWordsPerInvocation * invocations),
+    // Last: a column a word, so that a longer log continues where the shorter one ended.
+    replay: area(replayRecords === 0 ? 0 : replayWords(replayRecords) * invocations),
     get words() {
       return at;
     },
@@ -135,6 +138,35 @@ export class ControlBuffers {
     }
   }
 
+  /** Gives the log of atomic operations more room; what it holds stays. @throws KernelError ENOMEM, EINVAL, ENODEV */
+  async growReplay(records: number): Promise<void> {
+    const former = this.#control;
+    const shape = this.#shape;
+    if (former === undefined || shape === undefined) {
+      return;
+    }
+    const used = this.#current().words * 4;
+    const areas = areasOf({ ...shape, replayRecords: records });
+    if (former.bytes < areas.words * 4) {
+      const next = await createGpuBuffer(
+        this.#gpu,
+        {
+          label: "pagemirror control",
+          bytes: areas.words * 4,
+          usage: BufferUsage.Storage | BufferUsage.CopySrc | BufferUsage.CopyDst,
+        },
+        "dispatch",
+      );
+      const encoder = this.#gpu.device.createCommandEncoder({ label: "pagemirror control" });
+      encoder.copyBufferToBuffer(former.buffer, 0, next.buffer, 0, used);
+      this.#gpu.queue.submit([encoder.finish()]);
+      former.destroy();
+      this.#control = next;
+    }
+    this.#shape = { ...shape, replayRecords: records };
+    this.#areas = areas;
+  }
+
   /** Forgets all that former rounds left: bitmaps, done bits, replay logs. */
   clear(encoder: GPUCommandEncoder, what: "all" | "faults" | "window"): void {
     const areas = this.#current();
@@ -176,6 +208,8 @@ export class ControlBuffers {
     header[Control.LaneEnd] = run.lanes[1];
     header[Control.WindowFirst] = run.windowFirst;
     header[Control.ReplayBase] = areas.replay;
+    header[Control.ReplayStride] = (this.#shape?.window ?? 0) * (this.#shape?.invocationsPerWorkgroup ?? 0);
+    header[Control.ReplayCapacity] = this.#shape?.replayRecords ?? 0;
     this.#gpu.queue.writeBuffer(this.buffer, 0, header);
     if (run.ids !== undefined) {
       this.#gpu.queue.writeBuffer(this.buffer, areas.listIn * 4, run.ids);
@@ -209,6 +243,7 @@ export class ControlBuffers {
         doneInvocations: words[Control.DoneInvocations],
         failed: words.slice(areas.listOut, areas.listOut + words[Control.ListOutCount]),
         faults: words.slice(areas.faultList, areas.faultList + Math.min(found, FAULT_CAPACITY)),
+        replayNeeded: words[Control.ReplayNeeded],
         overflow: found > FAULT_CAPACITY,
         fatal:
           code === 0
@@ -236,5 +271,5 @@ export class ControlBuffers {
 
 /** What a fault list entry says. */
 export function decodeFault(entry: number): { readonly page: number; readonly write: boolean } {
-  return { page: entry >>> 2, write: (entry & SvmPte.Write) !== 0 };
+  return { page: entry >>> FaultBit.PageShift, write: (entry & FaultBit.Write) !== 0 };
 }

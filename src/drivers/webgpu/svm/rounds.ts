@@ -63,6 +63,7 @@ export class Rounds {
   readonly #run: RunRound;
   readonly #signal: AbortSignal | undefined;
   readonly #nextStamp: () => number;
+  readonly #growReplay: (records: number) => Promise<void>;
   readonly stats: RoundsStats = { rounds: 0, faults: 0, prefetched: 0 };
   #sliceLimit: number;
 
@@ -72,6 +73,7 @@ export class Rounds {
     readonly prefetcher: Prefetcher;
     readonly run: RunRound;
     readonly nextStamp: () => number;
+    readonly growReplay: (records: number) => Promise<void>;
     readonly signal: AbortSignal | undefined;
   }) {
     this.#job = parts.job;
@@ -79,6 +81,7 @@ export class Rounds {
     this.#prefetcher = parts.prefetcher;
     this.#run = parts.run;
     this.#nextStamp = parts.nextStamp;
+    this.#growReplay = parts.growReplay;
     this.#signal = parts.signal;
     this.#sliceLimit = windowSize(parts.job);
   }
@@ -144,6 +147,9 @@ export class Rounds {
         return used;
       }
       const progress = report.completed > 0 || report.doneInvocations > 0;
+      if (report.replayNeeded > 0) {
+        await this.#growReplay(report.replayNeeded);
+      }
       if (report.faults.length === 0) {
         // Nobody missed anything, yet not all are done: those at rest are next, or what was missed came meanwhile.
         idle = progress ? 0 : idle + 1;

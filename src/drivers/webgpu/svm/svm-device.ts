@@ -1,5 +1,5 @@
 /** What svm mode keeps for a device: the pool of frames, the buffers of rounds, the page table of each address space. */
-import { KernelError } from "../../../base/index.ts";
+import { KernelError, type VirtRange } from "../../../base/index.ts";
 import type { MmapRead, WaitOptions } from "../../../sync/index.ts";
 import type { WebGpuDevice } from "../device.ts";
 import { createGpuBuffer, type OwnedBuffer } from "../gpu-buffer.ts";
@@ -7,7 +7,7 @@ import type { DeviceMirror } from "../mirror.ts";
 import { BufferUsage } from "../usage.ts";
 import { ControlBuffers } from "./control.ts";
 import { FramePool } from "./frame-pool.ts";
-import { mappedFlags } from "./page-entry.ts";
+import { mappedFlags, pageOfAddr, SvmPte } from "./page-entry.ts";
 import { Prefetcher } from "./prefetch.ts";
 import { type Demand, Service } from "./service.ts";
 import { type SvmFrame, SvmTable } from "./svm-table.ts";
@@ -149,6 +149,35 @@ export class SvmDevice {
   }
 
   /**
+   * Brings a range before a kernel asks for it, as much of it as the pool holds. Returns the device pages that came.
+   *
+   * Locks: the device's turn, held by the caller; as {@link submit}.
+   * @throws KernelError those of {@link submit}
+   */
+  async prefetch(
+    table: SvmTable,
+    range: VirtRange,
+    write: boolean,
+    options: WaitOptions & { readonly timeoutMs: number; readonly op: string },
+  ): Promise<number> {
+    const window = this.nextStamp();
+    const wanted: Demand[] = [];
+    const end = Math.min(table.pages, pageOfAddr(range.end - 1) + 1);
+    for (let page = Math.max(0, pageOfAddr(range.start)); page < end && wanted.length < this.pool.capacity; page++) {
+      const flags = mappedFlags(table.accessOf(page));
+      if (flags !== 0 && (!write || flags & SvmPte.MappedWrite) && !table.isResident(page, write)) {
+        wanted.push({ page, write });
+      }
+    }
+    for (let i = 0; i < wanted.length; i += PREFETCH_AT_ONCE) {
+      const demands = await this.placeFrames(table, wanted.slice(i, i + PREFETCH_AT_ONCE), [], window);
+      const { finished } = await this.submit(table, demands, options, () => {});
+      await finished;
+    }
+    return wanted.length;
+  }
+
+  /**
    * Brings pages, and submits what `encode` adds, in one submission. `encode` runs under the update lock, when the state
    * of pages and the entries agree.
    *
@@ -216,6 +245,9 @@ export class SvmDevice {
     this.pool.destroy();
   }
 }
+
+/** Device pages that a prefetch brings with one submission: 16 MiB. */
+const PREFETCH_AT_ONCE = 1024;
 
 /** Frames given up together, so that dirty ones come home in few readbacks. */
 const EVICT_AT_ONCE = 64;

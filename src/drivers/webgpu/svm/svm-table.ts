@@ -205,6 +205,12 @@ export class SvmTable implements FrameStore {
     return ((frame.index << SvmPte.FrameShift) | mapped | SvmPte.Valid | (owned ? SvmPte.Write : 0)) >>> 0;
   }
 
+  /** Whether the device can read a page, or write it. */
+  isResident(page: number, write: boolean): boolean {
+    const wanted = write ? SvmPte.Valid | SvmPte.Write : SvmPte.Valid;
+    return (this.#entry(page) & wanted) === wanted;
+  }
+
   /** True when every mapped page can be read by the device, and written where its mapping allows it. */
   allResident(write: boolean): boolean {
     for (let page = 0; page < this.#access.length; page++) {
