@@ -4,6 +4,8 @@
 const MOST_STREAMS = 8;
 
 interface Stream {
+  /** Where its first read began. */
+  readonly begin: number;
   /** Where its next read begins. */
   next: number;
   /** Bytes fetched ahead; doubles while the sequence goes on. */
@@ -13,8 +15,9 @@ interface Stream {
 }
 
 /**
- * Finds sequences among reads. A read that continues no other gets what it asks for; from the second of a sequence on,
- * a window ahead of it is fetched, which is renewed and doubled whenever half of it has been read.
+ * Finds sequences among reads. A read that continues no other gets what it asks for. Once a sequence is longer than the
+ * least that is fetched anyway, a window ahead of it is fetched too, which is renewed and doubled whenever half of it has
+ * been read.
  */
 export class ReadAhead {
   readonly #least: number;
@@ -32,7 +35,7 @@ export class ReadAhead {
   extend(start: number, end: number): number {
     const at = this.#streams.findLastIndex((stream) => stream.next === start);
     if (at < 0) {
-      this.#streams.push({ next: end, window: 0, fetched: end });
+      this.#streams.push({ begin: start, next: end, window: 0, fetched: end });
       if (this.#streams.length > MOST_STREAMS) {
         this.#streams.shift();
       }
@@ -41,7 +44,8 @@ export class ReadAhead {
     const [stream] = this.#streams.splice(at, 1);
     this.#streams.push(stream);
     stream.next = end;
-    if (this.#most > 0 && stream.fetched - end <= stream.window / 2) {
+    const isLong = end - stream.begin > this.#least;
+    if (isLong && this.#most > 0 && stream.fetched - end <= stream.window / 2) {
       stream.window = Math.min(this.#most, Math.max(this.#least, end - start, stream.window) * 2);
       stream.fetched = end + stream.window;
     }
