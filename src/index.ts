@@ -4,3 +4,5 @@ export * from "./drivers/webgpu/index.ts";
 export * from "./hmm/index.ts";
 export * from "./mm/index.ts";
 export * from "./mmu-notifier/index.ts";
+export * from "./platform/http/index.ts";
+export { SoftwareMmu } from "./platform/software/cpu-mmu.ts";

@@ -2,6 +2,7 @@
 
 import { type WebGpuDevice, WebGpuDriver } from "./drivers/webgpu/index.ts";
 import { AddressSpace, type MemoryObject, PhysicalMemory } from "./mm/index.ts";
+import { type OpenUrlOptions, openUrlObject } from "./platform/http/index.ts";
 import type { AdapterReport } from "./platform/node/adapter-report.ts";
 import { openDawn } from "./platform/node/dawn.ts";
 import { type OpenFileOptions, openFileObject } from "./platform/node/file-pager.ts";
@@ -11,7 +12,6 @@ export * from "./index.ts";
 export type { AdapterAttempt, AdapterReport } from "./platform/node/adapter-report.ts";
 export { type OpenAdapter, type OpenDawnOptions, openDawn } from "./platform/node/dawn.ts";
 export { type OpenFileOptions, openFileObject } from "./platform/node/file-pager.ts";
-export { SoftwareMmu } from "./platform/software/cpu-mmu.ts";
 
 export interface OpenOptions {
   /** The most bytes of GPU buffers that hold pages. */
@@ -44,6 +44,14 @@ export class PageMirror implements AsyncDisposable {
   /** Opens a file to map it: `mm.mmap({ object, length, shared: true, prot: "r" })`. See {@link openFileObject}. */
   openFile(path: string, options: OpenFileOptions = {}): Promise<MemoryObject> {
     return openFileObject(this.memory, path, options);
+  }
+
+  /**
+   * Opens an HTTP(S) URL to map it: `mm.mmap({ object, length, shared: true, prot: "r" })`. Its pages are fetched by ranges
+   * on fault. See {@link openUrlObject}.
+   */
+  openUrl(url: string | URL, options: OpenUrlOptions = {}): Promise<MemoryObject> {
+    return openUrlObject(this.memory, url, options);
   }
 
   /**

@@ -74,7 +74,7 @@ function freeAfterFailure<N extends MmuNotifier>(ops: MmuNotifierOps<N>, notifie
 
 /**
  * Drops one get. At the last one the notifier leaves its space at once (a next get makes a new one) and is freed after
- * a grace period: on return it may still be inside a callback. Never waits; legal inside callbacks, `release` included.
+ * a grace period (I-MN-3): on return it may still be inside a callback. Never waits; legal inside callbacks, `release` included.
  * `release` is not called: have all device access torn down before.
  *
  * Reports I-MN-4 and does nothing when there is no get to put.
