@@ -93,12 +93,15 @@ export class Machine implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const mm of this.#spaces) {
-      await mm[Symbol.asyncDispose]();
-    }
-    await this.driver.unload();
-    for (const close of this.#closers) {
-      close();
+    try {
+      for (const mm of this.#spaces) {
+        await mm[Symbol.asyncDispose]();
+      }
+      await this.driver.unload();
+    } finally {
+      for (const close of this.#closers) {
+        close();
+      }
     }
   }
 }

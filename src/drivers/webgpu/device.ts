@@ -45,6 +45,8 @@ export class WebGpuDevice {
   readonly counts = { dispatches: 0, restarts: 0, pagesUploaded: 0, bytesEvicted: 0 };
   readonly #mirrors = new Map<AddressSpace, DeviceMirror>();
   readonly #teardowns = new Set<Promise<void>>();
+  /** What went wrong in teardowns, for {@link close} to report. */
+  readonly #failures: unknown[] = [];
   readonly #atClose: (() => void)[] = [];
   /** Dispatches that the GPU works on. */
   readonly #running = new Set<Promise<unknown>>();
@@ -216,11 +218,11 @@ export class WebGpuDevice {
     const teardown = new Promise<void>((resolve, reject) => {
       setTimeout(() => this.#endMirror(mirror).then(resolve, reject), 0);
     });
-    this.#teardowns.add(teardown);
-    teardown.then(
-      () => this.#teardowns.delete(teardown),
-      () => undefined,
-    );
+    const ended = teardown.catch((error: unknown) => {
+      this.#failures.push(error);
+    });
+    this.#teardowns.add(ended);
+    void ended.then(() => this.#teardowns.delete(ended));
   }
 
   async #endMirror(mirror: DeviceMirror): Promise<void> {
@@ -240,12 +242,14 @@ export class WebGpuDevice {
 
   async #close(): Promise<void> {
     const turn = await this.turn.lock();
-    const results: PromiseSettledResult<unknown>[] = [];
     try {
-      results.push(...(await Promise.allSettled(this.#teardowns)));
-      for (const [mm, mirror] of [...this.#mirrors]) {
-        this.#mirrors.delete(mm);
-        results.push(...(await Promise.allSettled([mirror.close()])));
+      // Spaces may exit meanwhile, and each has its mirror ended by whoever comes first.
+      while (this.#mirrors.size > 0 || this.#teardowns.size > 0) {
+        for (const [mm, mirror] of [...this.#mirrors]) {
+          this.#mirrors.delete(mm);
+          await mirror.close().catch((error: unknown) => this.#failures.push(error));
+        }
+        await Promise.all(this.#teardowns);
       }
       await Promise.allSettled(this.#running);
       await this.fences.idle();
@@ -261,15 +265,8 @@ export class WebGpuDevice {
       this.transfer.destroy();
       this.gpu.destroy();
     }
-    throwFirst(results);
-  }
-}
-
-/** Throws what the first failure threw. */
-export function throwFirst(results: readonly PromiseSettledResult<unknown>[]): void {
-  for (const result of results) {
-    if (result.status === "rejected") {
-      throw result.reason;
+    if (this.#failures.length > 0) {
+      throw this.#failures[0];
     }
   }
 }

@@ -1,7 +1,7 @@
 /** The WebGPU driver: opens devices, and ends with the barrier that lets its code go away. */
 import { KernelError } from "../../base/index.ts";
 import { mmuNotifierSynchronize } from "../../mmu-notifier/index.ts";
-import { throwFirst, WebGpuDevice, type WebGpuDeviceOptions } from "./device.ts";
+import { WebGpuDevice, type WebGpuDeviceOptions } from "./device.ts";
 import { adoptGpuDevice, type GpuHandle, openGpuDevice } from "./gpu-handle.ts";
 
 export interface WebGpuOpenOptions extends WebGpuDeviceOptions {
@@ -55,7 +55,11 @@ export class WebGpuDriver implements AsyncDisposable {
   async #unload(): Promise<void> {
     const closed = await Promise.allSettled([...this.#devices].map((device) => device.close()));
     await mmuNotifierSynchronize();
-    throwFirst(closed);
+    for (const result of closed) {
+      if (result.status === "rejected") {
+        throw result.reason;
+      }
+    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -58,6 +58,7 @@ export class DeviceMirror {
   isolating: VirtRange | undefined;
   readonly #context: MirrorContext;
   #pfns = new Uint32Array(0);
+  #closed: Promise<number> | undefined;
 
   constructor(context: MirrorContext, mm: AddressSpace) {
     this.#context = context;
@@ -270,9 +271,15 @@ export class DeviceMirror {
 
   /**
    * Brings everything home and ends the subscription. No dispatch is running or will come.
+   * Idempotent: the exit of its address space and the end of its device may both ask for it.
    * @throws KernelError ENOMEM when the host has no room for some pages: they are lost, all else is done
    */
-  async close(): Promise<number> {
+  close(): Promise<number> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<number> {
     let bytes = 0;
     let failure: { readonly error: unknown } | undefined;
     const attempt = async (step: () => Promise<number> | undefined) => {
