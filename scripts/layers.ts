@@ -44,7 +44,7 @@ export const LAYERS: readonly Layer[] = [
     packages: ["koffi"],
     node: true,
   },
-  { name: "index", imports: [...core, ...drivers, "platform/software"], packages: [], node: false },
+  { name: "index", imports: [...core, ...drivers, "platform/software", "platform/http"], packages: [], node: false },
   { name: "node", imports: ["index", ...core, ...drivers, ...platforms], packages: [], node: true },
   {
     name: "cli",

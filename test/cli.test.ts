@@ -303,7 +303,7 @@ describe("bad input", () => {
     ["--json with --stats", ["add.wgsl", ...good, "--json", "--stats"], 2, /usage: EINVAL: --stats and --json/],
     ["svm mode", ["add.wgsl", ...good, "--mode", "svm"], 1, /run: ENOTSUP: --mode svm .*--mode bind/],
     ["the userfaultfd MMU", ["add.wgsl", ...good, "--mmu", "userfaultfd"], 1, /run: ENOTSUP: .*--mmu software/],
-    ["a URL", ["add.wgsl", "--map", "values=http://localhost/x"], 1, /map values: ENOTSUP: .*download/],
+    ["a URL of no server", ["add.wgsl", "--map", "values=http://127.0.0.1:2/x"], 1, /map values: EIO: .*check the URL/],
     ["a trace", ["add.wgsl", ...good, "--trace", "x"], 2, /usage: EINVAL: unknown option '--trace'/],
   ];
 

@@ -42,6 +42,13 @@ export function fileError(op: string, path: string, error: unknown): KernelError
     : new KernelError(known.code, op, `${path}: ${known.why}`, { cause: error });
 }
 
+/** Says of a failed URL what it was for. */
+export function urlError(op: string): (error: unknown) => never {
+  return (error) => {
+    throw error instanceof KernelError ? new KernelError(error.code, op, error.why, { cause: error }) : error;
+  };
+}
+
 function oneLine(text: string): string {
   return text
     .split(/\s*\n\s*/)

@@ -14,6 +14,8 @@ A mapping binds to the WGSL variable of its name:
   NAME=PATH       or NAME=PATH:r, the file, read-only
   NAME=PATH:cow   a private copy that the kernel may write; the file stays as it is
   NAME=PATH:rw    written back to the file when the run succeeds; the file is untouched when it fails
+  NAME=URL        what an http:// or https:// server sends, read-only, fetched by ranges as it is needed; the server must
+                  support ranges, and the object must not change meanwhile
   NAME=new:SIZE   zeros
 Files of any length work: the kernel sees zeros up to the next 16 bytes. A WGSL array of fixed size binds just that much
 of a mapping, a runtime-sized array all of it. Sizes take K, M and G. Ctrl-C leaves no partial output file.
@@ -43,7 +45,11 @@ function buildProgram(): Command {
     .command("run")
     .description("run a WGSL compute kernel over mapped files")
     .argument("<KERNEL.wgsl>", "the kernel")
-    .option("--map <NAME=PATH[:r|cow|rw]|NAME=new:SIZE>", "map a file, or new zeros, for the variable NAME", collect)
+    .option(
+      "--map <NAME=PATH[:r|cow|rw]|NAME=URL|NAME=new:SIZE>",
+      "map a file, a URL, or new zeros, for the variable NAME",
+      collect,
+    )
     .option("--set <NAME=VALUE>", "fill a member of the uniform struct in variable params", collect)
     .option(
       "--workgroups <X[,Y[,Z]]>",

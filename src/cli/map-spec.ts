@@ -8,6 +8,7 @@ export type MapMode = "r" | "cow" | "rw";
 
 export type MapSource =
   | { readonly kind: "file"; readonly path: string; readonly mode: MapMode }
+  | { readonly kind: "url"; readonly url: string }
   | { readonly kind: "new"; readonly size: number };
 
 /** One `--map`. */
@@ -54,11 +55,7 @@ function refuseTwice<T extends { readonly name: string }>(option: string, specs:
 
 function parseSource(name: string, value: string): MapSource {
   if (/^https?:\/\//i.test(value)) {
-    throw new KernelError(
-      "ENOTSUP",
-      `map ${name}`,
-      `${value}: mapping a URL is not in this version: download it first and map the file, --map ${name}=PATH`,
-    );
+    return { kind: "url", url: value };
   }
   if (value.startsWith("new:")) {
     return { kind: "new", size: parseSize(value.slice(4), `--map ${name}=${value}`) };
@@ -69,13 +66,13 @@ function parseSource(name: string, value: string): MapSource {
 }
 
 /**
- * Parses the `--map` arguments: `NAME=PATH[:r|cow|rw]` or `NAME=new:SIZE`. A path that itself ends in `:rw` and the like
- * takes a mode after it.
- * @throws UsageError for a wrong form, a name that WGSL cannot have, a name given twice. @throws KernelError ENOTSUP for a URL.
+ * Parses the `--map` arguments: `NAME=PATH[:r|cow|rw]`, `NAME=http(s)://...` or `NAME=new:SIZE`. A path that itself
+ * ends in `:rw` and the like takes a mode after it; one that begins like a URL takes `./` before it.
+ * @throws UsageError for a wrong form, a name that WGSL cannot have, a name given twice
  */
 export function parseMaps(texts: readonly string[]): readonly MapSpec[] {
   const specs = texts.map((text): MapSpec => {
-    const [name, value] = splitNamed("--map", text, "NAME=PATH[:r|cow|rw] or NAME=new:SIZE");
+    const [name, value] = splitNamed("--map", text, "NAME=PATH[:r|cow|rw], NAME=URL or NAME=new:SIZE");
     return { name, source: parseSource(name, value) };
   });
   return refuseTwice("--map", specs);

@@ -27,9 +27,14 @@ function bindOne(map: MapPlan, binding: KernelBinding): BindPlan {
     const why = `the kernel writes ${map.name} and ${path} is mapped read-only: map it :cow for a private copy, or :rw to change the file`;
     throw new KernelError("EACCES", op, why);
   }
+  if (written && map.url !== undefined) {
+    const why = `the kernel writes ${map.name} and a URL is mapped read-only: download it and map the file :cow or :rw`;
+    throw new KernelError("EACCES", op, why);
+  }
   const visible = visibleLength(map.length);
   if (visible < binding.minBytes) {
-    const remedy = map.file === undefined ? `use new:${binding.minBytes}` : "map a longer file";
+    const isNew = map.file === undefined && map.url === undefined;
+    const remedy = isNew ? `use new:${binding.minBytes}` : "map a longer one";
     const why = `${map.name} is ${binding.typeName} and takes at least ${binding.minBytes} bytes, not ${map.length}: ${remedy}`;
     throw new KernelError("EINVAL", op, why);
   }

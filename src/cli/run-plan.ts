@@ -2,7 +2,8 @@
 import { constants } from "node:fs";
 import { access, readFile, stat } from "node:fs/promises";
 import { KernelError } from "../base/index.ts";
-import { fileError, UsageError } from "./errors.ts";
+import { statUrl } from "../platform/http/index.ts";
+import { fileError, UsageError, urlError } from "./errors.ts";
 import {
   type MapMode,
   type MapSpec,
@@ -35,8 +36,10 @@ export interface MapPlan {
   readonly name: string;
   /** Bytes, before any rounding. */
   readonly length: number;
-  /** The file and how it is mapped; undefined for new zeros. */
+  /** The file and how it is mapped; undefined for a URL and for new zeros. */
   readonly file: { readonly path: string; readonly mode: MapMode } | undefined;
+  /** Mapped read-only. */
+  readonly url?: string | undefined;
 }
 
 /** A file to write when the run succeeds. */
@@ -105,6 +108,10 @@ async function planMap({ name, source }: MapSpec): Promise<MapPlan> {
     return { name, length: source.size, file: undefined };
   }
   const op = `map ${name}`;
+  if (source.kind === "url") {
+    const { length } = await statUrl(source.url).catch(urlError(op));
+    return { name, length, file: undefined, url: source.url };
+  }
   const { path, mode } = source;
   try {
     const stats = await stat(path);
@@ -142,10 +149,10 @@ async function refuseOutputOverInput(maps: readonly MapPlan[], outs: readonly Ou
 }
 
 /**
- * Checks a command line and the files that it names.
+ * Checks a command line and the files and URLs that it names.
  *
- * Errors: UsageError for wrong arguments; KernelError ENOENT, EISDIR, EACCES, EINVAL for a file that cannot be used,
- * ENOTSUP for what a later version does.
+ * Errors: UsageError for wrong arguments; KernelError ENOENT, EISDIR, EACCES, EINVAL for a file that cannot be used, those
+ * of statUrl for a URL, ENOTSUP for what a later version does.
  */
 export async function planRun(kernelPath: string, args: RunArguments): Promise<RunPlan> {
   checkMode(args);

@@ -1,8 +1,9 @@
 /** `pagemirror run`: maps files, runs a kernel over them, and writes the outputs when all went well. */
 import { createReadStream } from "node:fs";
+import { KernelError } from "../base/index.ts";
 import type { Mapping } from "../mm/index.ts";
 import type { open } from "../node.ts";
-import { fileError } from "./errors.ts";
+import { fileError, urlError } from "./errors.ts";
 import { OutputFiles, type OutputReport } from "./output.ts";
 import { openProgress, type Progress } from "./progress.ts";
 import { type RunReport, statsText } from "./report.ts";
@@ -14,7 +15,23 @@ const PAGE = 4096;
 
 type PageMirror = Awaited<ReturnType<typeof open>>;
 
-async function mapFile(pm: PageMirror, { name, length, file }: MapPlan): Promise<Mapping> {
+async function mapUrl(pm: PageMirror, name: string, length: number, url: string): Promise<Mapping> {
+  const op = `map ${name}`;
+  const object = await pm.openUrl(url).catch(urlError(op));
+  try {
+    if (object.pager?.length !== length) {
+      throw new KernelError("EIO", op, `${object.pager?.name} changed while the command started: run it again`);
+    }
+    return await pm.mm.mmap({ length: visibleLength(length), object, shared: true, prot: "r", name });
+  } finally {
+    await object.put();
+  }
+}
+
+async function mapSource(pm: PageMirror, { name, length, file, url }: MapPlan): Promise<Mapping> {
+  if (url !== undefined) {
+    return mapUrl(pm, name, length, url);
+  }
   if (file === undefined) {
     return pm.mm.mmap({ length: visibleLength(length), name });
   }
@@ -121,7 +138,7 @@ async function dispatch(pm: PageMirror, plan: RunPlan, progress: Progress): Prom
   const mappings = new Map<string, Mapping>();
   const bind: Record<string, ReturnType<Mapping["range"]>> = {};
   for (const { map, length } of binds) {
-    const mapping = await mapFile(pm, map);
+    const mapping = await mapSource(pm, map);
     mappings.set(map.name, mapping);
     bind[map.name] = mapping.range(0, length);
   }

@@ -1,1 +1,1 @@
-export { type OpenUrlOptions, openUrlObject } from "./open-url.ts";
+export { type OpenUrlOptions, openUrlObject, statUrl } from "./open-url.ts";

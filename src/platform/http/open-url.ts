@@ -49,18 +49,30 @@ export async function openUrlObject(
   url: string | URL,
   options: OpenUrlOptions = {},
 ): Promise<MemoryObject> {
-  const { signal } = options;
   const [requests, fetching] = policiesOf(options);
-  const target = parseTarget(url, options.headers);
-  throwIfAborted(signal, "open");
-  const remote = await RemoteObject.open(target, requests, signal ?? new AbortController().signal);
-  const pager = new UrlPager(remote, fetching, signal);
+  const remote = await openRemote(url, options, requests);
+  const pager = new UrlPager(remote, fetching, options.signal);
   try {
     return new MemoryObject(memory, { pages: Math.ceil(pager.length / PAGE_SIZE), pager });
   } catch (error) {
     await pager.close();
     throw error;
   }
+}
+
+/**
+ * Asks a server for an object's length, and whether it can be mapped at all.
+ * @throws KernelError as {@link openUrlObject}
+ */
+export async function statUrl(url: string | URL, options: OpenUrlOptions = {}): Promise<{ readonly length: number }> {
+  const remote = await openRemote(url, options, policiesOf(options)[0]);
+  return { length: remote.version.length };
+}
+
+async function openRemote(url: string | URL, options: OpenUrlOptions, policy: RequestPolicy): Promise<RemoteObject> {
+  const target = parseTarget(url, options.headers);
+  throwIfAborted(options.signal, "open");
+  return RemoteObject.open(target, policy, options.signal ?? new AbortController().signal);
 }
 
 function policiesOf(options: OpenUrlOptions): [RequestPolicy, FetchPolicy] {

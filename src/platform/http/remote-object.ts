@@ -279,7 +279,14 @@ function noRanges(op: string, shown: string): KernelError {
   return new KernelError("ENOTSUP", op, why);
 }
 
-function networkError(op: string, shown: string, error: unknown, watchdog: Watchdog): Transient {
+/** Nobody is there. While an object is open that may pass; at the opening it is rather a wrong URL. */
+const NOBODY_THERE = new Set(["ECONNREFUSED", "ENOTFOUND"]);
+
+function networkError(op: string, shown: string, error: unknown, watchdog: Watchdog): KernelError | Transient {
+  if (op === "open" && NOBODY_THERE.has(codeOf(rootOf(error)))) {
+    const why = `${shown}: ${reasonOf(error)}: check the URL, and that its server runs`;
+    return new KernelError("EIO", op, why, { cause: error });
+  }
   const why = watchdog.bit
     ? `the server sent nothing for ${watchdog.timeoutMs} ms: try again later, or with a longer timeoutMs`
     : `${reasonOf(error)}: check the network and the server`;
@@ -287,11 +294,19 @@ function networkError(op: string, shown: string, error: unknown, watchdog: Watch
 }
 
 /** fetch says "fetch failed" and keeps the reason in `cause`. */
+function rootOf(error: unknown): unknown {
+  return error instanceof Error && error.cause instanceof Error ? error.cause : error;
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && "code" in error ? String(error.code) : "";
+}
+
 function reasonOf(error: unknown): string {
-  const inner = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-  const code = inner instanceof Error && "code" in inner ? `${String(inner.code)} ` : "";
-  const text = inner instanceof Error ? inner.message : String(inner);
-  return text.startsWith(code.trim()) || text.includes(code.trim()) ? text : `${code}${text}`;
+  const root = rootOf(error);
+  const message = root instanceof Error ? root.message : String(root);
+  const code = codeOf(root);
+  return message.includes(code) ? message : `${code} ${message}`.trim();
 }
 
 /** A failure under a signal that has fired is an interruption. */
