@@ -2,8 +2,15 @@ import { describe, expect, test } from "vitest";
 import { isPromise } from "../../base/index.ts";
 import { HmmMirror } from "../../hmm/index.ts";
 import { MemoryObject, type Pager, validateMm } from "../../mm/index.ts";
-import { COPY, INCREMENT, increment, openMachine, SLOW, SUM, wordsOf } from "../../testing/machine.ts";
+import { COPY, INCREMENT, increment, type Machine, openMachine, SLOW, SUM, wordsOf } from "../../testing/machine.ts";
 import { turn } from "../../testing/spaces.ts";
+
+/** Until a dispatch has found something in its way. */
+async function untilRestarted(m: Machine): Promise<void> {
+  while (m.device.stats().restarts === 0) {
+    await turn();
+  }
+}
 
 describe("leases", () => {
   test("EBUSY: one that is held is named when the time is over, and nothing is left isolated", async () => {
@@ -26,7 +33,7 @@ describe("leases", () => {
     const kernel = await m.device.kernel(INCREMENT);
     const lease = await data.lease("rw");
     const running = kernel.dispatch({ bind: { data }, workgroups: 16, timeoutMs: 20_000 });
-    await turn();
+    await untilRestarted(m);
     lease.u32[0] = 41;
     lease.release();
     expect((await running).restarts).toBeGreaterThan(0);
@@ -53,7 +60,7 @@ describe("leases", () => {
     const kernel = await m.device.kernel(INCREMENT);
     const lease = await data.lease("rw");
     const stuck = kernel.dispatch({ bind: { data }, workgroups: 16, timeoutMs: 20_000 });
-    await turn();
+    await untilRestarted(m);
     await increment(kernel, other);
     lease.release();
     await stuck;
@@ -225,7 +232,7 @@ describe("AbortSignal", () => {
     using _lease = await data.lease("rw");
     const stop = new AbortController();
     const running = kernel.dispatch({ bind: { data }, workgroups: 1, signal: stop.signal, timeoutMs: 20_000 });
-    await turn();
+    await untilRestarted(m);
     stop.abort();
     await expect(running).rejects.toMatchObject(aborted);
   });
