@@ -5,7 +5,7 @@ import { createServer, type Server } from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { hasNginx, NGINX_HINT, Nginx } from "../src/testing/nginx.ts";
+import { hasNginx, hasOpenssl, NGINX_HINT, Nginx } from "../src/testing/nginx.ts";
 import { ensureBuilt, pagemirror } from "./support/built.ts";
 
 const SUM = `
@@ -53,6 +53,19 @@ describe.skipIf(!hasNginx())(`run over a URL of ${NGINX_HINT}`, () => {
       outputs.push(JSON.parse(stdout).outputs);
     }
     expect(outputs[0]).toEqual(outputs[1]);
+  });
+
+  test.skipIf(!hasOpenssl())("takes https, from a server whose certificate is trusted", async () => {
+    const { url = "", certificate = "" } = nginx.tls ?? {};
+    const args = ["run", "sum.wgsl", "--map", `data=${url}/plain/data.bin`, ...sums, "--out", "data=copy.bin"];
+    const trusting = await pagemirror(args, { cwd: folder, env: { NODE_EXTRA_CA_CERTS: certificate } });
+    expect([trusting.status, trusting.stderr]).toEqual([0, ""]);
+    expect(Buffer.compare(readFileSync(at("copy.bin")), BYTES)).toBe(0);
+    const { status, stderr } = await pagemirror(args, { cwd: folder });
+    expect(stderr).toMatch(
+      /^pagemirror: map data: EIO: https:\S+: .*self-signed certificate[^\n]*: check the URL[^\n]*\n$/,
+    );
+    expect(status).toBe(1);
   });
 
   test("fetches only what the kernel binds", async () => {

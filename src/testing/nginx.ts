@@ -5,6 +5,13 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 
+/** What an HTTPS server needs; `certificate` is the file of the authority to trust, too. */
+interface Tls {
+  readonly port: number;
+  readonly certificate: string;
+  readonly key: string;
+}
+
 /** One line of the access log. */
 export interface LoggedRequest {
   readonly method: string;
@@ -19,6 +26,11 @@ export interface LoggedRequest {
 /** True where nginx is installed. */
 export function hasNginx(): boolean {
   return spawnSync("nginx", ["-v"]).status === 0;
+}
+
+/** True where certificates can be made. */
+export function hasOpenssl(): boolean {
+  return spawnSync("openssl", ["version"]).status === 0;
 }
 
 /** Why a file's tests are skipped where it is not; part of the name of their group. */
@@ -39,16 +51,19 @@ export const NGINX_HINT = hasNginx() ? "nginx" : "nginx (skipped: not installed 
 export class Nginx implements AsyncDisposable {
   readonly url: string;
   readonly port: number;
+  /** The same over TLS, where there is openssl. */
+  readonly tls: { readonly url: string; readonly certificate: string } | undefined;
   readonly #folder: string;
   readonly #child: ChildProcess;
   #sentinels = 0;
   #logStart = 0;
   #seconds = 1_700_000_000;
 
-  private constructor(folder: string, port: number, child: ChildProcess) {
+  private constructor(folder: string, port: number, tls: Tls | undefined, child: ChildProcess) {
     this.#folder = folder;
     this.port = port;
     this.url = `http://127.0.0.1:${port}`;
+    this.tls = tls === undefined ? undefined : { url: `https://127.0.0.1:${tls.port}`, certificate: tls.certificate };
     this.#child = child;
   }
 
@@ -57,7 +72,8 @@ export class Nginx implements AsyncDisposable {
     mkdirSync(path.join(folder, "files"));
     mkdirSync(path.join(folder, "flags"));
     const port = await freePort();
-    writeFileSync(path.join(folder, "nginx.conf"), config(folder, port, await freePort()));
+    const tls = hasOpenssl() ? await makeCertificate(folder) : undefined;
+    writeFileSync(path.join(folder, "nginx.conf"), config(folder, port, await freePort(), tls));
     writeFileSync(path.join(folder, "access.log"), "");
     const child = spawn("nginx", ["-e", path.join(folder, "error.log"), "-c", path.join(folder, "nginx.conf")], {
       stdio: ["ignore", "ignore", "pipe"],
@@ -66,7 +82,7 @@ export class Nginx implements AsyncDisposable {
     child.stderr.on("data", (text) => {
       stderr += text;
     });
-    const server = new Nginx(folder, port, child);
+    const server = new Nginx(folder, port, tls, child);
     while (!(await fetch(`${server.url}/status/204`).catch(() => undefined))) {
       if (child.exitCode !== null) {
         throw new Error(`nginx ended:\n${stderr}`);
@@ -135,7 +151,23 @@ function freePort(): Promise<number> {
   });
 }
 
-function config(folder: string, port: number, secondPort: number): string {
+async function makeCertificate(folder: string): Promise<Tls> {
+  const [certificate, key] = [path.join(folder, "certificate.pem"), path.join(folder, "key.pem")];
+  const { status, stderr } = spawnSync(
+    "openssl",
+    [
+      ...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"],
+      ...["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+    ],
+    { encoding: "utf8" },
+  );
+  if (status !== 0) {
+    throw new Error(`openssl made no certificate:\n${stderr}`);
+  }
+  return { port: await freePort(), certificate, key };
+}
+
+function config(folder: string, port: number, secondPort: number, tls: Tls | undefined): string {
   const statuses = [401, 403, 404, 410, 416, 418, 500].map(
     (status) => `location = /status/${status} { return ${status}; }`,
   );
@@ -155,6 +187,7 @@ http {
   server {
     listen 127.0.0.1:${port};
     listen 127.0.0.1:${secondPort};
+    ${tls === undefined ? "" : `listen 127.0.0.1:${tls.port} ssl; ssl_certificate ${tls.certificate}; ssl_certificate_key ${tls.key};`}
     location ~ ^/plain/(.*)$ { ${faults.join(" ")} alias ${folder}/files/$1; }
     location /slow/ { alias ${folder}/files/; limit_rate 64k; }
     location /no-head/ { if ($request_method = HEAD) { return 405; } alias ${folder}/files/; }

@@ -279,12 +279,12 @@ function noRanges(op: string, shown: string): KernelError {
   return new KernelError("ENOTSUP", op, why);
 }
 
-/** Nobody is there. While an object is open that may pass; at the opening it is rather a wrong URL. */
-const NOBODY_THERE = new Set(["ECONNREFUSED", "ENOTFOUND"]);
+/** Nobody is there, or the wrong one. While an object is open that may pass; at the opening it is rather a wrong URL. */
+const WRONG_SERVER = /^(ECONNREFUSED|ENOTFOUND)$|CERT|TLS|SIGNATURE/;
 
 function networkError(op: string, shown: string, error: unknown, watchdog: Watchdog): KernelError | Transient {
-  if (op === "open" && NOBODY_THERE.has(codeOf(rootOf(error)))) {
-    const why = `${shown}: ${reasonOf(error)}: check the URL, and that its server runs`;
+  if (op === "open" && WRONG_SERVER.test(codeOf(rootOf(error)))) {
+    const why = `${shown}: ${reasonOf(error)}: check the URL and its server`;
     return new KernelError("EIO", op, why, { cause: error });
   }
   const why = watchdog.bit
