@@ -27,6 +27,8 @@ export const Control = {
   FaultList: 13,
   /** In: entries that the fault list holds. */
   FaultCapacity: 14,
+  /** In: iterations that loops go on after a fault without meeting another page; 0 for {@link DEFAULT_FUEL}. */
+  Fuel: 15,
   /** Out, zero before a round. */
   Completed: 16,
   ListOutCount: 17,
@@ -35,15 +37,51 @@ export const Control = {
   FatalAddress: 20,
   FatalWorkgroup: 21,
   FatalLane: 22,
+  /** Invocations that became done in workgroups that did not complete. */
   DoneInvocations: 23,
   /** In: invocations whose local index is outside [LaneFirst, LaneEnd) rest this round. */
   LaneFirst: 24,
   LaneEnd: 25,
   /** In: the window's first workgroup; done bits and replay logs count from it. */
   WindowFirst: 26,
-  /** In: where replay logs begin. */
+  /** In: where replay logs begin, a column of words for all invocations of the window after the other. */
   ReplayBase: 27,
+  /** In: invocations of the window. */
+  ReplayStride: 28,
+  /** In: records an invocation, see {@link replayWords}. */
+  ReplayCapacity: 29,
+  /** Out: records that some invocation needs to go on; zero while there is room. */
+  ReplayNeeded: 30,
 } as const;
 
-/** Why a kernel cannot go on: 0 it can; 1 read, 2 write of nothing; 3 write to read-only memory; 4 more stores than fit, read again. */
-export type FatalCode = 0 | 1 | 2 | 3 | 4;
+/** Why a kernel cannot go on. */
+export const Fatal = {
+  None: 0,
+  /** A load, a store of nothing. */
+  ReadUnmapped: 1,
+  WriteUnmapped: 2,
+  WriteReadOnly: 3,
+  /** More stores than the log holds, and loads of words that were stored. */
+  StoreLogFull: 4,
+  /** It took another way when it ran again. */
+  NotRepeatable: 5,
+  /** An index past the end of its span. */
+  SpanIndex: 6,
+} as const;
+
+/** One of {@link Fatal}; 0 while all is well. */
+export type FatalCode = (typeof Fatal)[keyof typeof Fatal];
+
+/** Bits of a fault-list entry; the page lies above them. */
+export const FaultBit = { Read: 1, Write: 2, PageShift: 2 } as const;
+
+/** Iterations after a fault when the host names none: two times the words of a page. */
+export const DEFAULT_FUEL = 8192;
+
+/** Words of a record in the replay log: address, what was done, what it returned. */
+export const REPLAY_RECORD = 3;
+
+/** Words an invocation of a replay log with so many records: their count comes first. */
+export function replayWords(records: number): number {
+  return 1 + records * REPLAY_RECORD;
+}

@@ -1,0 +1,218 @@
+/** From a kernel that uses pm_ functions to its pipelines. */
+import { KernelError } from "../../../base/index.ts";
+import type { CompileOptions } from "../compile.ts";
+import { firstLine } from "../gpu-buffer.ts";
+import type { GpuHandle } from "../gpu-handle.ts";
+import type { KernelReflection } from "../reflect.ts";
+import { ShaderStage } from "../usage.ts";
+import { replayWords } from "./control-layout.ts";
+import { ENTRY } from "./entry.ts";
+import type { KernelFeatures } from "./kernel-features.ts";
+import { sourceOffset } from "./source-text.ts";
+import { type PipelineKind, type TransformedKernel, type TransformedText, transformKernel } from "./transform.ts";
+
+/** A kernel in svm mode, compiled for one device. */
+export interface CompiledSvmKernel {
+  /** Of the user's own bindings, parameters and workgroup size. */
+  readonly reflection: KernelReflection;
+  readonly features: KernelFeatures;
+  /** By group number: the user's groups, then the runtime's. */
+  readonly groupLayouts: readonly GPUBindGroupLayout[];
+  readonly runtimeGroup: number;
+  /** For memory that may be missing. */
+  readonly checked: GPUComputePipeline;
+  /** For memory that is all there, dispatched with the kernel's own grid. */
+  readonly resident: GPUComputePipeline;
+  /** Like `resident`, for grids over the device's limit in a dimension. Made at the first call. */
+  residentLinear(): Promise<GPUComputePipeline>;
+  /** It stores, or changes words by atomics. */
+  readonly writes: boolean;
+  readonly invocationsPerWorkgroup: number;
+  /** Its invocations are done one by one; false when whole workgroups are run again. */
+  readonly doneBits: boolean;
+  /** Records an invocation that its replay log should have room for; 0 when it needs none. */
+  readonly replayRecords: number;
+  /** The same in words of the control buffer; 0 without a replay log. */
+  readonly replayWordsPerInvocation: number;
+}
+
+const RUNTIME_BINDINGS: readonly GPUBufferBindingType[] = ["storage", "read-only-storage", "storage"];
+
+/**
+ * Compiles a kernel that uses pm_ functions.
+ *
+ * Errors: those of {@link transformKernel}, EINVAL for a WGSL error (`line:column message`, of the user's source) and when
+ * the device refuses the kernel, ENOMEM when it has no room for it, ENODEV when it is lost, EINTR when the signal fires.
+ */
+export async function compileSvmKernel(
+  gpu: GpuHandle,
+  wgsl: string,
+  options: CompileOptions = {},
+): Promise<CompiledSvmKernel> {
+  const { name = "kernel", signal } = options;
+  gpu.lost.check(name);
+  const kernel = transformKernel(wgsl, options.entryPoint, name);
+  const { reflection, features, runtimeGroup } = kernel;
+  checkDemands(gpu, reflection, runtimeGroup, name);
+  const groupLayouts = makeLayouts(gpu.device, reflection, runtimeGroup, name);
+  const compiler = new Compiler(gpu, wgsl, kernel, groupLayouts, name, signal);
+  // The resident text has fewer edits: its messages fit the source best.
+  const resident = await compiler.compile("resident");
+  const checked = await compiler.compile("checked");
+  const [x, y, z] = reflection.workgroupSize;
+  let linear: Promise<GPUComputePipeline> | undefined;
+  return {
+    reflection,
+    features,
+    groupLayouts,
+    runtimeGroup,
+    checked,
+    resident,
+    residentLinear() {
+      linear ??= compiler.compile("resident-linear");
+      return linear;
+    },
+    writes: features.writes,
+    invocationsPerWorkgroup: x * y * z,
+    doneBits: !features.collective,
+    replayRecords: features.replayRecords,
+    replayWordsPerInvocation: features.replayRecords > 0 ? replayWords(features.replayRecords) : 0,
+  };
+}
+
+class Compiler {
+  readonly #gpu: GpuHandle;
+  readonly #source: string;
+  readonly #kernel: TransformedKernel;
+  readonly #layout: GPUPipelineLayout;
+  readonly #name: string;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(
+    gpu: GpuHandle,
+    source: string,
+    kernel: TransformedKernel,
+    layouts: readonly GPUBindGroupLayout[],
+    name: string,
+    signal: AbortSignal | undefined,
+  ) {
+    this.#gpu = gpu;
+    this.#source = source;
+    this.#kernel = kernel;
+    this.#layout = gpu.device.createPipelineLayout({ label: name, bindGroupLayouts: [...layouts] });
+    this.#name = name;
+    this.#signal = signal;
+  }
+
+  async compile(kind: PipelineKind): Promise<GPUComputePipeline> {
+    const { device, lost } = this.#gpu;
+    const name = this.#name;
+    const wait = { signal: this.#signal };
+    const text = this.#kernel.text(kind);
+    const label = `${name} (${kind})`;
+    device.pushErrorScope("validation");
+    const module = device.createShaderModule({ label, code: text.wgsl });
+    const refused = device.popErrorScope();
+    const info = await lost.wait(module.getCompilationInfo(), name, wait);
+    const error = info.messages.find((message) => message.type === "error");
+    if (error !== undefined) {
+      throw this.#wgslError(text, error);
+    }
+    const refusal = await lost.wait(refused, name, wait);
+    if (refusal !== null) {
+      throw new KernelError("EINVAL", name, `the GPU refuses the WGSL: ${firstLine(refusal.message)}`);
+    }
+    device.pushErrorScope("validation");
+    device.pushErrorScope("out-of-memory");
+    const compiling = device.createComputePipelineAsync({
+      label,
+      layout: this.#layout,
+      compute: { module, entryPoint: ENTRY },
+    });
+    compiling.catch(() => undefined);
+    const [outOfMemory, invalid] = await lost.wait(
+      Promise.all([device.popErrorScope(), device.popErrorScope()]),
+      name,
+      wait,
+    );
+    if (outOfMemory !== null) {
+      throw new KernelError("ENOMEM", name, "the GPU has no memory for the kernel: free buffers first");
+    }
+    if (invalid !== null) {
+      throw new KernelError("EINVAL", name, `the GPU refuses the kernel: ${firstLine(invalid.message)}`);
+    }
+    try {
+      return await lost.wait(compiling, name, wait);
+    } catch (cause) {
+      if (cause instanceof KernelError) {
+        throw cause;
+      }
+      const why = cause instanceof Error ? firstLine(cause.message) : String(cause);
+      throw new KernelError("EINVAL", name, `the GPU refuses the kernel: ${why}`, { cause });
+    }
+  }
+
+  /** Of the place in the user's source, if it is in the user's part. */
+  #wgslError(text: TransformedText, message: GPUCompilationMessage): KernelError {
+    const what = firstLine(message.message);
+    const lines = text.wgsl.split("\n");
+    const offset = lines
+      .slice(0, message.lineNum - 1)
+      .reduce((sum, line) => sum + line.length + 1, message.linePos - 1);
+    if (message.lineNum === 0 || offset >= text.user.text.length) {
+      return new KernelError("EINVAL", this.#name, `the GPU refuses the rewritten kernel: ${what}`);
+    }
+    const before = this.#source.slice(0, sourceOffset(text.user, offset)).split("\n");
+    const line = this.#source.split("\n")[before.length - 1]?.trim() ?? "";
+    const quoted = line.length > 100 ? `${line.slice(0, 100)}…` : line;
+    return new KernelError(
+      "EINVAL",
+      this.#name,
+      `${before.length}:${(before.at(-1)?.length ?? 0) + 1} ${what}${quoted === "" ? "" : `, in: ${quoted}`}`,
+    );
+  }
+}
+
+function checkDemands(gpu: GpuHandle, reflection: KernelReflection, runtimeGroup: number, name: string): void {
+  const { limits } = gpu;
+  const storage = reflection.bindings.filter((binding) => binding.kind !== "uniform").length;
+  const all = storage + RUNTIME_BINDINGS.length;
+  if (all > limits.maxStorageBuffersPerShaderStage) {
+    throw new KernelError(
+      "EINVAL",
+      name,
+      `the kernel uses ${storage} storage buffers and svm mode ${RUNTIME_BINDINGS.length}, this adapter allows ${limits.maxStorageBuffersPerShaderStage}: put several arrays into one`,
+    );
+  }
+  if (runtimeGroup >= limits.maxBindGroups) {
+    throw new KernelError(
+      "EINVAL",
+      name,
+      `the kernel uses @group(${runtimeGroup - 1}) and svm mode the one after it, this adapter has groups 0 to ${limits.maxBindGroups - 1}: use lower groups`,
+    );
+  }
+}
+
+function makeLayouts(
+  device: GPUDevice,
+  reflection: KernelReflection,
+  runtimeGroup: number,
+  name: string,
+): readonly GPUBindGroupLayout[] {
+  const groups = Array.from({ length: runtimeGroup }, (_, group) =>
+    reflection.bindings
+      .filter((binding) => binding.group === group)
+      .map(({ binding, kind }) => ({ binding, type: kind === "uniform" ? "uniform" : "read-only-storage" }) as const),
+  );
+  const runtime = RUNTIME_BINDINGS.map((type, binding) => ({ binding, type }));
+  return [...groups, runtime].map((bindings, group) =>
+    device.createBindGroupLayout({
+      label: `${name} group ${group}`,
+      entries: bindings.map(({ binding, type }) => ({
+        binding,
+        visibility: ShaderStage.Compute,
+        buffer: { type },
+      })),
+    }),
+  );
+}

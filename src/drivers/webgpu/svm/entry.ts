@@ -1,0 +1,264 @@
+/** The generated entry point `pm_entry`: finds the workgroup's logical id, runs the kernel, and settles what came of it. */
+import { Control } from "./control-layout.ts";
+import type { KernelFeatures } from "./kernel-features.ts";
+import { WgFlag } from "./runtime-checked.ts";
+
+/** Name of the entry point that is generated. */
+export const ENTRY = "pm_entry";
+
+/** What of the user's entry point goes into the generated one. */
+export interface EntryShape {
+  readonly name: string;
+  /** The text of `@workgroup_size(…)`. */
+  readonly sizeAttribute: string;
+  readonly invocations: number;
+  readonly workgroupSize: readonly [number, number, number];
+  /** An expression for each parameter, in terms of {@link BUILTINS}. */
+  readonly args: readonly string[];
+  /** Builtins that are passed through, by WGSL name and type. */
+  readonly passed: ReadonlyMap<string, string>;
+  /** Statements that give `var<private>` and `var<workgroup>` their first values again. */
+  readonly resetPrivate: string;
+  readonly resetWorkgroup: string;
+}
+
+/** Builtins that are computed from the logical workgroup, as the expressions that stand for them in the entry. */
+export const BUILTINS: ReadonlyMap<string, string> = new Map([
+  ["workgroup_id", "pm_id"],
+  ["num_workgroups", "pm_grid"],
+  ["local_invocation_id", "pm_lid"],
+  ["local_invocation_index", "pm_lidx"],
+  ["global_invocation_id", "pm_gid"],
+]);
+
+/** Builtins that mean the same in the generated entry point. */
+export const PASSED_BUILTINS: ReadonlyMap<string, string> = new Map([
+  ["subgroup_size", "u32"],
+  ["subgroup_invocation_id", "u32"],
+  ["subgroup_id", "u32"],
+  ["num_subgroups", "u32"],
+]);
+
+function header(shape: EntryShape): string {
+  const passed = [...shape.passed].map(([name, type]) => `, @builtin(${name}) pm_in_${name}: ${type}`).join("");
+  return `@compute ${shape.sizeAttribute}
+fn ${ENTRY}(@builtin(workgroup_id) pm_hw: vec3u, @builtin(num_workgroups) pm_hw_grid: vec3u,
+  @builtin(local_invocation_id) pm_lid: vec3u, @builtin(local_invocation_index) pm_lidx: u32${passed}) {`;
+}
+
+function call(shape: EntryShape): string {
+  return `${shape.name}(${shape.args.join(", ")});`;
+}
+
+function gid(shape: EntryShape): string {
+  const [x, y, z] = shape.workgroupSize;
+  return `let pm_gid = pm_id * vec3u(${x}u, ${y}u, ${z}u) + pm_lid;`;
+}
+
+const GRID = `vec3u(atomicLoad(&pm_ctl[${Control.GridX}]), atomicLoad(&pm_ctl[${Control.GridY}]), atomicLoad(&pm_ctl[${Control.GridZ}]))`;
+const POINT =
+  "vec3u(pm_workgroup % pm_grid.x, (pm_workgroup / pm_grid.x) % pm_grid.y, pm_workgroup / pm_grid.x / pm_grid.y)";
+
+/** `pm_logical(p)`: which workgroup runs as number p of the round. */
+const LOGICAL = `
+fn pm_logical(p: u32) -> u32 {
+  if (atomicLoad(&pm_ctl[${Control.Mode}]) == 0u) { return atomicLoad(&pm_ctl[${Control.First}]) + p; }
+  return atomicLoad(&pm_ctl[atomicLoad(&pm_ctl[${Control.ListIn}]) + p]);
+}
+fn pm_append(workgroup: u32) {
+  let at = atomicAdd(&pm_ctl[${Control.ListOutCount}], 1u);
+  atomicStore(&pm_ctl[atomicLoad(&pm_ctl[${Control.ListOut}]) + at], workgroup);
+}
+`;
+
+/** The entry point of the resident pipeline: the hardware's workgroups are the kernel's. */
+export function residentEntry(shape: EntryShape): string {
+  return `
+${header(shape)}
+  let pm_id = pm_hw;
+  let pm_grid = pm_hw_grid;
+  ${gid(shape)}
+  ${call(shape)}
+  if (pm_code != 0u) {
+    pm_lane = pm_lidx;
+    pm_workgroup = pm_hw.x + pm_hw_grid.x * (pm_hw.y + pm_hw_grid.y * pm_hw.z);
+    pm_report();
+  }
+}
+`;
+}
+
+/** The entry point of the resident pipeline for grids that the hardware does not take as they are. */
+export function residentLinearEntry(shape: EntryShape): string {
+  return `${LOGICAL}
+var<workgroup> pm_wg_id: vec2u;
+var<workgroup> pm_wg_grid: vec3u;
+${header(shape)}
+  if (pm_lidx == 0u) {
+    let p = pm_hw.x + pm_hw.y * pm_hw_grid.x;
+    pm_wg_id = vec2u(u32(p < atomicLoad(&pm_ctl[${Control.Count}])), pm_logical(p));
+    pm_wg_grid = ${GRID};
+  }
+  let pm_which = workgroupUniformLoad(&pm_wg_id);
+  let pm_grid = workgroupUniformLoad(&pm_wg_grid);
+  if (pm_which.x == 0u) { return; }
+  pm_workgroup = pm_which.y;
+  let pm_id = ${POINT.replaceAll("pm_workgroup", "pm_which.y")};
+  ${gid(shape)}
+  ${call(shape)}
+  if (pm_code != 0u) {
+    pm_lane = pm_lidx;
+    pm_report();
+  }
+}
+`;
+}
+
+/** The entry point of the checked pipeline. */
+export function checkedEntry(shape: EntryShape, features: KernelFeatures): string {
+  return LOGICAL + (features.collective ? workgroupEntry(shape, features) : invocationEntry(shape, features));
+}
+
+/** `break`s out of the loop round the kernel unless it has to run once more, to store directly. */
+function onceMore(shape: EntryShape, features: KernelFeatures): string {
+  const mixed = features.atomics === "immediate" ? "if (pm_mixed != 0u) { pm_die(4u, pm_low_store); }" : "";
+  return `if (pm_committing != 0u || pm_over == 0u || pm_hurt != 0u) { break; }
+      ${mixed}
+      if (pm_hurt != 0u) { break; }
+      ${rewind(shape, features)}`;
+}
+
+function rewind(shape: EntryShape, features: KernelFeatures): string {
+  return `pm_committing = 1u;
+      pm_over = 0u;
+      pm_logged = 0u;
+      ${features.replayRecords > 0 ? "pm_replayed = 0u;" : ""}
+      ${shape.resetPrivate}`;
+}
+
+/** Each invocation for itself: done bits keep those that are done from running again. */
+function invocationEntry(shape: EntryShape, features: KernelFeatures): string {
+  const { replayRecords, logCanOverflow } = features;
+  const begin = replayRecords > 0 ? "pm_replay_begin(pm_bit);" : "";
+  const end = replayRecords > 0 ? "if (pm_hurt == 0u) { pm_replay_end(); }" : "";
+  const run = logCanOverflow
+    ? `loop {
+      ${call(shape)}
+      ${end}
+      ${onceMore(shape, features)}
+    }`
+    : `${call(shape)}
+    ${end}`;
+  return `
+var<workgroup> pm_wg_open: atomic<u32>;
+var<workgroup> pm_wg_done: atomic<u32>;
+${header(shape)}
+  let pm_p = pm_hw.x + pm_hw.y * pm_hw_grid.x;
+  let pm_live = pm_p < atomicLoad(&pm_ctl[${Control.Count}]);
+  pm_lane = pm_lidx;
+  var pm_bit = 0u;
+  var pm_ran = false;
+  if (pm_live) {
+    pm_workgroup = pm_logical(pm_p);
+    pm_bit = (pm_workgroup - atomicLoad(&pm_ctl[${Control.WindowFirst}])) * ${shape.invocations}u + pm_lidx;
+    let pm_done = (atomicLoad(&pm_ctl[atomicLoad(&pm_ctl[${Control.DoneBase}]) + (pm_bit >> 5u)]) >> (pm_bit & 31u)) & 1u;
+    let pm_rests = pm_lidx < atomicLoad(&pm_ctl[${Control.LaneFirst}]) || pm_lidx >= atomicLoad(&pm_ctl[${Control.LaneEnd}]);
+    if (pm_done == 0u && pm_rests) { atomicStore(&pm_wg_open, 1u); }
+    if (pm_done == 0u && !pm_rests) {
+      let pm_grid = ${GRID};
+      let pm_id = ${POINT};
+      ${gid(shape)}
+      ${begin}
+      ${run}
+      if (pm_hurt == 0u) { pm_commit_log(); }
+      if (pm_fault != 0u) {
+        atomicStore(&pm_wg_open, 1u);
+      } else if (pm_code != 0u) {
+        atomicStore(&pm_wg_open, 1u);
+        pm_report();
+      } else {
+        pm_ran = true;
+      }
+    }
+  }
+  workgroupBarrier();
+  if (pm_live && atomicLoad(&pm_wg_open) == 0u) {
+    if (pm_lidx == 0u) { atomicAdd(&pm_ctl[${Control.Completed}], 1u); }
+  } else if (pm_live) {
+    if (pm_ran) {
+      atomicOr(&pm_ctl[atomicLoad(&pm_ctl[${Control.DoneBase}]) + (pm_bit >> 5u)], 1u << (pm_bit & 31u));
+      atomicAdd(&pm_ctl[${Control.DoneInvocations}], 1u);
+    }
+    if (pm_lidx == 0u) { pm_append(pm_workgroup); }
+  }
+}
+`;
+}
+
+/** The workgroup as one: what its invocations tell each other makes the fault of one the fault of all. */
+function workgroupEntry(shape: EntryShape, features: KernelFeatures): string {
+  const { replayRecords, logCanOverflow, sharedStores } = features;
+  const slot = `(pm_which.y - atomicLoad(&pm_ctl[${Control.WindowFirst}])) * ${shape.invocations}u + pm_lidx`;
+  const begin = replayRecords > 0 ? `pm_replay_begin(${slot});` : "";
+  const end = replayRecords > 0 ? "if (pm_hurt == 0u && atomicLoad(&pm_wg_fault) == 0u) { pm_replay_end(); }" : "";
+  const over = logCanOverflow
+    ? `if (pm_hurt == 0u && pm_over != 0u) {
+      ${features.atomics === "immediate" ? "if (pm_mixed != 0u) { pm_die(4u, pm_low_store); }" : ""}
+      atomicOr(&pm_wg_fault, ${WgFlag.Overflow}u);
+    }`
+    : "";
+  const again = logCanOverflow
+    ? `if (pm_verdict != ${WgFlag.Overflow}u || pm_second) { break; }
+    pm_second = true;
+    if (pm_lidx == 0u) {
+      atomicStore(&pm_wg_fault, 0u);
+      ${shape.resetWorkgroup}
+    }
+    ${rewind(shape, features)}
+    workgroupBarrier();`
+    : "break;";
+  const verdict = `if (pm_lidx == 0u) { pm_wg_verdict = atomicLoad(&pm_wg_fault); }
+    pm_verdict = workgroupUniformLoad(&pm_wg_verdict);`;
+  return `
+var<workgroup> pm_wg_id: vec2u;
+var<workgroup> pm_wg_grid: vec3u;
+var<workgroup> pm_wg_verdict: u32;
+${header(shape)}
+  if (pm_lidx == 0u) {
+    let p = pm_hw.x + pm_hw.y * pm_hw_grid.x;
+    let live = p < atomicLoad(&pm_ctl[${Control.Count}]);
+    pm_wg_id = vec2u(u32(live), pm_logical(select(0u, p, live)));
+    pm_wg_grid = ${GRID};
+  }
+  let pm_which = workgroupUniformLoad(&pm_wg_id);
+  let pm_grid = workgroupUniformLoad(&pm_wg_grid);
+  if (pm_which.x == 0u) { return; }
+  pm_workgroup = pm_which.y;
+  pm_lane = pm_lidx;
+  let pm_id = ${POINT.replaceAll("pm_workgroup", "pm_which.y")};
+  ${gid(shape)}
+  ${begin}
+  var pm_verdict = 0u;
+  var pm_second = false;
+  loop {
+    ${call(shape)}
+    ${end}
+    ${over}
+    workgroupBarrier();
+    ${verdict}
+    ${again}
+  }
+  if ((pm_verdict & ${WgFlag.Fault}u) != 0u) {
+    if (pm_lidx == 0u) { pm_append(pm_workgroup); }
+    return;
+  }
+  if ((pm_verdict & ${WgFlag.Dead}u) != 0u) {
+    if (pm_code != 0u) { pm_report(); }
+    if (pm_lidx == 0u) { pm_append(pm_workgroup); }
+    return;
+  }
+  ${sharedStores ? `pm_commit_shared(${shape.invocations}u);` : "pm_commit_log();"}
+  if (pm_lidx == 0u) { atomicAdd(&pm_ctl[${Control.Completed}], 1u); }
+}
+`;
+}

@@ -1,0 +1,440 @@
+/**
+ * The functions when memory may be missing: every access is checked, faults are noted for the host, and stores wait in a
+ * log until the whole run is known to have had none.
+ *
+ *     pm_hurt    this run is lost: it goes on only to find more faults
+ *     pm_fault   it is lost because of a fault, so it will be run again
+ *     pm_code    it is lost because of a fatal access
+ */
+import { Control, DEFAULT_FUEL, Fatal, FaultBit, REPLAY_RECORD } from "./control-layout.ts";
+import { type KernelFeatures, Op } from "./kernel-features.ts";
+import { DEVICE_PAGE_WORDS, SvmPte } from "./page-entry.ts";
+import { applyWgsl, commonWgsl, doAtomicWgsl, poolWords, typedWgsl, usedOps } from "./runtime-common.ts";
+import { reportWgsl } from "./runtime-resident.ts";
+import { SHARED_PENDING, sharedStoresWgsl } from "./runtime-shared.ts";
+
+const READ = SvmPte.Valid;
+const WRITE = SvmPte.Valid | SvmPte.Write;
+/** Times that an invocation's fuel is filled up because it met another page. */
+const REFILLS = 64;
+/** Loops of kernels with barriers look this often whether another invocation of the workgroup had a fault. */
+const TICKS = 64;
+
+/** Bits of `pm_wg_fault`, what happened to any invocation of a workgroup. */
+export const WgFlag = { Fault: 1, Dead: 2, Overflow: 4 } as const;
+
+export function checkedRuntime(features: KernelFeatures, group: number): string {
+  const parts = [commonWgsl(features, group), faultWgsl(features), accessWgsl(features), reportWgsl];
+  if (features.writes) {
+    parts.push(features.sharedStores ? sharedStoresWgsl(features) : logWgsl(features));
+  } else {
+    parts.push("fn pm_commit_log() { }");
+  }
+  if (features.atomics !== "none") {
+    parts.push(applyWgsl(usedOps(features.functions)), doAtomicWgsl(usedOps(features.functions)));
+  }
+  if (features.atomics === "immediate") {
+    parts.push(immediateWgsl(features));
+  } else if (features.atomics === "logged") {
+    parts.push(loggedWgsl());
+  }
+  parts.push(typedWgsl(features));
+  return parts.join("\n");
+}
+
+/** Faults, fatal accesses, and the fuel that ends loops after them. */
+function faultWgsl(features: KernelFeatures): string {
+  const { collective } = features;
+  const tell = (bits: number) => (collective ? `atomicOr(&pm_wg_fault, ${bits}u);` : "");
+  return `
+var<private> pm_hurt: u32;
+var<private> pm_fault: u32;
+var<private> pm_fuel: u32;
+var<private> pm_refills: u32;
+var<private> pm_low: u32;
+var<private> pm_high: u32;
+var<private> pm_committing: u32;
+${collective ? "var<workgroup> pm_wg_fault: atomic<u32>;\nvar<workgroup> pm_wg_stop: atomic<u32>;\nvar<workgroup> pm_wg_stopped: u32;\nvar<private> pm_ticks: u32;" : ""}
+fn pm_fill() -> u32 {
+  let fuel = atomicLoad(&pm_ctl[${Control.Fuel}]);
+  return select(fuel, ${DEFAULT_FUEL}u, fuel == 0u);
+}
+// What comes after a fault can be its consequence.
+fn pm_die(code: u32, a: u32) {
+  if (pm_hurt == 0u) {
+    pm_hurt = 1u;
+    pm_code = code;
+    pm_addr = a;
+    ${tell(WgFlag.Dead)}
+  }
+}
+fn pm_lose() {
+  ${tell(WgFlag.Fault)}
+  if (pm_fault == 0u) {
+    pm_fuel = pm_fill();
+    pm_refills = ${REFILLS}u;
+  }
+  pm_hurt = 1u;
+  pm_fault = 1u;
+}
+fn pm_miss(a: u32, e: u32, how: u32) {
+  let writes = how == ${FaultBit.Write}u;
+  if (!pm_reach(pm_word(a), e, ${SvmPte.Mapped}u)) {
+    pm_die(select(${Fatal.ReadUnmapped}u, ${Fatal.WriteUnmapped}u, writes), a);
+    return;
+  }
+  if (writes && (e & ${SvmPte.MappedWrite}u) == 0u) {
+    pm_die(${Fatal.WriteReadOnly}u, a);
+    return;
+  }
+  if (pm_committing != 0u) {
+    pm_die(${Fatal.NotRepeatable}u, a);
+    return;
+  }
+  let page = a >> 12u;
+  let fresh = pm_fault == 0u;
+  pm_lose();
+  // Progress through memory is worth more time; turning round on the same pages is not.
+  if (fresh) {
+    pm_low = page;
+    pm_high = page;
+  } else if ((page < pm_low || page > pm_high) && pm_refills > 0u) {
+    pm_low = min(pm_low, page);
+    pm_high = max(pm_high, page);
+    pm_refills--;
+    pm_fuel = pm_fill();
+  }
+  let base = atomicLoad(&pm_ctl[select(${Control.ReadBits}u, ${Control.WriteBits}u, writes)]);
+  pm_set(base, page);
+}
+fn pm_set(base: u32, bit: u32) {
+  let at = base + (bit >> 5u);
+  let mask = 1u << (bit & 31u);
+  if ((atomicLoad(&pm_ctl[at]) & mask) == 0u) { atomicOr(&pm_ctl[at], mask); }
+}
+fn pm_note(a: u32, e: u32) {
+  if ((e & ${SvmPte.Track}u) != 0u) { pm_set(atomicLoad(&pm_ctl[${Control.AccessedBits}]), a >> 12u); }
+}
+fn pm_spent() -> bool {
+  if (pm_fuel == 0u) { return true; }
+  pm_fuel--;
+  return false;
+}
+${collective ? collectiveTicks : ""}
+fn pm_clean() {
+  pm_hurt = 0u;
+  pm_fault = 0u;
+  pm_code = 0u;
+  pm_fuel = 0u;
+}
+`;
+}
+
+/** What another invocation brought into workgroup memory after its fault can keep a loop going here. */
+const collectiveTicks = `
+fn pm_tick() -> bool {
+  pm_ticks++;
+  if (pm_hurt == 0u && (pm_ticks & ${TICKS - 1}u) == 0u && atomicLoad(&pm_wg_fault) != 0u) {
+    pm_hurt = 1u;
+    pm_fuel = pm_fill();
+  }
+  return pm_hurt != 0u && pm_spent();
+}
+// For loops with barriers: all invocations leave together.
+fn pm_tick_all() -> bool {
+  if (pm_tick()) { atomicStore(&pm_wg_stop, 1u); }
+  workgroupBarrier();
+  if (pm_lane == 0u) { pm_wg_stopped = atomicLoad(&pm_wg_stop); }
+  return workgroupUniformLoad(&pm_wg_stopped) != 0u;
+}
+`;
+
+function accessWgsl(features: KernelFeatures): string {
+  const { read } = poolWords(features);
+  const four = (make: (k: number) => string) => [0, 1, 2, 3].map(make).join(", ");
+  const own = ownWords(features);
+  const seen =
+    own === undefined
+      ? "fn pm_seen(a: u32, v: u32) -> u32 { return v; }"
+      : `
+fn pm_seen(a: u32, v: u32) -> u32 {
+  if (${own}) { return pm_own(a, v); }
+  return v;
+}`;
+  const seen4 = own === undefined ? "" : `if (${own}) { return pm_load_each(a); }`;
+  return `
+${seen}
+fn pm_load_u32(a: u32) -> u32 {
+  let e = pm_entry_of(a);
+  if (!pm_reach(pm_word(a), e, ${READ}u)) {
+    pm_miss(a, e, ${FaultBit.Read}u);
+    return 0u;
+  }
+  pm_note(a, e);
+  return pm_seen(a, ${read("pm_at(a, e)")});
+}
+fn pm_load_each(a: u32) -> vec4u {
+  var v: vec4u;
+  for (var k = 0u; k < 4u; k++) { v[k] = pm_load_u32(a + k); }
+  return v;
+}
+fn pm_load_vec4u(a: u32) -> vec4u {
+  let e = pm_entry_of(a);
+  if (!pm_reach(pm_word(a) + 3u, e, ${READ}u)) { return pm_load_each(a); }
+  ${seen4}
+  pm_note(a, e);
+  let at = pm_at(a, e);
+  return vec4u(${four((k) => read(`at + ${k}u`))});
+}
+// A span of a page that is missing reads zeros, and goes as far as if it were there.
+fn pm_span(a: u32, words: u32) -> PmSpan {
+  let e = pm_entry_of(a);
+  let there = pm_reach(pm_word(a), e, ${READ}u);
+  if (words != 0u) {
+    if (there) { pm_note(a, e); } else { pm_miss(a, e, ${FaultBit.Read}u); }
+  }
+  let end = select(${DEVICE_PAGE_WORDS}u, pm_span_end(e), pm_reach(pm_word(a), e, ${SvmPte.Mapped}u));
+  return PmSpan(a, min(words, end - pm_word(a)), select(pm_word(a), pm_at(a, e), there), select(0u, e, there));
+}
+fn pm_span_load_u32(s: PmSpan, i: u32) -> u32 {
+  if (i >= s.words) {
+    pm_die(${Fatal.SpanIndex}u, s.addr + i);
+    return 0u;
+  }
+  return pm_seen(s.addr + i, select(0u, ${read("s.base + i")}, s.entry != 0u));
+}
+fn pm_span_load_vec4u(s: PmSpan, i: u32) -> vec4u {
+  if (i >= s.words || s.words - i < 4u) {
+    pm_die(${Fatal.SpanIndex}u, s.addr + i);
+    return vec4u();
+  }
+  let a = s.addr + i;
+  ${seen4}
+  let at = s.base + i;
+  return select(vec4u(), vec4u(${four((k) => read(`at + ${k}u`))}), s.entry != 0u);
+}
+${features.writes ? storeWgsl : ""}
+`;
+}
+
+const storeWgsl = `
+fn pm_store_u32(a: u32, v: u32) {
+  let e = pm_entry_of(a);
+  if (!pm_reach(pm_word(a), e, ${WRITE}u)) {
+    pm_miss(a, e, ${FaultBit.Write}u);
+    return;
+  }
+  pm_note(a, e);
+  pm_put(a, e, v);
+}
+fn pm_store_vec4u(a: u32, v: vec4u) {
+  for (var k = 0u; k < 4u; k++) { pm_store_u32(a + k, v[k]); }
+}
+fn pm_span_store_u32(s: PmSpan, i: u32, v: u32) {
+  if (i >= s.words) {
+    pm_die(${Fatal.SpanIndex}u, s.addr + i);
+    return;
+  }
+  pm_store_u32(s.addr + i, v);
+}
+fn pm_span_store_vec4u(s: PmSpan, i: u32, v: vec4u) {
+  if (i >= s.words || s.words - i < 4u) {
+    pm_die(${Fatal.SpanIndex}u, s.addr + i);
+    return;
+  }
+  pm_store_vec4u(s.addr + i, v);
+}
+`;
+
+/** When a load may be of a word that this run has written; undefined when it cannot be. */
+function ownWords(features: KernelFeatures): string | undefined {
+  if (!features.writes) {
+    return undefined;
+  }
+  const stored = features.sharedStores ? "atomicLoad(&pm_wg_used) != 0u" : "pm_logged != 0u";
+  return features.replayRecords > 0 ? `${stored} || pm_replayed < pm_recorded` : stored;
+}
+
+/** The private store log: address, value and, with atomics in it, what to do. */
+function logWgsl(features: KernelFeatures): string {
+  const { logEntries, logCanOverflow, storesInLoops, atomics } = features;
+  const { write } = poolWords(features);
+  const ops = atomics === "logged";
+  const overflow = logCanOverflow
+    ? `
+  if (pm_logged >= ${logEntries}u) {
+    // Too many: when this run has no fault, another one stores directly.
+    pm_low_store = select(min(pm_low_store, a), a, pm_over == 0u);
+    pm_high_store = max(pm_high_store, a);
+    pm_over = 1u;
+    return;
+  }`
+    : "";
+  const direct = logCanOverflow
+    ? `if (pm_committing != 0u) {
+    ${ops ? "pm_do(pm_at(a, e), op, v, 0u);" : write("pm_at(a, e)", "v")}
+    return;
+  }`
+    : "";
+  const again = storesInLoops
+    ? `
+  for (var i = pm_logged; i > 0u; i--) {
+    if (pm_log_addr[i - 1u] == a) {
+      ${
+        ops
+          ? `let was = pm_log_op[i - 1u];
+      if (op == ${Op.Store}u) {
+        pm_log_op[i - 1u] = op;
+        pm_log_value[i - 1u] = v;
+        return;
+      }
+      if (was == ${Op.Store}u || was == op) {
+        pm_log_value[i - 1u] = pm_apply(op, pm_log_value[i - 1u], v, 0u);
+        return;
+      }
+      break;`
+          : `pm_log_value[i - 1u] = v;
+      return;`
+      }
+    }
+  }`
+    : "";
+  const put = ops ? "fn pm_put_op(a: u32, e: u32, op: u32, v: u32) {" : "fn pm_put(a: u32, e: u32, v: u32) {";
+  return `
+var<private> pm_logged: u32;
+var<private> pm_log_addr: array<u32, ${logEntries}>;
+var<private> pm_log_value: array<u32, ${logEntries}>;
+${ops ? `var<private> pm_log_op: array<u32, ${logEntries}>;` : ""}
+${logCanOverflow ? "var<private> pm_over: u32;\nvar<private> pm_low_store: u32;\nvar<private> pm_high_store: u32;" : ""}
+${ops ? `fn pm_put(a: u32, e: u32, v: u32) { pm_put_op(a, e, ${Op.Store}u, v); }` : ""}
+${put}
+  if (pm_hurt != 0u) { return; }
+  ${direct}${again}${overflow}
+  pm_log_addr[pm_logged] = a;
+  pm_log_value[pm_logged] = v;
+  ${ops ? "pm_log_op[pm_logged] = op;" : ""}
+  pm_logged++;
+}
+// The word as this run has left it.
+fn pm_own(a: u32, there: u32) -> u32 {
+  var v = there;
+  ${features.replayRecords > 0 ? "v = pm_before(a, v);" : ""}
+  ${logCanOverflow ? `if (pm_over != 0u && a >= pm_low_store && a <= pm_high_store) { pm_die(${Fatal.StoreLogFull}u, a); }` : ""}
+  for (var i = 0u; i < pm_logged; i++) {
+    if (pm_log_addr[i] == a) { v = ${ops ? "pm_apply(pm_log_op[i], v, pm_log_value[i], 0u)" : "pm_log_value[i]"}; }
+  }
+  return v;
+}
+fn pm_commit_log() {
+  for (var i = 0u; i < pm_logged; i++) {
+    let a = pm_log_addr[i];
+    let at = pm_at(a, pm_entry_of(a));
+    ${ops ? "pm_do(at, pm_log_op[i], pm_log_value[i], 0u);" : write("at", "pm_log_value[i]")}
+  }
+  pm_logged = 0u;
+}
+`;
+}
+
+/** Atomics whose results nobody uses: entries of the log. A plain load sees them as if they were applied. */
+function loggedWgsl(): string {
+  return `
+fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
+  if (op == ${Op.Load}u) { return pm_load_u32(a); }
+  let e = pm_entry_of(a);
+  if (!pm_reach(pm_word(a), e, ${WRITE}u)) {
+    pm_miss(a, e, ${FaultBit.Write}u);
+    return 0u;
+  }
+  pm_note(a, e);
+  pm_put_op(a, e, op, v);
+  return 0u;
+}
+`;
+}
+
+/** Atomics whose results matter: applied where they stand, once; a later run of the same invocation gets the same result. */
+function immediateWgsl(features: KernelFeatures): string {
+  const { collective, logCanOverflow, sharedStores } = features;
+  const tainted = collective ? "pm_hurt != 0u || atomicLoad(&pm_wg_fault) != 0u" : "pm_hurt != 0u";
+  const pending = `
+  // Its own store waits in the log: the two will be applied as one.
+  for (var i = pm_logged; i > 0u; i--) {
+    if (pm_log_addr[i - 1u] == a) {
+      let old = pm_log_value[i - 1u];
+      pm_log_value[i - 1u] = pm_apply(op, old, v, c);
+      ${logCanOverflow ? "pm_mixed = 1u;" : ""}
+      return old;
+    }
+  }
+  ${
+    logCanOverflow
+      ? `if (pm_over != 0u && a >= pm_low_store && a <= pm_high_store) {
+    pm_die(${Fatal.StoreLogFull}u, a);
+    return 0u;
+  }`
+      : ""
+  }`;
+  return `
+var<private> pm_replayed: u32;
+var<private> pm_recorded: u32;
+var<private> pm_slot: u32;
+${logCanOverflow ? "var<private> pm_mixed: u32;" : ""}
+fn pm_record_at(record: u32, word: u32) -> u32 {
+  return pm_slot + (1u + record * ${REPLAY_RECORD}u + word) * atomicLoad(&pm_ctl[${Control.ReplayStride}]);
+}
+fn pm_replay_begin(invocation: u32) {
+  pm_slot = atomicLoad(&pm_ctl[${Control.ReplayBase}]) + invocation;
+  pm_recorded = atomicLoad(&pm_ctl[pm_slot]);
+  pm_replayed = 0u;
+}
+fn pm_replay_end() {
+  if (pm_replayed != pm_recorded) { pm_die(${Fatal.NotRepeatable}u, 0u); }
+}
+// A word that this invocation has changed in an earlier run, as it was before: what the run saw that changed it.
+fn pm_before(a: u32, there: u32) -> u32 {
+  for (var r = pm_replayed; r < pm_recorded; r++) {
+    if (atomicLoad(&pm_ctl[pm_record_at(r, 0u)]) == a) { return atomicLoad(&pm_ctl[pm_record_at(r, 2u)]); }
+  }
+  return there;
+}
+fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
+  let e = pm_entry_of(a);
+  let loads = op == ${Op.Load}u;
+  if (!pm_reach(pm_word(a), e, select(${WRITE}u, ${READ}u, loads))) {
+    pm_miss(a, e, select(${FaultBit.Write}u, ${FaultBit.Read}u, loads));
+    return 0u;
+  }
+  pm_note(a, e);
+  if (${tainted}) { return 0u; }
+  ${sharedStores ? SHARED_PENDING : pending}
+  let key = (v * 0x9e3779b1u) ^ (c * 0x85ebca77u) ^ (op + 1u);
+  if (pm_replayed < pm_recorded) {
+    if (atomicLoad(&pm_ctl[pm_record_at(pm_replayed, 0u)]) != a || atomicLoad(&pm_ctl[pm_record_at(pm_replayed, 1u)]) != key) {
+      pm_die(${Fatal.NotRepeatable}u, a);
+      return 0u;
+    }
+    let old = atomicLoad(&pm_ctl[pm_record_at(pm_replayed, 2u)]);
+    pm_replayed++;
+    return old;
+  }
+  if (pm_committing != 0u) {
+    pm_die(${Fatal.NotRepeatable}u, a);
+    return 0u;
+  }
+  if (pm_recorded >= atomicLoad(&pm_ctl[${Control.ReplayCapacity}])) {
+    atomicMax(&pm_ctl[${Control.ReplayNeeded}], pm_recorded + 1u);
+    pm_lose();
+    return 0u;
+  }
+  let old = pm_do(pm_at(a, e), op, v, c);
+  atomicStore(&pm_ctl[pm_record_at(pm_recorded, 0u)], a);
+  atomicStore(&pm_ctl[pm_record_at(pm_recorded, 1u)], key);
+  atomicStore(&pm_ctl[pm_record_at(pm_recorded, 2u)], old);
+  pm_recorded++;
+  pm_replayed = pm_recorded;
+  atomicStore(&pm_ctl[pm_slot], pm_recorded);
+  return old;
+}
+`;
+}

@@ -1,0 +1,127 @@
+/**
+ * The functions when all is resident: translation and nothing else, without a branch. A bad access goes to frame 0 and is
+ * reported when the invocation ends.
+ */
+import { Control, Fatal } from "./control-layout.ts";
+import type { KernelFeatures } from "./kernel-features.ts";
+import { Op } from "./kernel-features.ts";
+import { DEVICE_PAGE_WORDS, SvmPte } from "./page-entry.ts";
+import { commonWgsl, doAtomicWgsl, poolWords, typedWgsl, usedOps } from "./runtime-common.ts";
+
+const READ = SvmPte.Valid;
+const WRITE = SvmPte.Valid | SvmPte.Write;
+
+export function residentRuntime(features: KernelFeatures, group: number): string {
+  const { read, write } = poolWords(features);
+  const four = (make: (k: number) => string) => [0, 1, 2, 3].map(make);
+  const parts = [
+    commonWgsl(features, group),
+    `
+fn pm_bad(a: u32, code: u32, bad: bool) {
+  let first = bad & (pm_code == 0u);
+  pm_addr = select(pm_addr, a, first);
+  pm_code = select(pm_code, code, first);
+}
+fn pm_load_u32(a: u32) -> u32 {
+  let e = pm_entry_of(a);
+  let bad = !pm_reach(pm_word(a), e, ${READ}u);
+  pm_bad(a, ${Fatal.ReadUnmapped}u, bad);
+  return ${read("select(pm_at(a, e), pm_word(a), bad)")};
+}
+fn pm_store_u32(a: u32, v: u32) {
+  let e = pm_entry_of(a);
+  let bad = !pm_reach(pm_word(a), e, ${WRITE}u);
+  pm_bad(a, ${Fatal.WriteUnmapped}u, bad);
+  ${write("select(pm_at(a, e), pm_word(a), bad)", "v")}
+}
+// A loop, so that nothing is done where no invocation needs it.
+fn pm_load_each(a: u32) -> vec4u {
+  var v: vec4u;
+  for (var k = 0u; k < 4u; k++) { v[k] = pm_load_u32(a + k); }
+  return v;
+}
+fn pm_load_vec4u(a: u32) -> vec4u {
+  let e = pm_entry_of(a);
+  if (!pm_reach(pm_word(a) + 3u, e, ${READ}u)) { return pm_load_each(a); }
+  let at = pm_at(a, e);
+  return vec4u(${four((k) => read(`at + ${k}u`)).join(", ")});
+}
+fn pm_store_vec4u(a: u32, v: vec4u) {
+  let e = pm_entry_of(a);
+  if (!pm_reach(pm_word(a) + 3u, e, ${WRITE}u)) {
+    for (var k = 0u; k < 4u; k++) { pm_store_u32(a + k, v[k]); }
+    return;
+  }
+  let at = pm_at(a, e);
+  ${four((k) => write(`at + ${k}u`, `v[${k}]`)).join("\n  ")}
+}
+fn pm_span(a: u32, words: u32) -> PmSpan {
+  let e = pm_entry_of(a);
+  let bad = (words != 0u) & !pm_reach(pm_word(a), e, ${READ}u);
+  pm_bad(a, ${Fatal.ReadUnmapped}u, bad);
+  let end = select(pm_span_end(e), ${DEVICE_PAGE_WORDS}u, bad);
+  return PmSpan(a, min(words, max(end, pm_word(a)) - pm_word(a)), select(pm_at(a, e), pm_word(a), bad), e);
+}
+fn pm_span_load_u32(s: PmSpan, i: u32) -> u32 {
+  let bad = i >= s.words;
+  pm_bad(s.addr + i, ${Fatal.SpanIndex}u, bad);
+  return ${read("select(s.base + i, 0u, bad)")};
+}
+fn pm_span_load_vec4u(s: PmSpan, i: u32) -> vec4u {
+  let bad = (i >= s.words) | (s.words - i < 4u);
+  pm_bad(s.addr + i, ${Fatal.SpanIndex}u, bad);
+  let at = select(s.base + i, 0u, bad);
+  return vec4u(${four((k) => read(`at + ${k}u`)).join(", ")});
+}
+fn pm_span_store_u32(s: PmSpan, i: u32, v: u32) {
+  let past = i >= s.words;
+  let locked = (s.entry & ${WRITE}u) != ${WRITE}u;
+  pm_bad(s.addr + i, select(${Fatal.WriteUnmapped}u, ${Fatal.SpanIndex}u, past), past | locked);
+  ${write("select(s.base + i, 0u, past | locked)", "v")}
+}
+fn pm_span_store_vec4u(s: PmSpan, i: u32, v: vec4u) {
+  let past = (i >= s.words) | (s.words - i < 4u);
+  let locked = (s.entry & ${WRITE}u) != ${WRITE}u;
+  pm_bad(s.addr + i, select(${Fatal.WriteUnmapped}u, ${Fatal.SpanIndex}u, past), past | locked);
+  let at = select(s.base + i, 0u, past | locked);
+  ${four((k) => write(`at + ${k}u`, `v[${k}]`)).join("\n  ")}
+}
+`,
+    reportWgsl,
+    typedWgsl(features),
+  ];
+  if (features.atomics !== "none") {
+    const ops = usedOps(features.functions);
+    parts.push(
+      doAtomicWgsl(ops),
+      `
+fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
+  let e = pm_entry_of(a);
+  let loads = op == ${Op.Load}u;
+  let bad = !pm_reach(pm_word(a), e, select(${WRITE}u, ${READ}u, loads));
+  pm_bad(a, select(${Fatal.WriteUnmapped}u, ${Fatal.ReadUnmapped}u, loads), bad);
+  return pm_do(select(pm_at(a, e), pm_word(a), bad), op, v, c);
+}
+`,
+    );
+  }
+  return parts.join("\n");
+}
+
+/** `pm_report()`: the invocation's fatal access becomes the dispatch's, unless another one was first. */
+export const reportWgsl = `
+fn pm_report() {
+  let e = pm_entry_of(pm_addr);
+  let mapped = pm_reach(pm_word(pm_addr), e, ${SvmPte.Mapped}u) & ((e & ${SvmPte.MappedWrite}u) == 0u);
+  let code = select(pm_code, ${Fatal.WriteReadOnly}u, (pm_code == ${Fatal.WriteUnmapped}u) & mapped);
+  loop {
+    let r = atomicCompareExchangeWeak(&pm_ctl[${Control.FatalCode}], 0u, code);
+    if (r.exchanged) {
+      atomicStore(&pm_ctl[${Control.FatalAddress}], pm_addr);
+      atomicStore(&pm_ctl[${Control.FatalWorkgroup}], pm_workgroup);
+      atomicStore(&pm_ctl[${Control.FatalLane}], pm_lane);
+    }
+    if (r.exchanged || r.old_value != 0u) { break; }
+  }
+}
+`;

@@ -1,0 +1,246 @@
+/** Rewrites a kernel for svm mode: an ordinary function, called by a generated entry point. */
+import type { FnElem, FnParamElem, StructElem } from "wesl";
+import { KernelError } from "../../../base/index.ts";
+import { type KernelReflection, reflectKernel } from "../reflect.ts";
+import { analyseKernel, isCollective, type KernelAnalysis } from "./analyse-kernel.ts";
+import {
+  BUILTINS,
+  checkedEntry,
+  type EntryShape,
+  PASSED_BUILTINS,
+  residentEntry,
+  residentLinearEntry,
+} from "./entry.ts";
+import { SVM_MODULE } from "./functions.ts";
+import type { KernelFeatures } from "./kernel-features.ts";
+import { everything, type ParsedKernel, parseKernel, plainNames } from "./parse-kernel.ts";
+import { resetPrivate, resetWorkgroup } from "./reset-memory.ts";
+import { checkedRuntime } from "./runtime-checked.ts";
+import { residentRuntime } from "./runtime-resident.ts";
+import type { EditedText, Edits } from "./source-text.ts";
+
+/** Which pipeline a text is for. */
+export type PipelineKind = "checked" | "resident" | "resident-linear";
+
+/** A kernel, rewritten. */
+export interface TransformedKernel {
+  /** Of the user's own bindings, parameters and workgroup size. */
+  readonly reflection: KernelReflection;
+  readonly features: KernelFeatures;
+  /** The bind group of the runtime: the one after the user's last. */
+  readonly runtimeGroup: number;
+  /** The user's text comes first, with its lines as they were. */
+  text(kind: PipelineKind): TransformedText;
+}
+
+export interface TransformedText {
+  readonly wgsl: string;
+  /** The user's part, to find places of the source. */
+  readonly user: EditedText;
+}
+
+/** Whether a kernel calls functions of svm mode. */
+export function usesSvm(wgsl: string): boolean {
+  return new RegExp(`\\bpm_[a-z]|\\b${SVM_MODULE}\\b`).test(wgsl.replace(/\/\/.*|\/\*[^]*?\*\//g, " "));
+}
+
+/**
+ * Rewrites a kernel.
+ *
+ * Errors: EINVAL with line and column for WGSL that does not parse, no or several entry points, names that are the
+ * library's, calls of its functions with the wrong number of arguments; ENOTSUP for user bindings that are written, builtins
+ * and workgroup sizes that cannot be rewritten, imports from elsewhere, and what {@link reflectKernel} refuses.
+ */
+export function transformKernel(wgsl: string, entryPoint?: string, op = "kernel"): TransformedKernel {
+  const kernel = parseKernel(wgsl, op);
+  const reflection = reflectKernel(plainNames(kernel).apply(wgsl).text, entryPoint, op);
+  const entry = kernel.functions.get(reflection.entryPoint);
+  if (entry === undefined) {
+    throw new KernelError("EINVAL", op, `the WGSL has no function "${reflection.entryPoint}"`);
+  }
+  const analysis = analyseKernel(kernel, entry);
+  checkBindings(kernel, reflection);
+  const shape = shapeOf(kernel, entry, reflection, analysis);
+  const runtimeGroup = Math.max(0, ...reflection.bindings.map((binding) => binding.group + 1));
+  return {
+    reflection,
+    features: analysis.features,
+    runtimeGroup,
+    text: (kind) => textFor(kind, kernel, entry, analysis, shape, runtimeGroup),
+  };
+}
+
+function textFor(
+  kind: PipelineKind,
+  kernel: ParsedKernel,
+  entry: FnElem,
+  analysis: KernelAnalysis,
+  shape: EntryShape,
+  group: number,
+): TransformedText {
+  const edits = plainNames(kernel);
+  makePlainFunction(kernel, entry, edits);
+  if (kind === "checked") {
+    for (const fn of analysis.reached) {
+      injectLoopChecks(kernel, fn, analysis, edits);
+    }
+  }
+  const user = edits.apply(kernel.source.text);
+  const { features } = analysis;
+  const runtime = kind === "checked" ? checkedRuntime(features, group) : residentRuntime(features, group);
+  return { wgsl: `${user.text}\n${runtime}\n${entryText(kind, shape, features)}`, user };
+}
+
+function entryText(kind: PipelineKind, shape: EntryShape, features: KernelFeatures): string {
+  switch (kind) {
+    case "checked":
+      return checkedEntry(shape, features);
+    case "resident":
+      return residentEntry(shape);
+    case "resident-linear":
+      return residentLinearEntry(shape);
+    default:
+      return kind satisfies never;
+  }
+}
+
+/** Writes to a binding happen at once: a run that has to be repeated would leave its traces in it. */
+function checkBindings(kernel: ParsedKernel, reflection: KernelReflection): void {
+  const written = reflection.bindings.find((binding) => binding.kind === "storage-read-write");
+  if (written !== undefined) {
+    throw kernel.source.error(
+      "ENOTSUP",
+      kernel.variables.get(written.name)?.start ?? 0,
+      `var<storage, read_write> ${written.name}: kernels that use pm_ functions are run again after a fault and write with pm_store_… or pm_atomic_… only: pass the mapping's svm address in params`,
+    );
+  }
+}
+
+function shapeOf(
+  kernel: ParsedKernel,
+  entry: FnElem,
+  reflection: KernelReflection,
+  analysis: KernelAnalysis,
+): EntryShape {
+  const passed = new Map<string, string>();
+  const args = entry.params.map((param) => argumentFor(kernel, param, passed));
+  const [x, y, z] = reflection.workgroupSize;
+  return {
+    name: reflection.entryPoint,
+    sizeAttribute: sizeAttribute(kernel, entry),
+    invocations: x * y * z,
+    workgroupSize: reflection.workgroupSize,
+    args,
+    passed,
+    resetPrivate: resetPrivate(kernel, analysis.variables),
+    resetWorkgroup: resetWorkgroup(kernel, analysis.variables),
+  };
+}
+
+function sizeAttribute(kernel: ParsedKernel, entry: FnElem): string {
+  const overrides = new Set(
+    kernel.module.decls.flatMap((decl) => (decl.kind === "override" ? [decl.name.decl.ident.originalName] : [])),
+  );
+  for (const attribute of entry.attributes ?? []) {
+    if (attribute.attribute.kind !== "@attribute" || attribute.attribute.name !== "workgroup_size") {
+      continue;
+    }
+    for (const inner of everything(attribute)) {
+      if (inner.kind === "ref" && overrides.has(inner.ident.originalName)) {
+        throw kernel.source.error(
+          "ENOTSUP",
+          inner.start,
+          `@workgroup_size(${inner.ident.originalName}): an override is not known here: use const`,
+        );
+      }
+    }
+    return kernel.source.slice(attribute);
+  }
+  throw kernel.source.error("EINVAL", entry.start, "the entry point has no @workgroup_size: add @workgroup_size(64)");
+}
+
+function argumentFor(kernel: ParsedKernel, param: FnParamElem, passed: Map<string, string>): string {
+  const builtin = builtinOf(param);
+  if (builtin !== undefined) {
+    return valueOf(kernel, builtin, param.start, passed);
+  }
+  const type = param.name.typeRef;
+  const struct: StructElem | undefined = kernel.structs.get(type?.name.originalName ?? "");
+  if (type === undefined || struct === undefined) {
+    throw kernel.source.error(
+      "EINVAL",
+      param.start,
+      `parameter ${param.name.decl.ident.originalName} of the entry point has no @builtin(…)`,
+    );
+  }
+  const members = struct.members.map((member) => {
+    const name = builtinOf(member);
+    if (name === undefined) {
+      throw kernel.source.error("EINVAL", member.start, `member ${member.name.name} has no @builtin(…)`);
+    }
+    return valueOf(kernel, name, member.start, passed);
+  });
+  return `${kernel.source.slice(type)}(${members.join(", ")})`;
+}
+
+function builtinOf(elem: Pick<FnParamElem, "attributes">): string | undefined {
+  for (const { attribute } of elem.attributes ?? []) {
+    if (attribute.kind === "@builtin") {
+      return attribute.param.name;
+    }
+  }
+  return undefined;
+}
+
+function valueOf(kernel: ParsedKernel, builtin: string, at: number, passed: Map<string, string>): string {
+  const own = BUILTINS.get(builtin);
+  if (own !== undefined) {
+    return own;
+  }
+  const type = PASSED_BUILTINS.get(builtin);
+  if (type === undefined) {
+    const known = [...BUILTINS.keys(), ...PASSED_BUILTINS.keys()].join(", ");
+    throw kernel.source.error("ENOTSUP", at, `@builtin(${builtin}) is not known in svm mode: there is ${known}`);
+  }
+  passed.set(builtin, type);
+  return `pm_in_${builtin}`;
+}
+
+/** Takes away what makes it an entry point. */
+function makePlainFunction(kernel: ParsedKernel, entry: FnElem, edits: Edits): void {
+  const { text } = kernel.source;
+  for (const attribute of entry.attributes ?? []) {
+    if (attribute.attribute.kind === "@attribute" && /^(compute|workgroup_size)$/.test(attribute.attribute.name)) {
+      edits.blank(text, attribute);
+    }
+  }
+  for (const param of entry.params) {
+    for (const attribute of param.attributes ?? []) {
+      edits.blank(text, attribute);
+    }
+  }
+}
+
+function injectLoopChecks(kernel: ParsedKernel, fn: FnElem, analysis: KernelAnalysis, edits: Edits): void {
+  const { features, collective } = analysis;
+  const { text } = kernel.source;
+  let loops = false;
+  for (const elem of everything(fn)) {
+    if (elem.kind !== "for" && elem.kind !== "while" && elem.kind !== "loop") {
+      continue;
+    }
+    loops = true;
+    const brace = text.indexOf("{", elem.body.start) + 1;
+    if (!features.collective) {
+      edits.insert(brace, " if (pm_hurt != 0u && pm_spent()) { break; } ");
+    } else if (isCollective(kernel, elem, collective)) {
+      edits.insert(brace, " if (pm_tick_all()) { break; } ");
+    } else {
+      edits.insert(brace, " if (pm_tick()) { break; } ");
+    }
+  }
+  // A loop that only returned can now be left, and the end of the function reached.
+  if (loops && fn.returnType !== undefined && fn.body.body.at(-1)?.kind !== "return") {
+    edits.insert(fn.body.end - 1, ` return ${text.slice(fn.returnType.start, fn.returnType.end)}(); `);
+  }
+}

@@ -1,0 +1,414 @@
+/**
+ * A tiny host for kernels in svm mode: a page table filled by hand, rounds that bring some of the pages that were asked for,
+ * and as many evictions as a test likes. What it holds at the end can be compared with a model on the CPU.
+ */
+import type { GpuHandle } from "../drivers/webgpu/gpu-handle.ts";
+import { type ParamValues, packParams } from "../drivers/webgpu/params.ts";
+import { compactionPipeline } from "../drivers/webgpu/svm/compaction.ts";
+import type { CompiledSvmKernel } from "../drivers/webgpu/svm/compile-svm.ts";
+import {
+  CONTROL_HEADER_WORDS,
+  Control,
+  type FatalCode,
+  FaultBit,
+  replayWords,
+} from "../drivers/webgpu/svm/control-layout.ts";
+import { DEVICE_PAGE, DEVICE_PAGE_WORDS, SvmPte } from "../drivers/webgpu/svm/page-entry.ts";
+import { BufferUsage, MapMode } from "../drivers/webgpu/usage.ts";
+
+/** A source of random numbers from 0 to 1, the same in every run. */
+export function seededRandom(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+/** How a device page is mapped. */
+export interface PageMapping {
+  readonly writable: boolean;
+  /** CPU pages of it, 1 to 4. */
+  readonly subPages: number;
+}
+
+export interface SvmHostOptions {
+  /** Device pages of the aperture; page 0 is never mapped. */
+  readonly pages: number;
+  readonly random?: () => number;
+  /** Unmapped when undefined is returned. Default: all but page 0, writable, whole. */
+  readonly mapping?: (page: number) => PageMapping | undefined;
+}
+
+export interface SvmRunOptions {
+  readonly grid: readonly [number, number, number];
+  readonly params?: ParamValues;
+  readonly pipeline?: "checked" | "resident" | "resident-linear";
+  /** Pages that a round brings at most, of those that were asked for; at least one. Default: a random number. */
+  readonly pagesPerRound?: number;
+  /** Chance that a page that nobody asked for is evicted after a round. */
+  readonly evict?: number;
+  /** Workgroups of a window. Default: the whole grid. */
+  readonly window?: number;
+  readonly fuel?: number;
+  readonly track?: boolean;
+  /** Gives up after so many rounds. */
+  readonly maxRounds?: number;
+  readonly replayCapacity?: number;
+}
+
+export interface SvmRunResult {
+  readonly rounds: number;
+  readonly fatal:
+    | { readonly code: FatalCode; readonly address: number; readonly workgroup: number; readonly lane: number }
+    | undefined;
+  /** Pages noted as used, when they were tracked. */
+  readonly accessed: readonly number[];
+  /** Pages asked for in the first round, as `page` or `-page` when it was to be written. */
+  readonly firstFaults: readonly number[];
+}
+
+const FAULTS = 4096;
+
+/** Memory of which some is in frames of a pool. */
+export class SvmHost {
+  readonly #gpu: GpuHandle;
+  readonly #random: () => number;
+  readonly pages: number;
+  /** What is in memory; pages that are resident are newer in their frames until {@link settle}. */
+  readonly words: Uint32Array<ArrayBuffer>;
+  readonly #mapping: (PageMapping | undefined)[];
+  readonly #frameOf: number[];
+  readonly #flags: number[];
+  readonly #pool: GPUBuffer;
+  readonly #table: GPUBuffer;
+  readonly #free: number[];
+
+  constructor(gpu: GpuHandle, options: SvmHostOptions) {
+    const { pages, random = Math.random } = options;
+    this.#gpu = gpu;
+    this.#random = random;
+    this.pages = pages;
+    this.words = new Uint32Array(pages * DEVICE_PAGE_WORDS);
+    const mapping = options.mapping ?? (() => ({ writable: true, subPages: 4 }));
+    this.#mapping = Array.from({ length: pages }, (_, page) => (page === 0 ? undefined : mapping(page)));
+    this.#frameOf = new Array(pages).fill(0);
+    this.#flags = new Array(pages).fill(0);
+    const { device } = gpu;
+    const usage = BufferUsage.Storage | BufferUsage.CopyDst | BufferUsage.CopySrc;
+    this.#pool = device.createBuffer({ label: "test pool", size: (pages + 1) * DEVICE_PAGE, usage });
+    this.#table = device.createBuffer({ label: "test table", size: (pages + 1) * 4, usage });
+    // Frames in another order than pages.
+    this.#free = Array.from({ length: pages }, (_, i) => i + 1);
+    for (let i = this.#free.length - 1; i > 0; i--) {
+      const j = Math.floor(random() * (i + 1));
+      [this.#free[i], this.#free[j]] = [this.#free[j] ?? 0, this.#free[i] ?? 0];
+    }
+  }
+
+  /** Address of a page's first word. */
+  static address(page: number): number {
+    return page * DEVICE_PAGE_WORDS;
+  }
+
+  /** Brings mapped pages with this chance; 1 makes all resident and writable where they may be. */
+  makeResident(chance: number): void {
+    for (let page = 0; page < this.pages; page++) {
+      if (this.#mapping[page] !== undefined && this.#random() < chance) {
+        this.#map(page, chance === 1 || this.#random() < 0.5);
+      }
+    }
+  }
+
+  async run(kernel: CompiledSvmKernel, options: SvmRunOptions): Promise<SvmRunResult> {
+    const { grid, window = grid[0] * grid[1] * grid[2] } = options;
+    const total = grid[0] * grid[1] * grid[2];
+    let rounds = 0;
+    const accessed = new Set<number>();
+    let firstFaults: readonly number[] | undefined;
+    for (let first = 0; first < total; first += window) {
+      const result = await this.#window(kernel, options, first, Math.min(window, total - first));
+      rounds += result.rounds;
+      firstFaults ??= result.firstFaults;
+      for (const page of result.accessed) {
+        accessed.add(page);
+      }
+      if (result.fatal !== undefined) {
+        return { rounds, fatal: result.fatal, accessed: [...accessed], firstFaults };
+      }
+    }
+    return { rounds, fatal: undefined, accessed: [...accessed], firstFaults: firstFaults ?? [] };
+  }
+
+  /** Reads the frames back: {@link words} is then all there is. */
+  async settle(): Promise<Uint32Array<ArrayBuffer>> {
+    const { device } = this.#gpu;
+    const resident = this.#frameOf.flatMap((frame, page) => (frame === 0 ? [] : [{ frame, page }]));
+    if (resident.length > 0) {
+      const back = device.createBuffer({
+        size: resident.length * DEVICE_PAGE,
+        usage: BufferUsage.MapRead | BufferUsage.CopyDst,
+      });
+      const encoder = device.createCommandEncoder();
+      resident.forEach(({ frame }, i) => {
+        encoder.copyBufferToBuffer(this.#pool, frame * DEVICE_PAGE, back, i * DEVICE_PAGE, DEVICE_PAGE);
+      });
+      device.queue.submit([encoder.finish()]);
+      await back.mapAsync(MapMode.Read);
+      const words = new Uint32Array(back.getMappedRange());
+      resident.forEach(({ page }, i) => {
+        const part = words.subarray(i * DEVICE_PAGE_WORDS, (i + 1) * DEVICE_PAGE_WORDS);
+        this.words.set(part, page * DEVICE_PAGE_WORDS);
+      });
+      back.unmap();
+      back.destroy();
+    }
+    return this.words;
+  }
+
+  destroy(): void {
+    this.#pool.destroy();
+    this.#table.destroy();
+  }
+
+  #map(page: number, write: boolean): void {
+    const mapping = this.#mapping[page];
+    if (mapping === undefined) {
+      throw new Error(`page ${page} is not mapped`);
+    }
+    if (this.#frameOf[page] === 0) {
+      const frame = this.#free.pop();
+      if (frame === undefined) {
+        throw new Error("the test pool has a frame for each page");
+      }
+      this.#frameOf[page] = frame;
+      this.#gpu.queue.writeBuffer(
+        this.#pool,
+        frame * DEVICE_PAGE,
+        this.words,
+        page * DEVICE_PAGE_WORDS,
+        DEVICE_PAGE_WORDS,
+      );
+    }
+    this.#flags[page] = (this.#flags[page] ?? 0) | SvmPte.Valid | (write && mapping.writable ? SvmPte.Write : 0);
+  }
+
+  async #evict(chance: number, keep: ReadonlySet<number>): Promise<void> {
+    if (chance <= 0) {
+      return;
+    }
+    await this.settle();
+    this.#frameOf.forEach((frame, page) => {
+      if (frame !== 0 && !keep.has(page) && this.#random() < chance) {
+        this.#free.push(frame);
+        this.#frameOf[page] = 0;
+        this.#flags[page] = 0;
+      }
+    });
+  }
+
+  #writeTable(track: boolean): void {
+    const entries = new Uint32Array(this.pages + 1);
+    this.#mapping.forEach((mapping, page) => {
+      if (mapping !== undefined) {
+        entries[page] =
+          ((this.#frameOf[page] ?? 0) << SvmPte.FrameShift) |
+          (this.#flags[page] ?? 0) |
+          SvmPte.Mapped |
+          (mapping.writable ? SvmPte.MappedWrite : 0) |
+          (track ? SvmPte.Track : 0) |
+          ((mapping.subPages - 1) << SvmPte.SubPagesShift);
+      }
+    });
+    this.#gpu.queue.writeBuffer(this.#table, 0, entries);
+  }
+
+  async #window(
+    kernel: CompiledSvmKernel,
+    options: SvmRunOptions,
+    first: number,
+    count: number,
+  ): Promise<SvmRunResult> {
+    const { device, queue } = this.#gpu;
+    const { grid, pipeline = "checked", evict = 0, maxRounds = 400, track = false } = options;
+    const compaction = await compactionPipeline(this.#gpu);
+    const bitmap = Math.ceil(this.pages / 32);
+    const invocations = count * kernel.invocationsPerWorkgroup;
+    const replayCapacity = options.replayCapacity ?? kernel.replayRecords;
+    const areas = layout({
+      faults: FAULTS,
+      listOut: count,
+      listIn: count,
+      reads: bitmap,
+      writes: bitmap,
+      accessed: bitmap,
+      done: Math.ceil(invocations / 32),
+      replay: kernel.replayRecords > 0 ? invocations * replayWords(64) : 0,
+    });
+    const usage = BufferUsage.Storage | BufferUsage.CopyDst | BufferUsage.CopySrc;
+    const control = device.createBuffer({ label: "test control", size: areas.words * 4, usage });
+    const back = device.createBuffer({
+      size: (areas.done + Math.ceil(invocations / 32)) * 4,
+      usage: BufferUsage.MapRead | BufferUsage.CopyDst,
+    });
+    const uniform = packParams(kernel.reflection.params, options.params ?? {});
+    const params = device.createBuffer({
+      size: Math.max(16, Math.ceil(uniform.byteLength / 16) * 16),
+      usage: BufferUsage.Uniform | BufferUsage.CopyDst,
+    });
+    queue.writeBuffer(params, 0, uniform);
+    const header = new Uint32Array(CONTROL_HEADER_WORDS);
+    header.set(grid, Control.GridX);
+    header[Control.First] = first;
+    header[Control.WindowFirst] = first;
+    header[Control.Pages] = this.pages;
+    header[Control.DoneBase] = areas.done;
+    header[Control.ListIn] = areas.listIn;
+    header[Control.ListOut] = areas.listOut;
+    header[Control.ReadBits] = areas.reads;
+    header[Control.WriteBits] = areas.writes;
+    header[Control.AccessedBits] = areas.accessed;
+    header[Control.FaultList] = areas.faults;
+    header[Control.FaultCapacity] = FAULTS;
+    header[Control.Fuel] = options.fuel ?? 0;
+    header[Control.LaneEnd] = 0xffffffff;
+    header[Control.ReplayBase] = areas.replay;
+    header[Control.ReplayStride] = invocations;
+    let capacity = replayCapacity;
+    const accessed = new Set<number>();
+    let firstFaults: readonly number[] | undefined;
+    let pending: Uint32Array<ArrayBuffer> | undefined;
+    try {
+      for (let rounds = 1; ; rounds++) {
+        const run = pending?.length ?? count;
+        header[Control.Count] = run;
+        header[Control.Mode] = pending === undefined ? 0 : 1;
+        header[Control.ReplayCapacity] = capacity;
+        queue.writeBuffer(control, 0, header);
+        if (pending !== undefined) {
+          queue.writeBuffer(control, areas.listIn * 4, pending);
+        }
+        this.#writeTable(track);
+        const chosen =
+          pipeline === "checked"
+            ? kernel.checked
+            : pipeline === "resident"
+              ? kernel.resident
+              : await kernel.residentLinear();
+        const encoder = device.createCommandEncoder();
+        const pass = encoder.beginComputePass();
+        pass.setPipeline(chosen);
+        this.#bind(pass, kernel, control, params);
+        if (pipeline === "resident") {
+          pass.dispatchWorkgroups(...grid);
+        } else {
+          const x = Math.min(run, 1000);
+          pass.dispatchWorkgroups(x, Math.ceil(run / x));
+        }
+        pass.setPipeline(compaction.pipeline);
+        pass.setBindGroup(
+          0,
+          device.createBindGroup({
+            layout: compaction.layout,
+            entries: [{ binding: 0, resource: { buffer: control } }],
+          }),
+        );
+        pass.dispatchWorkgroups(compaction.workgroupsFor(this.pages));
+        pass.end();
+        encoder.copyBufferToBuffer(control, 0, back, 0, back.size);
+        queue.submit([encoder.finish()]);
+        await back.mapAsync(MapMode.Read);
+        const words = new Uint32Array(back.getMappedRange()).slice();
+        back.unmap();
+        const code = words[Control.FatalCode] as FatalCode;
+        for (let page = 0; page < this.pages; page++) {
+          if (((words[areas.accessed + (page >> 5)] ?? 0) >>> (page & 31)) & 1) {
+            accessed.add(page);
+          }
+        }
+        const found = Math.min(words[Control.FaultCount] ?? 0, FAULTS);
+        const faults = [...words.subarray(areas.faults, areas.faults + found)].map((entry) => ({
+          page: entry >>> FaultBit.PageShift,
+          write: (entry & FaultBit.Write) !== 0,
+        }));
+        firstFaults ??= faults.map(({ page, write }) => (write ? -page : page));
+        const done = (fatal: SvmRunResult["fatal"]): SvmRunResult => ({
+          rounds,
+          fatal,
+          accessed: [...accessed],
+          firstFaults: firstFaults ?? [],
+        });
+        if (code !== 0) {
+          return done({
+            code,
+            address: words[Control.FatalAddress] ?? 0,
+            workgroup: words[Control.FatalWorkgroup] ?? 0,
+            lane: words[Control.FatalLane] ?? 0,
+          });
+        }
+        if (pipeline !== "checked") {
+          return done(undefined);
+        }
+        const again = words[Control.ListOutCount] ?? 0;
+        if ((words[Control.Completed] ?? 0) + again !== run) {
+          throw new Error(`${words[Control.Completed]} workgroups completed and ${again} are to run again, of ${run}`);
+        }
+        if (again === 0) {
+          return done(undefined);
+        }
+        capacity = Math.max(capacity, words[Control.ReplayNeeded] ?? 0);
+        if (faults.length === 0 && (words[Control.ReplayNeeded] ?? 0) === 0) {
+          throw new Error(`round ${rounds}: ${again} workgroups are not done, and no fault says why`);
+        }
+        if (rounds >= maxRounds) {
+          throw new Error(`${again} workgroups are not done after ${rounds} rounds`);
+        }
+        pending = words.slice(areas.listOut, areas.listOut + again);
+        await this.#serve(faults, options.pagesPerRound, evict);
+      }
+    } finally {
+      control.destroy();
+      back.destroy();
+      params.destroy();
+    }
+  }
+
+  async #serve(
+    faults: readonly { readonly page: number; readonly write: boolean }[],
+    limit: number | undefined,
+    evict: number,
+  ): Promise<void> {
+    await this.#evict(evict, new Set(faults.map(({ page }) => page)));
+    const order = faults.map((fault) => ({ ...fault, key: this.#random() })).sort((a, b) => a.key - b.key);
+    const most = limit ?? 1 + Math.floor(this.#random() * order.length);
+    for (const { page, write } of order.slice(0, most)) {
+      this.#map(page, write);
+    }
+  }
+
+  #bind(pass: GPUComputePassEncoder, kernel: CompiledSvmKernel, control: GPUBuffer, params: GPUBuffer): void {
+    const { device } = this.#gpu;
+    kernel.groupLayouts.forEach((groupLayout, group) => {
+      const entries =
+        group === kernel.runtimeGroup
+          ? [control, this.#table, this.#pool].map((buffer, binding) => ({ binding, resource: { buffer } }))
+          : kernel.reflection.bindings
+              .filter((binding) => binding.group === group)
+              .map(({ binding }) => ({ binding, resource: { buffer: params } }));
+      pass.setBindGroup(group, device.createBindGroup({ layout: groupLayout, entries }));
+    });
+  }
+}
+
+function layout<K extends string>(sizes: Record<K, number>): Record<K | "words", number> {
+  let at: number = CONTROL_HEADER_WORDS;
+  const places: Record<string, number> = {};
+  for (const [name, words] of Object.entries<number>(sizes)) {
+    places[name] = at;
+    at += words;
+  }
+  places["words"] = at;
+  return places as Record<K | "words", number>;
+}
