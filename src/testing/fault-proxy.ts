@@ -10,9 +10,10 @@ export interface Fault {
 /** Relays connections to a port of loopback; the next connections meet the faults that are queued. */
 export class FaultProxy implements AsyncDisposable {
   readonly faults: Fault[] = [];
+  /** What every connection meets when no fault is queued. */
+  always: Fault | undefined;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
-  #connections = 0;
 
   private constructor(target: number) {
     this.#server = createServer((client) => this.#relay(client, target));
@@ -29,11 +30,6 @@ export class FaultProxy implements AsyncDisposable {
     return `http://127.0.0.1:${typeof address === "object" && address !== null ? address.port : 0}`;
   }
 
-  /** Connections since the start. */
-  get connections(): number {
-    return this.#connections;
-  }
-
   /** Ends the connections that are there, so that the next request makes a new one. */
   hangUp(): void {
     for (const socket of this.#sockets) {
@@ -47,8 +43,7 @@ export class FaultProxy implements AsyncDisposable {
   }
 
   #relay(client: Socket, target: number): void {
-    this.#connections++;
-    const fault = this.faults.shift();
+    const fault = this.faults.shift() ?? this.always;
     const server = connect(target, "127.0.0.1");
     let left = fault?.after ?? Number.POSITIVE_INFINITY;
     server.on("data", (bytes) => {

@@ -65,6 +65,8 @@ export class Nginx implements AsyncDisposable {
     this.url = `http://127.0.0.1:${port}`;
     this.tls = tls === undefined ? undefined : { url: `https://127.0.0.1:${tls.port}`, certificate: tls.certificate };
     this.#child = child;
+    // A test run that ends early leaves no server behind.
+    process.once("exit", this.#kill);
   }
 
   static async start(): Promise<Nginx> {
@@ -127,10 +129,15 @@ export class Nginx implements AsyncDisposable {
     }
   }
 
+  readonly #kill = () => {
+    this.#child.kill("SIGTERM");
+  };
+
   async [Symbol.asyncDispose](): Promise<void> {
     const ended = new Promise((resolve) => this.#child.once("exit", resolve));
-    this.#child.kill("SIGTERM");
+    this.#kill();
     await ended;
+    process.off("exit", this.#kill);
     rmSync(this.#folder, { recursive: true, force: true });
   }
 }

@@ -29,8 +29,8 @@ export class Transient extends Error {
 }
 
 /**
- * Runs `attempt` until it succeeds, fails for good, or has failed `retries + 1` times without `progressed()` saying that
- * it got further; one that got further is tried again at once.
+ * Runs `attempt` until it succeeds, fails for good, or has failed `retries + 1` times in a row without `progressed()`
+ * saying that it got further; one that got further is tried again at once.
  * @throws what `attempt` throws; the failure of the last Transient; `signal.reason`
  */
 export async function withRetries<T>(
@@ -39,18 +39,24 @@ export async function withRetries<T>(
   attempt: () => Promise<T>,
   progressed: () => boolean = () => false,
 ): Promise<T> {
+  /** In a row that brought nothing. */
+  let failed = 0;
+  const isWorthIt = (error: Error) =>
+    error instanceof Transient && error.afterMs <= LONGEST_WAIT_MS && failed <= policy.retries;
   try {
     return await pRetry(attempt, {
-      retries: policy.retries,
+      retries: Number.POSITIVE_INFINITY,
       minTimeout: policy.backoffMs,
       maxTimeout: LONGEST_WAIT_MS,
       factor: 2,
       randomize: true,
       signal,
-      shouldRetry: ({ error }) => error instanceof Transient && error.afterMs <= LONGEST_WAIT_MS,
-      shouldConsumeRetry: () => !progressed(),
-      onFailedAttempt: async ({ error, retriesLeft }) => {
-        if (error instanceof Transient && retriesLeft > 0 && error.afterMs <= LONGEST_WAIT_MS) {
+      // What consumes no retry is tried again without a wait.
+      shouldConsumeRetry: () => failed > 0,
+      shouldRetry: ({ error }) => isWorthIt(error),
+      onFailedAttempt: async ({ error }) => {
+        failed = progressed() ? 0 : failed + 1;
+        if (error instanceof Transient && isWorthIt(error)) {
           await sleep(error.afterMs, signal);
         }
       },
