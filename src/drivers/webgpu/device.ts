@@ -8,10 +8,13 @@ import type { Extent } from "./extent.ts";
 import { FenceTimeline } from "./fence.ts";
 import { createGpuBuffer, type OwnedBuffer } from "./gpu-buffer.ts";
 import type { GpuHandle } from "./gpu-handle.ts";
-import { WebGpuKernel } from "./kernel.ts";
+import { BindKernel, type WebGpuKernel } from "./kernel.ts";
 import { MemoryBudget } from "./memory-budget.ts";
 import { DeviceMirror } from "./mirror.ts";
+import { compileSvmKernel } from "./svm/compile-svm.ts";
 import { SvmDevice } from "./svm/svm-device.ts";
+import { SvmKernel } from "./svm/svm-kernel.ts";
+import { usesSvm } from "./svm/transform.ts";
 import { TransferEngine } from "./transfer.ts";
 import { BufferUsage } from "./usage.ts";
 
@@ -75,13 +78,17 @@ export class WebGpuDevice {
   }
 
   /**
-   * Compiles a kernel for this device. Any `@compute` WGSL works; its storage variables are bound by name.
+   * Compiles a kernel for this device. Any `@compute` WGSL works; its storage variables are bound by name. One that calls
+   * `pm_*` functions follows addresses of an address space (svm mode).
    * @throws KernelError EINVAL a WGSL error (with line and column), no or several entry points, over the device's limits;
    *   ENOTSUP textures and samplers; ENOMEM; ENODEV the device is lost or closed; EINTR
    */
   async kernel(wgsl: string, options: CompileOptions = {}): Promise<WebGpuKernel> {
     this.assertOpen(options.name ?? "kernel");
-    return new WebGpuKernel(this, await compileKernel(this.gpu, wgsl, options), options.name ?? "kernel");
+    if (usesSvm(wgsl)) {
+      return new SvmKernel(this, await compileSvmKernel(this.gpu, wgsl, options), options.name ?? "kernel");
+    }
+    return new BindKernel(this, await compileKernel(this.gpu, wgsl, options), options.name ?? "kernel");
   }
 
   /** @throws KernelError ENODEV when the device was closed or lost */

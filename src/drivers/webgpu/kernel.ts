@@ -22,8 +22,24 @@ export interface DispatchOptions {
   readonly timeoutMs?: number | undefined;
 }
 
-/** Got from WebGpuDevice.kernel. */
-export class WebGpuKernel {
+/** A kernel compiled for a device; got from WebGpuDevice.kernel. */
+export interface WebGpuKernel {
+  /** How it sees memory: ranges bound to its variables, or addresses that it follows (WGSL that calls `pm_*`). */
+  readonly mode: "bind" | "svm";
+  readonly device: WebGpuDevice;
+  readonly name: string;
+  /** The entry point, its variables, the layout of `params`. */
+  readonly reflection: KernelReflection;
+  /**
+   * Runs the kernel over memory of one address space; resolves when the GPU has finished.
+   * @throws KernelError see {@link BindKernel.dispatch} and SvmKernel.dispatch
+   */
+  dispatch(options: DispatchOptions): Promise<DispatchStats>;
+}
+
+/** A kernel over bound ranges. */
+export class BindKernel implements WebGpuKernel {
+  readonly mode = "bind";
   readonly device: WebGpuDevice;
   readonly name: string;
   readonly compiled: CompiledKernel;

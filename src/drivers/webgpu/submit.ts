@@ -31,7 +31,7 @@ import {
   sourceInTransit,
 } from "./gather.ts";
 import type { OwnedBuffer } from "./gpu-buffer.ts";
-import type { WebGpuKernel } from "./kernel.ts";
+import type { BindKernel } from "./kernel.ts";
 import type { DeviceMirror } from "./mirror.ts";
 import { type PageRun, planUpload, type UploadPlan } from "./page-upload.ts";
 import { type PlacedRange, placeRanges, segmentsOf } from "./place.ts";
@@ -45,11 +45,20 @@ export interface DispatchStats {
   readonly pagesMigrated: number;
   /** Tries that an invalidation or a lease undid. */
   readonly restarts: number;
+  /** Times that the kernel was run, over some or all of its workgroups; 1 in bind mode. */
+  readonly rounds: number;
+  /** Device pages that rounds found missing; those that came beside them; frames that were given up for others. */
+  readonly deviceFaults: number;
+  readonly pagesPrefetched: number;
+  readonly evictions: number;
 }
+
+/** What bind mode, which raises no device fault, says of rounds. */
+const ONE_ROUND = { rounds: 1, deviceFaults: 0, pagesPrefetched: 0, evictions: 0 } as const;
 
 /** A checked dispatch. */
 export interface DispatchJob {
-  readonly kernel: WebGpuKernel;
+  readonly kernel: BindKernel;
   readonly plan: BindPlan;
   readonly workgroups: readonly [number, number, number];
   readonly uniform: OwnedBuffer | undefined;
@@ -73,7 +82,7 @@ interface Tally {
   restarts: number;
 }
 
-/** Prepares, submits and waits. See WebGpuKernel.dispatch for the errors. */
+/** Prepares, submits and waits. See BindKernel.dispatch for the errors. */
 export async function submitDispatch(job: DispatchJob, waits: DispatchWaits): Promise<DispatchStats> {
   const { kernel, plan } = job;
   const { device, name } = kernel;
@@ -81,7 +90,7 @@ export async function submitDispatch(job: DispatchJob, waits: DispatchWaits): Pr
   const submitted = await withUser(plan.mm, name, () => lockdepTask(name, () => submitWithin(job, waits, tally)));
   device.counts.dispatches++;
   await device.untilFinished(device.gpu.lost.wait(submitted.finished, name, { signal: waits.signal }));
-  return { ...tally, pagesMigrated: submitted.pagesMigrated };
+  return { ...tally, ...ONE_ROUND, pagesMigrated: submitted.pagesMigrated };
 }
 
 /** The address space may be disposed of meanwhile: it exits when the dispatch has been submitted. */
@@ -183,7 +192,7 @@ async function attempt(
 }
 
 async function gather(
-  kernel: WebGpuKernel,
+  kernel: BindKernel,
   tried: Attempt,
   placed: readonly PlacedRange[],
   batch: TransferBatch,
@@ -234,7 +243,7 @@ function arrivingRuns({ arriving }: Attempt): PageRun[] {
   return runs;
 }
 
-async function upload(kernel: WebGpuKernel, runs: readonly PageRun[], batch: TransferBatch): Promise<void> {
+async function upload(kernel: BindKernel, runs: readonly PageRun[], batch: TransferBatch): Promise<void> {
   if (runs.length === 0) {
     return;
   }

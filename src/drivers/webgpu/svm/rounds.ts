@@ -173,7 +173,8 @@ export class Rounds {
       const pages = demands.map((demand) => demand.page).sort((a, b) => a - b);
       const room = this.#table.pool.capacity;
       const inUse = this.#table.pool.inUse(context.window);
-      const missing = pages.filter((page) => this.#table.frameAt(page) === undefined).length;
+      // What is there already but was not asked for in this window may not be evicted for the rest either.
+      const missing = pages.filter((page) => this.#table.frameAt(page)?.window !== context.window).length;
       used = Math.max(used, missing + inUse);
       if (missing + inUse <= room && !report.overflow) {
         const prefetch = this.#prefetcher.choose(this.#table, pages);

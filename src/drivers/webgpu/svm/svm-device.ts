@@ -66,7 +66,8 @@ export class SvmDevice {
   }
 
   async #tableBuffer(table: SvmTable): Promise<void> {
-    const bytes = Math.max(4, table.pages) * 4;
+    // Kernels take the last entry for pages past the end: it stays 0.
+    const bytes = (table.pages + 1) * 4;
     const former = this.#tableBuffers.get(table);
     if (former !== undefined && former.bytes >= bytes) {
       return;
@@ -78,7 +79,9 @@ export class SvmDevice {
     );
     former?.destroy();
     this.#tableBuffers.set(table, buffer);
-    this.device.gpu.queue.writeBuffer(buffer.buffer, 0, table.entries as Uint32Array<ArrayBuffer>);
+    if (table.pages > 0) {
+      this.device.gpu.queue.writeBuffer(buffer.buffer, 0, table.entries as Uint32Array<ArrayBuffer>);
+    }
   }
 
   pageTableBuffer(table: SvmTable): GPUBuffer {

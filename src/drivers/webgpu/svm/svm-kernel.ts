@@ -1,0 +1,297 @@
+/** A kernel that follows pointers, and its dispatch. */
+import { formatAddr, KernelError } from "../../../base/index.ts";
+import { type AddressSpace, addrOfSvm } from "../../../mm/index.ts";
+import { checkWorkgroups } from "../compile.ts";
+import type { WebGpuDevice } from "../device.ts";
+import { type DispatchOptions, takeUniform, type WebGpuKernel } from "../kernel.ts";
+import { packParams } from "../params.ts";
+import type { KernelReflection } from "../reflect.ts";
+import type { DispatchStats } from "../submit.ts";
+import { type Compaction, compactionPipeline } from "./compaction.ts";
+import type { CompiledSvmKernel } from "./compile-svm.ts";
+import type { RoundReport, RoundRun } from "./control.ts";
+import type { FatalCode } from "./control-layout.ts";
+import { type RoundContext, Rounds, windowSize } from "./rounds.ts";
+import type { SvmDevice } from "./svm-device.ts";
+import type { SvmTable } from "./svm-table.ts";
+
+interface Run {
+  readonly svm: SvmDevice;
+  readonly table: SvmTable;
+  readonly grid: readonly [number, number, number];
+  readonly groups: readonly (GPUBindGroup | undefined)[];
+  readonly compaction: Compaction;
+  readonly options: { readonly signal: AbortSignal | undefined; readonly timeoutMs: number; readonly op: string };
+}
+
+/** Got from WebGpuDevice.kernel for WGSL that calls `pm_*` functions. */
+export class SvmKernel implements WebGpuKernel {
+  readonly mode = "svm";
+  readonly device: WebGpuDevice;
+  readonly name: string;
+  readonly compiled: CompiledSvmKernel;
+
+  /** @internal Use WebGpuDevice.kernel. */
+  constructor(device: WebGpuDevice, compiled: CompiledSvmKernel, name: string) {
+    this.device = device;
+    this.compiled = compiled;
+    this.name = name;
+  }
+
+  /** The entry point, its own variables, the layout of `params`. */
+  get reflection(): KernelReflection {
+    return this.compiled.reflection;
+  }
+
+  /**
+   * Runs the kernel as if all memory of `mm` were there; resolves when every invocation has run once.
+   * @throws KernelError as WebGpuKernel.dispatch, and EFAULT an address outside every mapping; EPERM a store to read-only
+   *   memory; ENOTSUP more stores in one invocation than can be kept back while it reads them again; ENOMEM one invocation
+   *   needs more than the pool
+   */
+  async dispatch(options: DispatchOptions): Promise<DispatchStats> {
+    const { device, name, compiled } = this;
+    device.assertOpen(name);
+    const grid = checkWorkgroups(device.gpu.limits, options.workgroups, name);
+    const params = packParams(this.reflection.params, options.params ?? {}, name);
+    const mm = this.#spaceOf(options);
+    const uniform = await takeUniform(device, this.reflection, params, name);
+    const turn = await device.turn.lock({ signal: options.signal });
+    try {
+      device.assertOpen(name);
+      const mirror = await device.mirrorOf(mm);
+      const svm = device.svm;
+      const table = await svm.tableOf(mirror, name);
+      const waits = { signal: options.signal, timeoutMs: options.timeoutMs ?? 1000, op: name };
+      const before = this.#counts(svm);
+      const job = {
+        name,
+        grid,
+        invocationsPerWorkgroup: compiled.invocationsPerWorkgroup,
+        doneBits: compiled.doneBits,
+      };
+      await svm.control.prepare({
+        window: windowSize(job),
+        invocationsPerWorkgroup: compiled.invocationsPerWorkgroup,
+        pages: table.pages,
+        replayRecords: compiled.replayRecords,
+        doneBits: compiled.doneBits,
+      });
+      const compaction = await compactionPipeline(device.gpu);
+      const run: Run = { svm, table, grid, groups: this.#userGroups(uniform?.buffer), compaction, options: waits };
+      const stats = (await this.#runResident(run)) ?? (await this.#runRounds(run, job));
+      const after = this.#counts(svm);
+      device.counts.dispatches++;
+      return {
+        rounds: stats.rounds,
+        deviceFaults: stats.faults,
+        pagesPrefetched: stats.prefetched,
+        bytesToDevice: after.bytesToDevice - before.bytesToDevice,
+        pagesUploaded: after.pagesUploaded - before.pagesUploaded,
+        pagesMigrated: after.pagesMigrated - before.pagesMigrated,
+        evictions: after.evictions - before.evictions,
+        restarts: after.restarts - before.restarts,
+      };
+    } finally {
+      turn.release();
+      if (uniform !== undefined) {
+        device.putUniform(uniform);
+      }
+    }
+  }
+
+  #counts(svm: SvmDevice) {
+    const { pagesUploaded, restarts } = this.device.counts;
+    const { evictions } = svm.pool.stats;
+    return {
+      pagesUploaded,
+      restarts,
+      evictions,
+      pagesMigrated: svm.pagesMigrated,
+      bytesToDevice: this.device.transfer.stats.bytesToDevice,
+    };
+  }
+
+  #spaceOf(options: DispatchOptions): AddressSpace {
+    if (options.mm === undefined) {
+      throw new KernelError(
+        "EINVAL",
+        this.name,
+        "the kernel follows pointers: name their address space, dispatch({ mm, … })",
+      );
+    }
+    for (const [name, target] of Object.entries(options.bind ?? {})) {
+      throw new KernelError(
+        "ENOTSUP",
+        this.name,
+        `${name} is bound to ${"name" in target ? target.name : target.mapping.name}: in svm mode pass its svmAddress in params`,
+      );
+    }
+    return options.mm;
+  }
+
+  #userGroups(uniform: GPUBuffer | undefined): (GPUBindGroup | undefined)[] {
+    const { groupLayouts, runtimeGroup, reflection } = this.compiled;
+    return groupLayouts.map((layout, group) => {
+      const entries = reflection.bindings.filter((binding) => binding.group === group);
+      if (group === runtimeGroup || entries.length === 0 || uniform === undefined) {
+        return undefined;
+      }
+      return this.device.gpu.device.createBindGroup({
+        layout,
+        entries: entries.map(({ binding }) => ({ binding, resource: { buffer: uniform } })),
+      });
+    });
+  }
+
+  /** All memory is with the device already: one run, without checks. Undefined when it is not. */
+  async #runResident(run: Run): Promise<{ rounds: number; faults: number; prefetched: number } | undefined> {
+    const { svm, table, grid } = run;
+    const { writes } = this.compiled;
+    if (!table.allResident(writes)) {
+      return undefined;
+    }
+    const total = grid[0] * grid[1] * grid[2];
+    const linear = Math.max(...grid) > this.device.gpu.limits.maxComputeWorkgroupsPerDimension;
+    const pipeline = linear ? await this.compiled.residentLinear() : this.compiled.resident;
+    const round = { grid, windowFirst: 0, ids: undefined, first: 0, count: total, lanes: [0, 0xffff_ffff] as const };
+    let ran = false;
+    await svm.submit(table, [], run.options, (encoder) => {
+      // Looked at again under the update lock.
+      ran = table.allResident(writes);
+      if (ran) {
+        svm.control.write(round);
+        this.#encode(run, encoder, pipeline, linear ? this.#physicalGrid(total) : grid);
+        svm.control.record(encoder, 0);
+      }
+    });
+    if (!ran) {
+      return undefined;
+    }
+    const report = await svm.control.read(0);
+    if (report.fatal !== undefined) {
+      this.#throwFatal(run, report.fatal);
+    }
+    return { rounds: 1, faults: 0, prefetched: 0 };
+  }
+
+  async #runRounds(run: Run, job: ConstructorParameters<typeof Rounds>[0]["job"]) {
+    const rounds = new Rounds({
+      job,
+      table: run.table,
+      prefetcher: run.svm.prefetcher,
+      run: (round, context) => this.#round(run, round, context),
+      nextStamp: () => run.svm.nextStamp(),
+      growReplay: (records) => run.svm.control.growReplay(records),
+      signal: run.options.signal,
+    });
+    await rounds.all();
+    return rounds.stats;
+  }
+
+  async #round(run: Run, round: RoundRun, context: RoundContext): Promise<RoundReport> {
+    const { svm, table } = run;
+    const demands = await svm.placeFrames(table, context.demands, context.prefetch, context.window);
+    await svm.submit(table, demands, run.options, (encoder) => {
+      if (context.newWindow) {
+        svm.control.clear(encoder, "all");
+      } else if (context.clearFaults) {
+        svm.control.clear(encoder, "faults");
+      }
+      svm.control.write(round);
+      this.#encode(run, encoder, this.compiled.checked, this.#physicalGrid(round.count));
+      this.#encodeCompaction(run, encoder);
+      svm.control.record(encoder, round.count);
+    });
+    const report = await svm.control.read(round.count);
+    if (report.fatal !== undefined && !(await this.#isMappedSince(run, report.fatal.address))) {
+      this.#throwFatal(run, report.fatal);
+    }
+    return report;
+  }
+
+  /** A mapping may have come since the table was made: then the address is no mistake. */
+  async #isMappedSince({ table, options }: Run, address: number): Promise<boolean> {
+    const page = address >>> 12;
+    const before = table.accessOf(page);
+    using _lock = await table.mm.mmapLock.read({ signal: options.signal });
+    if (table.mm.vmas.find(addrOfSvm(address)) === undefined || page >= table.pages) {
+      return false;
+    }
+    table.refresh();
+    return table.accessOf(page) !== before;
+  }
+
+  #throwFatal(run: Run, fatal: NonNullable<RoundReport["fatal"]>): never {
+    const { entryPoint } = this.reflection;
+    const addr = addrOfSvm(fatal.address);
+    const vma = run.table.mm.vmas.find(addr);
+    const where = `svm address ${fatal.address} (${formatAddr(addr)})`;
+    const who = `${entryPoint}, workgroup ${fatal.workgroup}, invocation ${fatal.lane},`;
+    const inside = vma === undefined ? "outside every mapping" : `in ${vma.name}`;
+    const messages: Record<Exclude<FatalCode, 0>, readonly ["EFAULT" | "EPERM" | "ENOTSUP", string]> = {
+      1: ["EFAULT", `${who} reads ${where}, ${inside}: check the kernel's pointers`],
+      2: ["EFAULT", `${who} writes ${where}, ${inside}: check the kernel's pointers`],
+      3: ["EPERM", `${who} writes ${where}, ${inside}, which is mapped read-only: map it writable`],
+      4: [
+        "ENOTSUP",
+        `${who} stores more words than can be kept back and reads them again, last ${where}: store less in one invocation, or dispatch when all memory is resident`,
+      ],
+      5: [
+        "ENOTSUP",
+        `${who} took another way when it was run again after an atomic operation, at ${where}: let its path depend on data that no other invocation changes`,
+      ],
+      6: ["EFAULT", `${who} uses an index past the end of its span at ${where}: check it against the span's length`],
+    };
+    const [code, why] = messages[fatal.code === 0 ? 1 : fatal.code];
+    throw new KernelError(code, this.name, why);
+  }
+
+  #encode(
+    run: Run,
+    encoder: GPUCommandEncoder,
+    pipeline: GPUComputePipeline,
+    grid: readonly [number, number, number],
+  ): void {
+    const { runtimeGroup } = this.compiled;
+    const pass = encoder.beginComputePass({ label: this.name });
+    pass.setPipeline(pipeline);
+    run.groups.forEach((group, index) => {
+      if (group !== undefined) {
+        pass.setBindGroup(index, group);
+      }
+    });
+    pass.setBindGroup(runtimeGroup, this.#runtimeGroup(run));
+    pass.dispatchWorkgroups(...grid);
+    pass.end();
+  }
+
+  /** A grid of at least `count` workgroups, each dimension within the limit. */
+  #physicalGrid(count: number): readonly [number, number, number] {
+    const x = Math.min(count, this.device.gpu.limits.maxComputeWorkgroupsPerDimension);
+    return [x, Math.ceil(count / x), 1];
+  }
+
+  #runtimeGroup({ svm, table }: Run): GPUBindGroup {
+    return this.device.gpu.device.createBindGroup({
+      layout: this.compiled.groupLayouts[this.compiled.runtimeGroup],
+      entries: [
+        { binding: 0, resource: { buffer: svm.control.buffer } },
+        { binding: 1, resource: { buffer: svm.pageTableBuffer(table) } },
+        { binding: 2, resource: { buffer: svm.pool.handle.buffer } },
+      ],
+    });
+  }
+
+  #encodeCompaction({ svm, table, compaction }: Run, encoder: GPUCommandEncoder): void {
+    const group = this.device.gpu.device.createBindGroup({
+      layout: compaction.layout,
+      entries: [{ binding: 0, resource: { buffer: svm.control.buffer } }],
+    });
+    const pass = encoder.beginComputePass({ label: "pagemirror compaction" });
+    pass.setPipeline(compaction.pipeline);
+    pass.setBindGroup(0, group);
+    pass.dispatchWorkgroups(compaction.workgroupsFor(table.pages));
+    pass.end();
+  }
+}
