@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
-import { validateMm } from "../../mm/index.ts";
+import { MemoryObject, validateMm } from "../../mm/index.ts";
 import { COPY, INCREMENT, increment, openMachine, wordsOf } from "../../testing/machine.ts";
+import { turn } from "../../testing/spaces.ts";
 
 const LENGTH = 65536;
 
@@ -67,13 +68,22 @@ test("a range that ends in what another range of the dispatch begins in is place
   expect((await wordsOf(out))[0]).toBe(6);
 });
 
-test("memory of spaces that have exited is available to a dispatch that comes at once", async () => {
+test("memory that an exited space is just giving back is waited for", async () => {
   await using m = await openMachine({ deviceMemory: LENGTH });
   const kernel = await m.device.kernel(INCREMENT);
-  for (let i = 0; i < 5; i++) {
+  const object = new MemoryObject(m.memory, { pages: LENGTH / 4096 });
+  const data = await m.mm.mmap({ length: LENGTH });
+  for (let turns = 0; turns < 4; turns++) {
+    await increment(kernel, data);
     const mm = m.space();
-    await increment(kernel, await mm.mmap({ length: LENGTH }));
+    await increment(kernel, await mm.mmap({ object, length: LENGTH, shared: true }));
     await mm[Symbol.asyncDispose]();
+    for (let i = 0; i < turns; i++) {
+      await turn();
+    }
+    await increment(kernel, data);
   }
-  expect(m.device.stats().dispatches).toBe(5);
+  expect((await wordsOf(data))[0]).toBe(8);
+  expect((await wordsOf(await m.mm.mmap({ object, length: LENGTH, shared: true })))[0]).toBe(4);
+  await object.put();
 });
