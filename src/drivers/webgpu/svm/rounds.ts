@@ -45,7 +45,6 @@ export interface RoundContext {
 export interface RoundsStats {
   rounds: number;
   faults: number;
-  prefetched: number;
 }
 
 /** Workgroups of a window for a kernel. */
@@ -64,7 +63,7 @@ export class Rounds {
   readonly #signal: AbortSignal | undefined;
   readonly #nextStamp: () => number;
   readonly #growReplay: (records: number) => Promise<void>;
-  readonly stats: RoundsStats = { rounds: 0, faults: 0, prefetched: 0 };
+  readonly stats: RoundsStats = { rounds: 0, faults: 0 };
   #sliceLimit: number;
 
   constructor(parts: {
@@ -83,7 +82,8 @@ export class Rounds {
     this.#nextStamp = parts.nextStamp;
     this.#growReplay = parts.growReplay;
     this.#signal = parts.signal;
-    this.#sliceLimit = windowSize(parts.job);
+    const [x, y, z] = parts.job.grid;
+    this.#sliceLimit = Math.min(windowSize(parts.job), firstSlice(x * y * z, parts.table));
   }
 
   /** @throws KernelError as WebGpuKernel.dispatch; ENOMEM when one invocation alone needs more than the pool */
@@ -103,9 +103,7 @@ export class Rounds {
       const used = await this.#slice(first, next, slice, fresh);
       fresh = false;
       next += slice;
-      if (used * 2 < this.#table.pool.capacity) {
-        this.#sliceLimit = Math.min(count, this.#sliceLimit * 2);
-      }
+      this.#grow(used, count);
     }
   }
 
@@ -147,6 +145,12 @@ export class Rounds {
         return used;
       }
       const progress = report.completed > 0 || report.doneInvocations > 0;
+      // In order, so that the next slice is one of neighbours, which are likely to share pages.
+      report.failed.sort();
+      if (progress) {
+        // Who is done needs its pages no more; those of the others were used last and are the last to be evicted.
+        context = { ...context, window: this.#nextStamp() };
+      }
       if (report.replayNeeded > 0) {
         await this.#growReplay(report.replayNeeded);
       }
@@ -161,9 +165,7 @@ export class Rounds {
         }
         pending = joined(report.failed, rest);
         context = { ...context, demands: [], prefetch: [], clearFaults: false, newWindow: false };
-        if (progress) {
-          context = { ...context, window: this.#nextStamp() };
-        }
+        this.#grow(used, count);
         continue;
       }
       idle = 0;
@@ -178,7 +180,9 @@ export class Rounds {
       used = Math.max(used, missing + inUse);
       if (missing + inUse <= room && !report.overflow) {
         const prefetch = this.#prefetcher.choose(this.#table, pages);
-        this.stats.prefetched += prefetch.length;
+        if (progress) {
+          this.#grow(missing + inUse, count);
+        }
         context = { demands, prefetch, clearFaults: false, newWindow: false, window: context.window };
         continue;
       }
@@ -193,6 +197,13 @@ export class Rounds {
       } else {
         throw this.#tooBig(demand, room);
       }
+    }
+  }
+
+  /** What ran used less than half of the pool: run more of it at a time. */
+  #grow(used: number, count: number): void {
+    if (used * 2 < this.#table.pool.capacity) {
+      this.#sliceLimit = Math.min(count, this.#sliceLimit * 2);
     }
   }
 
@@ -217,6 +228,12 @@ export class Rounds {
       `${report.failed.length} of ${running} workgroups make no progress although they miss no page: reduce the grid and report this as a bug`,
     );
   }
+}
+
+/** Workgroups to begin with: as if each used its share of all that is mapped. */
+function firstSlice(total: number, table: SvmTable): number {
+  const share = (table.pool.capacity * FILL) / Math.max(1, table.mappedPages);
+  return share >= 1 ? total : Math.max(1, Math.floor(total * share));
 }
 
 function joined(a: Uint32Array<ArrayBuffer>, b: Uint32Array | undefined): Uint32Array<ArrayBuffer> {

@@ -21,6 +21,8 @@ export class SvmDevice {
   readonly #tableBuffers = new Map<SvmTable, OwnedBuffer>();
   /** Pages that became device-private. */
   pagesMigrated = 0;
+  /** Device pages that came beside those that were asked for. */
+  pagesPrefetched = 0;
   #stamp = 0;
 
   constructor(device: WebGpuDevice) {
@@ -56,11 +58,7 @@ export class SvmDevice {
       mirror.mm.assertAlive(op);
       table.refresh();
     }
-    let mapped = 0;
-    for (let page = 0; page < table.pages; page++) {
-      mapped += mappedFlags(table.accessOf(page)) === 0 ? 0 : 1;
-    }
-    await this.pool.grow(mapped);
+    await this.pool.grow(table.mappedPages);
     await this.#tableBuffer(table);
     return table;
   }
@@ -119,7 +117,9 @@ export class SvmDevice {
       }
     }
     while (this.pool.freeFrames < homeless) {
-      const victims = this.pool.victims(Math.max(homeless - this.pool.freeFrames, EVICT_AT_ONCE), window);
+      // A few more than needed, so that dirty ones come home together; few enough that the rest of a small pool stays.
+      const some = Math.min(EVICT_AT_ONCE, this.pool.capacity >> 4);
+      const victims = this.pool.victims(Math.max(homeless - this.pool.freeFrames, some), window);
       if (victims.length === 0) {
         throw new KernelError(
           "ENOMEM",
@@ -145,6 +145,7 @@ export class SvmDevice {
       const frame = table.frameAt(page) === undefined ? table.place(page) : undefined;
       if (frame !== undefined) {
         frame.prefetched = true;
+        this.pagesPrefetched++;
         placed.push({ page, write: false });
       }
     }

@@ -11,7 +11,7 @@ import { type Compaction, compactionPipeline } from "./compaction.ts";
 import type { CompiledSvmKernel } from "./compile-svm.ts";
 import type { RoundReport, RoundRun } from "./control.ts";
 import type { FatalCode } from "./control-layout.ts";
-import { type RoundContext, Rounds, windowSize } from "./rounds.ts";
+import { type RoundContext, Rounds, type RoundsStats, windowSize } from "./rounds.ts";
 import type { SvmDevice } from "./svm-device.ts";
 import type { SvmTable } from "./svm-table.ts";
 
@@ -85,7 +85,7 @@ export class SvmKernel implements WebGpuKernel {
       return {
         rounds: stats.rounds,
         deviceFaults: stats.faults,
-        pagesPrefetched: stats.prefetched,
+        pagesPrefetched: after.pagesPrefetched - before.pagesPrefetched,
         bytesToDevice: after.bytesToDevice - before.bytesToDevice,
         pagesUploaded: after.pagesUploaded - before.pagesUploaded,
         pagesMigrated: after.pagesMigrated - before.pagesMigrated,
@@ -108,6 +108,7 @@ export class SvmKernel implements WebGpuKernel {
       restarts,
       evictions,
       pagesMigrated: svm.pagesMigrated,
+      pagesPrefetched: svm.pagesPrefetched,
       bytesToDevice: this.device.transfer.stats.bytesToDevice,
     };
   }
@@ -145,7 +146,7 @@ export class SvmKernel implements WebGpuKernel {
   }
 
   /** All memory is with the device already: one run, without checks. Undefined when it is not. */
-  async #runResident(run: Run): Promise<{ rounds: number; faults: number; prefetched: number } | undefined> {
+  async #runResident(run: Run): Promise<RoundsStats | undefined> {
     const { svm, table, grid } = run;
     const { writes } = this.compiled;
     if (!table.allResident(writes)) {
@@ -172,7 +173,7 @@ export class SvmKernel implements WebGpuKernel {
     if (report.fatal !== undefined) {
       this.#throwFatal(run, report.fatal);
     }
-    return { rounds: 1, faults: 0, prefetched: 0 };
+    return { rounds: 1, faults: 0 };
   }
 
   async #runRounds(run: Run, job: ConstructorParameters<typeof Rounds>[0]["job"]) {

@@ -71,6 +71,7 @@ export class SvmTable implements FrameStore {
   #changed = new Uint8Array(0);
   readonly #changes: number[] = [];
   #resident = 0;
+  #mapped = 0;
   lastSerial = 0;
 
   constructor(mirror: DeviceMirror, pool: FramePool, fences: FenceTimeline) {
@@ -84,6 +85,11 @@ export class SvmTable implements FrameStore {
   /** Device pages that the table reaches. */
   get pages(): number {
     return this.#access.length;
+  }
+
+  /** Device pages that kernels can reach. */
+  get mappedPages(): number {
+    return this.#mapped;
   }
 
   /** Device pages that have a frame. */
@@ -147,7 +153,9 @@ export class SvmTable implements FrameStore {
     }
     const former = this.#access;
     this.#access = access;
+    this.#mapped = 0;
     for (let page = 0; page < access.length; page++) {
+      this.#mapped += reachablePages(access[page]) > 0 ? 1 : 0;
       if (access[page] !== former[page]) {
         this.noteChange(page);
       }
