@@ -3,6 +3,7 @@ import { KernelError } from "../base/index.ts";
 import type { AdapterReport } from "../platform/node/adapter-report.ts";
 import { cacheFolder } from "../platform/node/cache-folder.ts";
 import { openDawn } from "../platform/node/dawn.ts";
+import { probeUserfaultfd } from "../platform/userfaultfd/probe.ts";
 import { describeFailure, type Failure } from "./errors.ts";
 import { formatBytes } from "./size.ts";
 
@@ -26,10 +27,13 @@ export interface InfoReport {
   readonly cacheFolder: string;
 }
 
-const MMUS: readonly MmuReport[] = [
-  { name: "software", works: true, why: "the CPU announces its accesses with leases; works everywhere" },
-  { name: "userfaultfd", works: false, why: "not in this version: use the software MMU" },
-];
+function mmuReports(): MmuReport[] {
+  const { works, why } = probeUserfaultfd();
+  return [
+    { name: "software", works: true, why: "the CPU announces its accesses with leases; works everywhere" },
+    { name: "userfaultfd", works, why },
+  ];
+}
 
 /** The limits that decide what a kernel may bind and dispatch. */
 const LIMITS: readonly [name: string, text: string, inBytes: boolean][] = [
@@ -46,7 +50,7 @@ export async function gatherInfo(version: string): Promise<InfoReport> {
     version,
     node: process.version,
     platform: `${process.platform} ${process.arch}`,
-    mmu: MMUS,
+    mmu: mmuReports(),
     cacheFolder: cacheFolder(),
   };
   try {

@@ -1,0 +1,109 @@
+/** The seam to the C library: everything else of the platform speaks of numbers and of this class. */
+import { createRequire } from "node:module";
+import type koffiModule from "koffi";
+import { KernelError } from "../../base/index.ts";
+import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ_WRITE } from "./abi.ts";
+
+type Koffi = typeof koffiModule;
+
+/** Why there is no seam. */
+export class NoLibc extends Error {}
+
+/** 64 KiB for the arguments of system calls: mapped once, never the garbage collector's. */
+const SCRATCH_BYTES = 65_536;
+const TWO_32 = 2 ** 32;
+
+/** Watches a descriptor from the event loop, outside libuv's thread pool. */
+export interface Watch {
+  close(): void;
+  ref(): void;
+  unref(): void;
+}
+
+/** System calls, with addresses and lengths as numbers. One of them belongs to one thread. */
+export class Libc {
+  readonly ioctl: (fd: number, request: number, arg: number) => number;
+  readonly mmap: (addr: number, length: number, prot: number, flags: number, fd: number, offset: number) => number;
+  readonly munmap: (addr: number, length: number) => number;
+  readonly madvise: (addr: number, length: number, advice: number) => number;
+  readonly memfdCreate: (name: string, flags: number) => number;
+  readonly ftruncate: (fd: number, length: number) => number;
+  readonly fallocate: (fd: number, mode: number, offset: number, length: number) => number;
+  readonly read: (fd: number, addr: number, length: number) => number;
+  readonly open: (path: string, flags: number) => number;
+  readonly close: (fd: number) => number;
+  readonly syscall: (number: number, a: number, b: number, c: number, d: number) => number;
+  /** Address of the scratch memory, and its words: a 64-bit field is words 2i (low) and 2i + 1. */
+  readonly scratch: number;
+  readonly words: Uint32Array;
+  readonly #koffi: Koffi;
+
+  private constructor(koffi: Koffi) {
+    this.#koffi = koffi;
+    const libc = koffi.load("libc.so.6");
+    this.ioctl = libc.func("int ioctl(int fd, unsigned long request, uintptr_t arg)");
+    this.mmap = libc.func("intptr_t mmap(uintptr_t addr, size_t length, int prot, int flags, int fd, int64_t offset)");
+    this.munmap = libc.func("int munmap(uintptr_t addr, size_t length)");
+    this.madvise = libc.func("int madvise(uintptr_t addr, size_t length, int advice)");
+    this.memfdCreate = libc.func("int memfd_create(const char *name, unsigned int flags)");
+    this.ftruncate = libc.func("int ftruncate(int fd, int64_t length)");
+    this.fallocate = libc.func("int fallocate(int fd, int mode, int64_t offset, int64_t length)");
+    this.read = libc.func("intptr_t read(int fd, uintptr_t addr, size_t length)");
+    this.open = libc.func("int open(const char *path, int flags)");
+    this.close = libc.func("int close(int fd)");
+    this.syscall = libc.func("intptr_t syscall(long number, intptr_t a, intptr_t b, intptr_t c, intptr_t d)");
+    this.scratch = this.mmap(0, SCRATCH_BYTES, PROT_READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (this.scratch < 0) {
+      throw new KernelError("ENOMEM", "open", "no memory for the arguments of system calls: free some");
+    }
+    this.words = new Uint32Array(koffi.view(this.scratch as unknown as Parameters<Koffi["view"]>[0], SCRATCH_BYTES));
+  }
+
+  /** @throws NoLibc not Linux with glibc on x64 or arm64, or no koffi; the message says what to do */
+  static load(): Libc {
+    if (process.platform !== "linux") {
+      throw new NoLibc(`this is ${process.platform}, and userfaultfd is Linux's: nothing to do`);
+    }
+    let koffi: Koffi;
+    try {
+      koffi = createRequire(import.meta.url)("koffi") as Koffi;
+    } catch {
+      throw new NoLibc("the optional package koffi is not installed: npm install koffi");
+    }
+    try {
+      return new Libc(koffi);
+    } catch (error) {
+      throw new NoLibc(`the C library cannot be used (${String(error)}): run on Linux with glibc`);
+    }
+  }
+
+  get errno(): number {
+    return this.#koffi.errno();
+  }
+
+  /** Where a buffer's bytes are. They must not move: wasm memories do not. */
+  addressOf(buffer: ArrayBufferLike): number {
+    return Number(this.#koffi.address(new Uint8Array(buffer)));
+  }
+
+  /** Sets 64-bit field `index` of the scratch memory. */
+  set(index: number, value: number): void {
+    this.words[2 * index] = value % TWO_32;
+    this.words[2 * index + 1] = Math.floor(value / TWO_32);
+  }
+
+  /** Field `index` as a number; exact below 2^53. */
+  get(index: number): number {
+    return this.words[2 * index] + this.words[2 * index + 1] * TWO_32;
+  }
+
+  /** Calls back from the event loop while the descriptor is readable. */
+  watch(fd: number, readable: () => void): Watch {
+    return this.#koffi.node.poll(fd, { readable: true }, readable);
+  }
+
+  /** Gives the scratch memory back; nothing may be called afterwards. */
+  dispose(): void {
+    this.munmap(this.scratch, SCRATCH_BYTES);
+  }
+}

@@ -1,0 +1,30 @@
+import { afterEach, expect, test, vi } from "vitest";
+import { Libc, NoLibc } from "./libc.ts";
+import { MMU_VARIABLE, probeUserfaultfd } from "./probe.ts";
+
+afterEach(() => vi.unstubAllEnvs());
+
+test("the environment turns userfaultfd off, and the report says how to turn it on", () => {
+  vi.stubEnv(MMU_VARIABLE, "software");
+  expect(probeUserfaultfd()).toEqual({
+    works: false,
+    why: "turned off by PAGEMIRROR_MMU=software: unset it",
+    systemCalls: false,
+  });
+});
+
+test("a machine that cannot do it is told what to do", () => {
+  const { works, why } = probeUserfaultfd();
+  expect(works || /: \w+/.test(why)).toBe(true);
+});
+
+test("the absence of Linux and of koffi have remedies", () => {
+  const platform = Object.getOwnPropertyDescriptor(process, "platform");
+  Object.defineProperty(process, "platform", { value: "darwin" });
+  try {
+    expect(() => Libc.load()).toThrow(NoLibc);
+    expect(probeUserfaultfd().why).toBe("this is darwin, and userfaultfd is Linux's: nothing to do");
+  } finally {
+    Object.defineProperty(process, "platform", platform ?? {});
+  }
+});
