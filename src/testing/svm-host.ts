@@ -123,8 +123,9 @@ export class SvmHost {
   }
 
   async run(kernel: CompiledSvmKernel, options: SvmRunOptions): Promise<SvmRunResult> {
-    const { grid, window = grid[0] * grid[1] * grid[2] } = options;
+    const { grid } = options;
     const total = grid[0] * grid[1] * grid[2];
+    const window = options.pipeline === "resident" ? total : (options.window ?? total);
     let rounds = 0;
     const accessed = new Set<number>();
     let firstFaults: readonly number[] | undefined;
@@ -409,6 +410,6 @@ function layout<K extends string>(sizes: Record<K, number>): Record<K | "words",
     places[name] = at;
     at += words;
   }
-  places["words"] = at;
+  places.words = at;
   return places as Record<K | "words", number>;
 }

@@ -41,7 +41,7 @@ export interface TransformedText {
 
 /** Whether a kernel calls functions of svm mode. */
 export function usesSvm(wgsl: string): boolean {
-  return new RegExp(`\\bpm_[a-z]|\\b${SVM_MODULE}\\b`).test(wgsl.replace(/\/\/.*|\/\*[^]*?\*\//g, " "));
+  return new RegExp(`\\bpm_[a-z]|\\b${SVM_MODULE}\\b`).test(wgsl.replace(/\/\/.*|\/\*[\s\S]*?\*\//g, " "));
 }
 
 /**
@@ -162,7 +162,7 @@ function sizeAttribute(kernel: ParsedKernel, entry: FnElem): string {
 function argumentFor(kernel: ParsedKernel, param: FnParamElem, passed: Map<string, string>): string {
   const builtin = builtinOf(param);
   if (builtin !== undefined) {
-    return valueOf(kernel, builtin, param.start, passed);
+    return builtinValue(kernel, builtin, param.start, passed);
   }
   const type = param.name.typeRef;
   const struct: StructElem | undefined = kernel.structs.get(type?.name.originalName ?? "");
@@ -178,7 +178,7 @@ function argumentFor(kernel: ParsedKernel, param: FnParamElem, passed: Map<strin
     if (name === undefined) {
       throw kernel.source.error("EINVAL", member.start, `member ${member.name.name} has no @builtin(…)`);
     }
-    return valueOf(kernel, name, member.start, passed);
+    return builtinValue(kernel, name, member.start, passed);
   });
   return `${kernel.source.slice(type)}(${members.join(", ")})`;
 }
@@ -192,7 +192,7 @@ function builtinOf(elem: Pick<FnParamElem, "attributes">): string | undefined {
   return undefined;
 }
 
-function valueOf(kernel: ParsedKernel, builtin: string, at: number, passed: Map<string, string>): string {
+function builtinValue(kernel: ParsedKernel, builtin: string, at: number, passed: Map<string, string>): string {
   const own = BUILTINS.get(builtin);
   if (own !== undefined) {
     return own;

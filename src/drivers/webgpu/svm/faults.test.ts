@@ -1,0 +1,230 @@
+/** What kernels report: faults, fatal accesses, accessed pages; and how the edges of pages and mappings behave. */
+import { expect, test } from "vitest";
+import { useTestGpu } from "../../../testing/gpu.ts";
+import { checkSvm } from "../../../testing/svm-check.ts";
+import { type PageMapping, SvmHost, type SvmRunOptions, seededRandom } from "../../../testing/svm-host.ts";
+import { compileSvmKernel } from "./compile-svm.ts";
+import { Fatal } from "./control-layout.ts";
+
+const gpu = useTestGpu("svm faults");
+
+const P = 4096;
+const WHOLE: PageMapping = { writable: true, subPages: 4 };
+
+const at = (words: Uint32Array, i: number): number => words[i] ?? 0;
+
+/** Runs one invocation; page 2 is read-only, page 3 has two CPU pages, page 5 is not mapped. */
+async function runOne(
+  body: string,
+  options: Partial<SvmRunOptions> & { readonly resident?: number } = {},
+): Promise<{ readonly fatal: unknown; readonly words: Uint32Array; readonly rounds: number }> {
+  const kernel = await compileSvmKernel(
+    gpu(),
+    `@compute @workgroup_size(1) fn main(@builtin(workgroup_id) wg: vec3u) { ${body} }`,
+  );
+  const host = new SvmHost(gpu(), {
+    pages: 8,
+    random: seededRandom(11),
+    mapping: (page) => {
+      if (page === 5) {
+        return undefined;
+      }
+      return page === 2 ? { writable: false, subPages: 4 } : page === 3 ? { writable: true, subPages: 2 } : WHOLE;
+    },
+  });
+  try {
+    host.makeResident(options.resident ?? (options.pipeline === "resident" ? 1 : 0));
+    const { fatal, rounds } = await host.run(kernel, { grid: [1, 1, 1], ...options });
+    return { fatal, rounds, words: (await host.settle()).slice() };
+  } finally {
+    host.destroy();
+  }
+}
+
+const FATAL: readonly (readonly [string, string, number, number])[] = [
+  ["a load outside every mapping", "pm_store_u32(4096u, pm_load_u32(5u * 4096u + 3u));", Fatal.ReadUnmapped, 5 * P + 3],
+  ["a load of address 0", "pm_store_u32(4096u, pm_load_u32(0u));", Fatal.ReadUnmapped, 0],
+  ["a load past the table", "pm_store_u32(4096u, pm_load_u32(0xfffffff0u));", Fatal.ReadUnmapped, 0xfffffff0],
+  [
+    "a load past the end of a mapping",
+    "pm_store_u32(4096u, pm_load_u32(3u * 4096u + 2048u));",
+    Fatal.ReadUnmapped,
+    3 * P + 2048,
+  ],
+  ["a store outside every mapping", "pm_store_u32(5u * 4096u, 1u);", Fatal.WriteUnmapped, 5 * P],
+  ["a store past the end of a mapping", "pm_store_u32(3u * 4096u + 2050u, 1u);", Fatal.WriteUnmapped, 3 * P + 2050],
+  ["a store to read-only memory", "pm_store_u32(2u * 4096u + 9u, 1u);", Fatal.WriteReadOnly, 2 * P + 9],
+  ["an atomic on read-only memory", "pm_atomic_add_u32(2u * 4096u + 8u, 1u);", Fatal.WriteReadOnly, 2 * P + 8],
+  [
+    "an atomic with a result, outside",
+    "pm_store_u32(4096u, pm_atomic_add_u32(5u * 4096u + 8u, 1u));",
+    Fatal.WriteUnmapped,
+    5 * P + 8,
+  ],
+  [
+    "a vector that runs out of a mapping",
+    "pm_store_vec4u(4096u, pm_load_vec4u(5u * 4096u - 2u));",
+    Fatal.ReadUnmapped,
+    5 * P,
+  ],
+  [
+    "a span outside every mapping",
+    "let s = pm_span(5u * 4096u + 4u, 8u); pm_store_u32(4096u, pm_span_load_u32(s, 0u));",
+    Fatal.ReadUnmapped,
+    5 * P + 4,
+  ],
+  [
+    "an index past a span",
+    "let s = pm_span(4096u + 4u, 8u); pm_store_u32(4096u, pm_span_load_u32(s, 8u));",
+    Fatal.SpanIndex,
+    P + 12,
+  ],
+  ["a store past a span", "let s = pm_span(4096u + 4u, 8u); pm_span_store_u32(s, 9u, 1u);", Fatal.SpanIndex, P + 13],
+  [
+    "a vector that runs out of a span",
+    "let s = pm_span(4096u + 4u, 8u); pm_store_vec4u(4096u, pm_span_load_vec4u(s, 5u));",
+    Fatal.SpanIndex,
+    P + 9,
+  ],
+  [
+    "a store through a span of read-only memory",
+    "let s = pm_span(2u * 4096u + 4u, 8u); pm_span_store_u32(s, 1u, 1u);",
+    Fatal.WriteReadOnly,
+    2 * P + 5,
+  ],
+];
+
+test.each(FATAL)("%s ends the dispatch and names the address", async (_, body, code, address) => {
+  for (const pipeline of ["checked", "resident", "resident-linear"] as const) {
+    for (const resident of pipeline === "checked" ? [0, 1] : [1]) {
+      const { fatal, words } = await runOne(`if (wg.x == 2u) { ${body} }`, { grid: [4, 1, 1], pipeline, resident });
+      expect(fatal, pipeline).toEqual({ code, address, workgroup: 2, lane: 0 });
+      if (pipeline === "checked") {
+        expect(words.every((word) => word === 0)).toBe(true);
+      }
+    }
+  }
+});
+
+test("what an invocation does after a fault is not held against it", async () => {
+  // Address 0 is what a missing pointer reads as; the end of the run finds no mapping behind it.
+  const { fatal, words, rounds } = await runOne(
+    `
+    let p = pm_load_u32(4096u);
+    let q = pm_load_u32(p);
+    pm_store_u32(6u * 4096u, q + pm_load_u32(select(0xffffff00u, 7u * 4096u, p == 0u)));
+    pm_store_u32(q, 3u);
+    pm_store_u32(4u * 4096u, 1u);`,
+    { pagesPerRound: 8 },
+  ).catch((error: unknown) => ({ fatal: error, words: new Uint32Array(), rounds: 0 }));
+  // In the end there is a null pointer in memory itself.
+  expect(fatal).toEqual({ code: Fatal.ReadUnmapped, address: 0, workgroup: 0, lane: 0 });
+  expect(rounds).toBe(2);
+  expect(words.every((word) => word === 0)).toBe(true);
+});
+
+test("a chain of pointers through missing pages is followed", async () => {
+  await checkSvm(gpu(), {
+    pages: 16,
+    wgsl: `@compute @workgroup_size(4) fn main(@builtin(global_invocation_id) id: vec3u) {
+      var p = 4096u + id.x;
+      for (var hops = 0u; hops < 12u; hops++) { p = pm_load_u32(p); }
+      pm_store_u32(15u * 4096u + id.x, p);
+    }`,
+    grid: [8, 1, 1],
+    initial: (i) => P + ((i * 1021 + 77) % (14 * P)),
+    residency: 0,
+    model: (w) => {
+      for (let id = 0; id < 32; id++) {
+        let p = P + id;
+        for (let hops = 0; hops < 12; hops++) {
+          p = at(w, p);
+        }
+        w[15 * P + id] = p;
+      }
+    },
+  });
+});
+
+test("one run reports every page that it comes to", async () => {
+  const kernel = await compileSvmKernel(
+    gpu(),
+    `@compute @workgroup_size(1) fn main() {
+      for (var k = 1u; k < 31u; k++) { pm_store_u32(32u * 4096u + k, pm_load_u32(k * 4096u)); }
+    }`,
+  );
+  const host = new SvmHost(gpu(), { pages: 40, random: seededRandom(1) });
+  const { rounds, firstFaults } = await host.run(kernel, { grid: [1, 1, 1], pagesPerRound: 100 });
+  expect(rounds).toBe(2);
+  expect(firstFaults.toSorted((a, b) => a - b)).toEqual([-32, ...Array.from({ length: 30 }, (_, i) => i + 1)]);
+  host.destroy();
+});
+
+test("vectors at any address, over ends of pages too", async () => {
+  await checkSvm(gpu(), {
+    wgsl: `@compute @workgroup_size(16) fn main(@builtin(global_invocation_id) id: vec3u) {
+      let v = pm_load_vec4u(2u * 4096u - 20u + id.x);
+      pm_store_vec4f(5u * 4096u - 34u + 5u * id.x, bitcast<vec4f>(v));
+      pm_store_i32(6u * 4096u + id.x, dot(pm_load_vec4i(3u * 4096u + id.x * 8u), vec4i(1)));
+    }`,
+    grid: [2, 1, 1],
+    initial: (i) => i,
+    model: (w) => {
+      for (let id = 0; id < 32; id++) {
+        w.copyWithin(5 * P - 34 + 5 * id, 2 * P - 20 + id, 2 * P - 16 + id);
+        w[6 * P + id] = 4 * (3 * P + id * 8) + 6;
+      }
+    },
+  });
+});
+
+test("a span ends with its page or its mapping, and says so", async () => {
+  await checkSvm(gpu(), {
+    mapping: (page) => (page === 3 ? { writable: true, subPages: 2 } : page === 4 ? undefined : WHOLE),
+    wgsl: `@compute @workgroup_size(1) fn main(@builtin(workgroup_id) wg: vec3u) {
+      // Copies a run of words, span by span.
+      let n = 3000u + wg.x * 500u;
+      let source = 2u * 4096u - 1000u * wg.x;
+      let goal = 5u * 4096u + 4000u * wg.x;
+      var done = 0u;
+      while (done < n) {
+        let s = pm_span(source + done, n - done);
+        let d = pm_span(goal + done, s.words);
+        var i = 0u;
+        for (; i + 4u <= d.words; i += 4u) { pm_span_store_vec4u(d, i, pm_span_load_vec4u(s, i)); }
+        for (; i < d.words; i++) { pm_span_store_f32(d, i, pm_span_load_f32(s, i)); }
+        done += d.words;
+      }
+      pm_store_u32(4096u + wg.x, pm_span(3u * 4096u + 2000u, 100u).words + pm_span(4u * 4096u, 0u).words);
+    }`,
+    pages: 8,
+    grid: [2, 1, 1],
+    options: { fuel: 3000 },
+    initial: (i) => i & 0x7fffff,
+    model: (w) => {
+      for (let wg = 0; wg < 2; wg++) {
+        const n = 3000 + wg * 500;
+        w.copyWithin(5 * P + 4000 * wg, 2 * P - 1000 * wg, 2 * P - 1000 * wg + n);
+        w[P + wg] = 48;
+      }
+    },
+  });
+});
+
+test("accessed pages are noted when the table asks for it", async () => {
+  const kernel = await compileSvmKernel(
+    gpu(),
+    `@compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3u) {
+      pm_store_u32(4096u + id.x, pm_load_u32(3u * 4096u + id.x * 64u) + pm_load_vec4u(9u * 4096u).x);
+      let s = pm_span(33u * 4096u, 4u);
+      pm_atomic_add_u32(35u * 4096u, pm_span_load_u32(s, 0u));
+    }`,
+  );
+  for (const track of [true, false]) {
+    const host = new SvmHost(gpu(), { pages: 40 });
+    host.makeResident(1);
+    const { accessed } = await host.run(kernel, { grid: [1, 1, 1], track });
+    expect(accessed).toEqual(track ? [1, 3, 9, 33, 35] : []);
+    host.destroy();
+  }
+});
