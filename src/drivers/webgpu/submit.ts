@@ -50,11 +50,13 @@ export interface DispatchStats {
   /** Device pages that rounds found missing; those that came beside them; frames that were given up for others. */
   readonly deviceFaults: number;
   readonly pagesPrefetched: number;
+  /** Prefetched pages that were used before they were given up. */
+  readonly prefetchHits: number;
   readonly evictions: number;
 }
 
 /** What bind mode, which raises no device fault, says of rounds. */
-const ONE_ROUND = { rounds: 1, deviceFaults: 0, pagesPrefetched: 0, evictions: 0 } as const;
+const ONE_ROUND = { rounds: 1, deviceFaults: 0, pagesPrefetched: 0, prefetchHits: 0, evictions: 0 } as const;
 
 /** A checked dispatch. */
 export interface DispatchJob {

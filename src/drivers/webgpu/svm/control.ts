@@ -38,6 +38,8 @@ export interface RoundReport {
   readonly doneInvocations: number;
   /** Workgroups to run again. */
   readonly failed: Uint32Array<ArrayBuffer>;
+  /** A bit for each device page whose entry said that it be tracked, and that was used. */
+  readonly accessed: Uint32Array;
   /** `page << 2 | write << 1 | read`. */
   readonly faults: Uint32Array;
   /** Records that the log of atomic operations must hold for the kernel to go on; 0 while there is room. */
@@ -73,12 +75,12 @@ function areasOf(shape: ControlShape): Areas {
   };
   // What is read back comes first, in one piece.
   return {
+    accessed: area(bitmap),
     faultList: area(FAULT_CAPACITY),
     listOut: area(window),
     listIn: area(window),
     readBits: area(bitmap),
     writeBits: area(bitmap),
-    accessed: area(bitmap),
     done: area(doneBits ? Math.ceil(invocations / 32) : 0),
     // Last: a column a word, so that a longer log continues where the shorter one ended.
     replay: area(replayRecords === 0 ? 0 : replayWords(replayRecords) * invocations),
@@ -171,7 +173,7 @@ export class ControlBuffers {
   clear(encoder: GPUCommandEncoder, what: "all" | "faults" | "window"): void {
     const areas = this.#current();
     if (what === "faults") {
-      encoder.clearBuffer(this.buffer, areas.readBits * 4, (areas.accessed - areas.readBits) * 4);
+      encoder.clearBuffer(this.buffer, areas.readBits * 4, (areas.done - areas.readBits) * 4);
     } else {
       const from = what === "all" ? CONTROL_HEADER_WORDS : areas.done;
       if (areas.words > from) {
@@ -216,6 +218,12 @@ export class ControlBuffers {
     }
   }
 
+  /** Forgets which tracked pages were used. */
+  clearAccessed(encoder: GPUCommandEncoder): void {
+    const { accessed, faultList } = this.#current();
+    encoder.clearBuffer(this.buffer, accessed * 4, (faultList - accessed) * 4);
+  }
+
   /** Records the copy of what {@link read} reports of `count` workgroups. */
   record(encoder: GPUCommandEncoder, count: number): void {
     const { listOut } = this.#current();
@@ -242,6 +250,7 @@ export class ControlBuffers {
         completed: words[Control.Completed],
         doneInvocations: words[Control.DoneInvocations],
         failed: words.slice(areas.listOut, areas.listOut + words[Control.ListOutCount]),
+        accessed: words.slice(areas.accessed, areas.faultList),
         faults: words.slice(areas.faultList, areas.faultList + Math.min(found, FAULT_CAPACITY)),
         replayNeeded: words[Control.ReplayNeeded],
         overflow: found > FAULT_CAPACITY,

@@ -23,6 +23,8 @@ export class SvmDevice {
   pagesMigrated = 0;
   /** Device pages that came beside those that were asked for. */
   pagesPrefetched = 0;
+  /** Those of them that a kernel went on to use. */
+  prefetchHits = 0;
   #stamp = 0;
 
   constructor(device: WebGpuDevice) {
@@ -145,6 +147,7 @@ export class SvmDevice {
       const frame = table.frameAt(page) === undefined ? table.place(page) : undefined;
       if (frame !== undefined) {
         frame.prefetched = true;
+        frame.referenced = false;
         this.pagesPrefetched++;
         placed.push({ page, write: false });
       }

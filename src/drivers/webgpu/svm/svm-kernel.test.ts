@@ -94,7 +94,7 @@ describe("svm mode", () => {
       validateMm(m.mm);
     }
     using lease = await data.lease("r");
-    expect(lease.u32.findIndex((word, i) => word !== ((i * 3 + 2) >>> 0))).toBe(-1);
+    expect(lease.u32.findIndex((word, i) => word !== (i * 3 + 2) >>> 0)).toBe(-1);
   });
 
   test("a pointer chase over 1024 dependent pages takes few rounds", async () => {

@@ -86,6 +86,7 @@ export class SvmKernel implements WebGpuKernel {
         rounds: stats.rounds,
         deviceFaults: stats.faults,
         pagesPrefetched: after.pagesPrefetched - before.pagesPrefetched,
+        prefetchHits: after.prefetchHits - before.prefetchHits,
         bytesToDevice: after.bytesToDevice - before.bytesToDevice,
         pagesUploaded: after.pagesUploaded - before.pagesUploaded,
         pagesMigrated: after.pagesMigrated - before.pagesMigrated,
@@ -109,6 +110,7 @@ export class SvmKernel implements WebGpuKernel {
       evictions,
       pagesMigrated: svm.pagesMigrated,
       pagesPrefetched: svm.pagesPrefetched,
+      prefetchHits: svm.prefetchHits,
       bytesToDevice: this.device.transfer.stats.bytesToDevice,
     };
   }
@@ -199,12 +201,14 @@ export class SvmKernel implements WebGpuKernel {
       } else if (context.clearFaults) {
         svm.control.clear(encoder, "faults");
       }
+      svm.control.clearAccessed(encoder);
       svm.control.write(round);
       this.#encode(run, encoder, this.compiled.checked, this.#physicalGrid(round.count));
       this.#encodeCompaction(run, encoder);
       svm.control.record(encoder, round.count);
     });
     const report = await svm.control.read(round.count);
+    svm.prefetchHits += table.noteAccessed(report.accessed);
     if (report.fatal !== undefined && !(await this.#isMappedSince(run, report.fatal.address))) {
       this.#throwFatal(run, report.fatal);
     }

@@ -13,8 +13,8 @@ export class SvmFrame extends Extent {
   /** Device page of the aperture, and frame of the pool. */
   readonly page: number;
   readonly index: number;
-  /** Used since the clock last came by. */
-  referenced = true;
+  /** Used since the clock last came by. While it is not, the page's entry asks for its use to be noted. */
+  #referenced = true;
   /** The window of work that asked for it last; it is not evicted while that runs. */
   window = 0;
   /** Brought by a prefetch, and not asked for since. */
@@ -29,6 +29,17 @@ export class SvmFrame extends Extent {
     this.table = table;
     this.page = page;
     this.index = index;
+  }
+
+  get referenced(): boolean {
+    return this.#referenced;
+  }
+
+  set referenced(value: boolean) {
+    if (this.#referenced !== value) {
+      this.#referenced = value;
+      this.table.noteChange(this.page);
+    }
   }
 
   /** All frames of a space are in use by each of its rounds. */
@@ -210,13 +221,30 @@ export class SvmTable implements FrameStore {
       return mapped;
     }
     const owned = frame.firstWithout(0, reach, PageState.Owned) === reach && mapped & SvmPte.MappedWrite;
-    return ((frame.index << SvmPte.FrameShift) | mapped | SvmPte.Valid | (owned ? SvmPte.Write : 0)) >>> 0;
+    const track = frame.referenced ? 0 : SvmPte.Track;
+    return ((frame.index << SvmPte.FrameShift) | mapped | SvmPte.Valid | track | (owned ? SvmPte.Write : 0)) >>> 0;
   }
 
   /** Whether the device can read a page, or write it. */
   isResident(page: number, write: boolean): boolean {
     const wanted = write ? SvmPte.Valid | SvmPte.Write : SvmPte.Valid;
     return (this.#entry(page) & wanted) === wanted;
+  }
+
+  /** Takes note of tracked pages that a round used, one bit each; returns how many of them a prefetch had brought. */
+  noteAccessed(accessed: Uint32Array): number {
+    let hits = 0;
+    accessed.forEach((word, i) => {
+      for (let rest = word; rest !== 0; rest &= rest - 1) {
+        const frame = this.#frames[i * 32 + (31 - Math.clz32(rest & -rest))];
+        if (frame !== undefined) {
+          frame.referenced = true;
+          hits += frame.prefetched ? 1 : 0;
+          frame.prefetched = false;
+        }
+      }
+    });
+    return hits;
   }
 
   /** True when every mapped page can be read by the device, and written where its mapping allows it. */
