@@ -28,7 +28,7 @@ export const LAYERS: readonly Layer[] = [
   { name: "hmm", imports: ["base", "sync", "collections", "mm", "mmu-notifier"], packages: [], node: false },
   { name: "migrate", imports: ["base", "sync", "collections", "mm", "mmu-notifier"], packages: [], node: false },
   { name: "drivers/dmirror", imports: core, packages: [], node: false },
-  { name: "drivers/webgpu", imports: core, packages: ["wgsl_reflect"], node: false },
+  { name: "drivers/webgpu", imports: core, packages: ["wgsl_reflect", "wesl"], node: false },
   { name: "inspect", imports: [...core, ...drivers], packages: [], node: false },
   { name: "platform/software", imports: ["base", "sync", "collections", "mm"], packages: [], node: false },
   { name: "platform/http", imports: ["base", "sync", "collections", "mm"], packages: ["p-retry"], node: false },
