@@ -6,11 +6,12 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { setBugHandler } from "../base/index.ts";
+import type { CheckArguments } from "./check.ts";
 import { describeFailure, failureJson, failureLine, UsageError } from "./errors.ts";
 import type { RunArguments } from "./run-plan.ts";
 
 const RUN_EXAMPLES = `
-A mapping binds to the WGSL variable of its name:
+A mapping binds to the WGSL variable of its name, or is followed by address (see below):
   NAME=PATH       or NAME=PATH:r, the file, read-only
   NAME=PATH:cow   a private copy that the kernel may write; the file stays as it is
   NAME=PATH:rw    written back to the file when the run succeeds; the file is untouched when it fails
@@ -20,11 +21,24 @@ A mapping binds to the WGSL variable of its name:
 Files of any length work: the kernel sees zeros up to the next 16 bytes. A WGSL array of fixed size binds just that much
 of a mapping, a runtime-sized array all of it. Sizes take K, M and G. Ctrl-C leaves no partial output file.
 
+A kernel that calls pm_ functions (pm_load_u32 and the like) follows addresses through all mappings, whatever their names,
+and they may be many times as large as --device-memory: what it misses is brought, and the work goes on. Addresses count
+4-byte words. --set gives them to it:
+  --set NAME=@MAPPING   the address of a mapping
+  --set NAME=#MAPPING   its length in bytes
+Such a kernel needs --workgroups. --mode is found by itself: svm for such a kernel, bind for every other one; a --mode that
+does not fit the kernel is an error.
+
 Exit status: 0 done; 1 failed, with one line on stderr; 2 wrong usage.
 
 Example, the histogram of a file's bytes as 256 little-endian u32:
   pagemirror run examples/histogram.wgsl --map data=data.bin --map counts=new:1K \\
     --set bytes=$(stat -c %s data.bin) --workgroups 256 --out counts=counts.bin
+
+Example, a search in a text of any size on a device that may use 64 MiB, a workgroup for each 16 KiB:
+  pagemirror run examples/grep.wgsl --device-memory 64M --map text=big.log --map needle=needle.bin \\
+    --map total=new:4 --map pieces=new:16M --set text=@text --set bytes=#text --set needle=@needle \\
+    --set needle_bytes=#needle --set total=@total --set pieces=@pieces --workgroups 65535 --out total=total.bin
 `;
 
 const collect = (value: string, former: readonly string[] = []): readonly string[] => [...former, value];
@@ -50,14 +64,18 @@ function buildProgram(): Command {
       "map a file, a URL, or new zeros, for the variable NAME",
       collect,
     )
-    .option("--set <NAME=VALUE>", "fill a member of the uniform struct in variable params", collect)
+    .option(
+      "--set <NAME=VALUE|NAME=@MAPPING|NAME=#MAPPING>",
+      "fill a member of the uniform struct in variable params: numbers, a mapping's address, its length in bytes",
+      collect,
+    )
     .option(
       "--workgroups <X[,Y[,Z]]>",
-      "workgroups to dispatch (default: one invocation an element of the longest runtime-sized array, along x)",
+      "workgroups to dispatch (default in bind mode: one invocation an element of the longest runtime-sized array, along x)",
     )
     .option("--entry <NAME>", "the @compute entry point, when the kernel has several")
     .option("--out <NAME=PATH>", "write a mapping to a file when the run succeeds", collect)
-    .option("--mode <MODE>", "how the kernel sees mappings", "bind")
+    .option("--mode <MODE>", "how the kernel sees mappings: bind or svm (default: as the kernel needs it)")
     .option("--mmu <MMU>", "how the CPU's accesses are seen", "software")
     .option("--device-memory <SIZE>", "the most that may be allocated on the device")
     .option("--adapter <NAME>", "system, swiftshader, or a part of an adapter's name")
@@ -77,6 +95,21 @@ function buildProgram(): Command {
       const report = await gatherInfo(packageVersion());
       process.stdout.write(json === true ? `${JSON.stringify(report)}\n` : infoText(report));
     });
+  program
+    .command("check")
+    .description("explore interleavings of the core and of the reference driver, and show the shortest that fails")
+    .option("--schedules <N>", "random schedules a scenario (default: 50)")
+    .option("--seed <S>", "what the random choices depend on (default: 1)")
+    .option("--scenario <NAME>", "only this scenario; may be repeated (default: all)", collect)
+    .option("--replay <SCHEDULE>", "run a schedule that was printed, and print it again")
+    .option("--list", "print the names of the scenarios")
+    .option("--json", "print one JSON object")
+    .action(async (options: CheckArguments) => {
+      const { checkCommand } = await import("./check.ts");
+      if (!(await checkCommand(options))) {
+        process.exitCode = 1;
+      }
+    });
   return program;
 }
 
@@ -88,7 +121,7 @@ function usageError(error: CommanderError, argv: readonly string[]): UsageError 
   if (error.code === "commander.help") {
     return new UsageError("name a command: pagemirror run KERNEL.wgsl, or pagemirror info; see pagemirror --help");
   }
-  const command = ["run", "info"].find((name) => name === argv[0]);
+  const command = ["run", "info", "check"].find((name) => name === argv[0]);
   const help = `pagemirror ${command === undefined ? "" : `${command} `}--help`;
   const message = error.message
     .replace(/^error: /, "")
@@ -102,7 +135,7 @@ async function main(argv: readonly string[]): Promise<number> {
   setBugHandler((bug) => process.stderr.write(`pagemirror: warning: ${debug ? bug.stack : bug.message}\n`));
   try {
     await buildProgram().parseAsync([...argv], { from: "user" });
-    return 0;
+    return Number(process.exitCode ?? 0);
   } catch (thrown) {
     const error = thrown instanceof CommanderError ? usageError(thrown, argv) : thrown;
     if (error === undefined) {

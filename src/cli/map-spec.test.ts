@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { UsageError } from "./errors.ts";
-import { parseMaps, parseOuts, parseParams, parseWorkgroups } from "./map-spec.ts";
+import { parseMaps, parseOuts, parseWorkgroups } from "./map-spec.ts";
 
 function errorOf(body: () => unknown): unknown {
   try {
@@ -54,34 +54,6 @@ test("--out reads NAME=PATH and refuses one name twice", () => {
   ]);
   expect(() => parseOuts(["a=x", "a=y"])).toThrow(/^--out names a twice/);
   expect(() => parseOuts(["a"])).toThrow(/^--out "a": write it as NAME=PATH$/);
-});
-
-describe("--set", () => {
-  test("reads numbers, hexadecimal ones and vectors", () => {
-    expect(parseParams(["a=1", "b=-2.5e3", "c=0xff", "d=1,2,.5", "e=-0x10", "f=+3"])).toEqual({
-      a: 1,
-      b: -2500,
-      c: 255,
-      d: [1, 2, 0.5],
-      e: -16,
-      f: 3,
-    });
-  });
-
-  test.each(["a", "a=", "a=x", "a=1,", "a=1,,2", "a=NaN", "a=Infinity", "a=1 ", "a=true", "a=0x"])(
-    "refuses %j",
-    (text) => {
-      expect(errorOf(() => parseParams([text]))).toBeInstanceOf(UsageError);
-    },
-  );
-
-  test("refuses one name twice", () => {
-    expect(() => parseParams(["a=1", "a=2"])).toThrow(/^--set names a twice/);
-  });
-
-  test.each(["a=@data", "a=#data"])("says that %s is for svm mode", (text) => {
-    expect(errorOf(() => parseParams([text]))).toMatchObject({ code: "ENOTSUP", op: "set a" });
-  });
 });
 
 describe("--workgroups", () => {

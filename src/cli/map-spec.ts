@@ -1,5 +1,4 @@
-/** The command line's NAME=VALUE arguments: mappings, params and outputs. */
-import { KernelError } from "../base/index.ts";
+/** The command line's arguments for mappings, outputs and workgroups. */
 import { UsageError } from "./errors.ts";
 import { parseSize } from "./size.ts";
 
@@ -23,13 +22,10 @@ export interface OutSpec {
   readonly path: string;
 }
 
-/** What `--set` gives: member names of `params` with a number, or one number a component. */
-export type Params = Record<string, number | number[]>;
-
 const IDENTIFIER = /^(?!__)(?!_$)[\p{XID_Start}_]\p{XID_Continue}*$/u;
-const NUMBER = /^[+-]?(?:0[xX][\da-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)$/;
 
-function splitNamed(option: string, text: string, form: string): [name: string, value: string] {
+/** Splits `NAME=VALUE`; `form` is for the error. @throws UsageError */
+export function splitNamed(option: string, text: string, form: string): [name: string, value: string] {
   const at = text.indexOf("=");
   const name = text.slice(0, at);
   const value = text.slice(at + 1);
@@ -42,7 +38,8 @@ function splitNamed(option: string, text: string, form: string): [name: string, 
   return [name, value];
 }
 
-function refuseTwice<T extends { readonly name: string }>(option: string, specs: readonly T[]): readonly T[] {
+/** Returns the specs. @throws UsageError when two have one name */
+export function refuseTwice<T extends { readonly name: string }>(option: string, specs: readonly T[]): readonly T[] {
   const seen = new Set<string>();
   for (const { name } of specs) {
     if (seen.has(name)) {
@@ -85,32 +82,6 @@ export function parseOuts(texts: readonly string[]): readonly OutSpec[] {
     return { name, path };
   });
   return refuseTwice("--out", specs);
-}
-
-/**
- * Parses the `--set` arguments: `NAME=NUMBER` or `NAME=NUMBER,NUMBER…` for a vector.
- * @throws UsageError for a wrong form or a value that is no number. @throws KernelError ENOTSUP for svm mode's `@` and `#`.
- */
-export function parseParams(texts: readonly string[]): Params {
-  const specs = texts.map((text) => {
-    const [name, value] = splitNamed("--set", text, "NAME=NUMBER or NAME=NUMBER,NUMBER,...");
-    if (/^[@#]/.test(value)) {
-      const why = `${text}: addresses and lengths of mappings are for svm mode, which is not in this version: give a number`;
-      throw new KernelError("ENOTSUP", `set ${name}`, why);
-    }
-    const parts = value.split(",");
-    const wrong = parts.find((part) => !NUMBER.test(part));
-    if (wrong !== undefined) {
-      throw new UsageError(`--set "${text}": "${wrong}" is not a number: write it as ${name}=1.5 or ${name}=1,2,3`);
-    }
-    const numbers = parts.map((part) => (/^[+-]?0x/i.test(part) ? parseHex(part) : Number(part)));
-    return { name, value: numbers.length === 1 ? Number(numbers[0]) : numbers };
-  });
-  return Object.fromEntries(refuseTwice("--set", specs).map(({ name, value }) => [name, value]));
-}
-
-function parseHex(text: string): number {
-  return text.startsWith("-") ? -Number(text.slice(1)) : Number(text.replace(/^\+/, ""));
 }
 
 /** Parses `--workgroups X[,Y[,Z]]`. @throws UsageError unless it is one to three whole numbers above 0. */

@@ -7,12 +7,14 @@ const SHOW_AFTER_MS = 700;
 export interface Progress {
   /** Starts a stage of `total` units; a stage of unknown length has none. */
   stage(name: string, total?: number): void;
+  /** Says the running stage in other words. */
+  reword(name: string): void;
   advance(units: number): void;
   /** Takes the bar away. Idempotent. */
   stop(): void;
 }
 
-const SILENT: Progress = { stage() {}, advance() {}, stop() {} };
+const SILENT: Progress = { stage() {}, reword() {}, advance() {}, stop() {} };
 
 /** A bar that appears once the work has gone on for a while. */
 class Bar implements Progress {
@@ -39,6 +41,11 @@ class Bar implements Progress {
     if (this.#shown) {
       this.#bar.start(total, 0, { name });
     }
+  }
+
+  reword(name: string): void {
+    this.#name = name;
+    this.advance(0);
   }
 
   advance(units: number): void {

@@ -7,27 +7,39 @@ export interface RunReport {
   readonly ok: true;
   /** Name of the adapter that ran the kernel. */
   readonly adapter: string;
-  readonly mode: "bind";
+  readonly mode: "bind" | "svm";
   readonly mmu: "software";
   /** From the start of the command to its last output. */
   readonly wallMs: number;
-  /** Submissions to the GPU. */
+  /** Times that the kernel was run, over some or all of its workgroups. */
   readonly rounds: number;
   /** Pages that the device, or the CPU, had to be brought because it touched them. */
   readonly faults: { readonly device: number; readonly cpu: number };
   readonly bytes: { readonly toDevice: number; readonly toHost: number; readonly evicted: number };
-  /** `migrated` pages became the device's own, to be written. */
+  /**
+   * `migrated` pages became the device's own, to be written. Of device pages, of 16 KiB, are: those that came `prefetched`
+   * beside what the kernel missed, the `prefetchHits` of them that were used, and those `evicted` for others.
+   */
   readonly pages: {
     readonly size: number;
-    readonly bound: number;
+    readonly mapped: number;
     readonly uploaded: number;
     readonly migrated: number;
+    readonly prefetched: number;
+    readonly prefetchHits: number;
+    readonly evicted: number;
   };
   readonly outputs: Readonly<Record<string, OutputReport>>;
 }
 
 function count(n: number): string {
   return n.toLocaleString("en-US");
+}
+
+function prefetchLine({ mode, pages }: RunReport): [string, string][] {
+  const { prefetched, prefetchHits } = pages;
+  const used = prefetched === 0 ? "" : `, ${Math.round((100 * prefetchHits) / prefetched)} % of them used`;
+  return mode === "svm" ? [["prefetched", `${count(prefetched)} device pages${used}`]] : [];
 }
 
 /** The report as a few aligned lines. */
@@ -37,10 +49,11 @@ export function statsText(report: RunReport): string {
     ["adapter", adapter],
     ["mode", `${mode}, ${mmu} MMU`],
     ["time", `${wallMs.toFixed(0)} ms, ${count(rounds)} ${rounds === 1 ? "round" : "rounds"}`],
-    ["to device", `${formatBytes(bytes.toDevice)} (${count(pages.uploaded)} of ${count(pages.bound)} pages bound)`],
+    ["to device", `${formatBytes(bytes.toDevice)} (${count(pages.uploaded)} pages, ${count(pages.mapped)} are mapped)`],
     ["to host", formatBytes(bytes.toHost)],
-    ["evicted", formatBytes(bytes.evicted)],
+    ["evicted", `${formatBytes(bytes.evicted)}${mode === "svm" ? ` (${count(pages.evicted)} device pages)` : ""}`],
     ["faults", `${count(faults.device)} device, ${count(faults.cpu)} CPU`],
+    ...prefetchLine(report),
     ...Object.entries(outputs).map(([name, output]): [string, string] => [
       `output ${name}`,
       `${formatBytes(output.bytes)}, sha256 ${output.sha256}`,

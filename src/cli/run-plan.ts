@@ -4,16 +4,9 @@ import { access, readFile, stat } from "node:fs/promises";
 import { KernelError } from "../base/index.ts";
 import { statUrl } from "../platform/http/index.ts";
 import { fileError, UsageError, urlError } from "./errors.ts";
-import {
-  type MapMode,
-  type MapSpec,
-  type Params,
-  parseMaps,
-  parseOuts,
-  parseParams,
-  parseWorkgroups,
-} from "./map-spec.ts";
+import { type MapMode, type MapSpec, parseMaps, parseOuts, parseWorkgroups } from "./map-spec.ts";
 import { fileIdentity } from "./output.ts";
+import { mappingValues, type ParamSpec, parseParams } from "./param-spec.ts";
 import { parseSize } from "./size.ts";
 
 /** The raw options of `run`, as commander gives them. */
@@ -23,7 +16,7 @@ export interface RunArguments {
   readonly out?: readonly string[];
   readonly workgroups?: string;
   readonly entry?: string;
-  readonly mode: string;
+  readonly mode?: string;
   readonly mmu: string;
   readonly deviceMemory?: string;
   readonly adapter?: string;
@@ -55,7 +48,9 @@ export interface RunPlan {
   readonly wgsl: string;
   readonly maps: readonly MapPlan[];
   readonly outs: readonly OutPlan[];
-  readonly params: Params;
+  readonly params: readonly ParamSpec[];
+  /** Undefined: as the kernel needs it. */
+  readonly mode: "bind" | "svm" | undefined;
   readonly workgroups: [number, number, number] | undefined;
   readonly entry: string | undefined;
   readonly deviceMemory: number | undefined;
@@ -65,13 +60,7 @@ export interface RunPlan {
 
 const LONGEST_KERNEL = 16 * 2 ** 20;
 
-function checkMode({ mode, mmu, stats, json }: RunArguments): void {
-  if (mode === "svm") {
-    throw new KernelError("ENOTSUP", "run", "--mode svm is not in this version: use --mode bind, the default");
-  }
-  if (mode !== "bind") {
-    throw new UsageError(`--mode "${mode}": the mode is bind`);
-  }
+function checkOptions({ mmu, stats, json }: RunArguments): void {
   if (mmu === "userfaultfd") {
     throw new KernelError(
       "ENOTSUP",
@@ -85,6 +74,13 @@ function checkMode({ mode, mmu, stats, json }: RunArguments): void {
   if (stats === true && json === true) {
     throw new UsageError("--stats and --json: choose one of them");
   }
+}
+
+function parseMode(mode: string | undefined): "bind" | "svm" | undefined {
+  if (mode === undefined || mode === "bind" || mode === "svm") {
+    return mode;
+  }
+  throw new UsageError(`--mode "${mode}": the mode is bind or svm`);
 }
 
 async function readKernel(path: string): Promise<string> {
@@ -155,7 +151,8 @@ async function refuseOutputOverInput(maps: readonly MapPlan[], outs: readonly Ou
  * of statUrl for a URL, ENOTSUP for what a later version does.
  */
 export async function planRun(kernelPath: string, args: RunArguments): Promise<RunPlan> {
-  checkMode(args);
+  checkOptions(args);
+  const mode = parseMode(args.mode);
   const specs = parseMaps(args.map ?? []);
   const outSpecs = parseOuts(args.out ?? []);
   const params = parseParams(args.set ?? []);
@@ -166,6 +163,13 @@ export async function planRun(kernelPath: string, args: RunArguments): Promise<R
       throw new UsageError(
         `--out names ${name}, which is not mapped: add --map ${name}=PATH or --map ${name}=new:SIZE`,
       );
+    }
+  }
+  for (const { name, value } of mappingValues(params)) {
+    const { mapping } = value;
+    if (!specs.some((spec) => spec.name === mapping)) {
+      const mark = value.kind === "address" ? "@" : "#";
+      throw new UsageError(`--set ${name} names ${mark}${mapping}, which is not mapped: add --map ${mapping}=PATH`);
     }
   }
   const wgsl = await readKernel(kernelPath);
@@ -183,6 +187,7 @@ export async function planRun(kernelPath: string, args: RunArguments): Promise<R
     maps,
     outs,
     params,
+    mode,
     workgroups,
     entry: args.entry,
     deviceMemory,
