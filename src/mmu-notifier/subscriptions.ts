@@ -1,7 +1,17 @@
 /** All notifiers of one address space, and the chains that call them. */
-import { bugOn, formatRange, isPromise, type MaybePromise, warnOn } from "../base/index.ts";
+import {
+  ADDRESS_LIMIT,
+  bugOn,
+  chain,
+  formatRange,
+  isPromise,
+  type MaybePromise,
+  virtAddr,
+  warnOn,
+} from "../base/index.ts";
 import type { AddressSpace, MmNotifierHooks, MmuNotifierRange } from "../mm/index.ts";
 import { type WaitOptions, WaitQueue } from "../sync/index.ts";
+import { IntervalSubscriptions } from "./interval-subscriptions.ts";
 import { callNotifier, type MmuNotifier, notifierSrcu } from "./notifier.ts";
 
 /**
@@ -17,8 +27,8 @@ export class Subscriptions implements MmNotifierHooks {
   readonly #mm: AddressSpace;
   /** Replaced, never changed: a chain goes on over the list it began with. */
   #list: readonly MmuNotifier[] = [];
-  /** Invalidations between start and end. */
-  #active = 0;
+  /** Also counts the invalidations between start and end, for both kinds of notifier. */
+  readonly intervals = new IntervalSubscriptions();
   readonly #idle = new WaitQueue();
 
   constructor(mm: AddressSpace) {
@@ -40,13 +50,13 @@ export class Subscriptions implements MmNotifierHooks {
    * @linux mm/mmap.c mm_take_all_locks
    */
   quiesce(options?: WaitOptions): MaybePromise<void> {
-    return this.#active === 0 ? undefined : this.#waitIdle(options);
+    return this.intervals.active === 0 ? undefined : this.#waitIdle(options);
   }
 
   async #waitIdle(options: WaitOptions | undefined): Promise<void> {
     // The condition may fail again between the wake-up and this task's turn.
-    while (this.#active > 0) {
-      await this.#idle.wait(() => this.#active === 0, options);
+    while (this.intervals.active > 0) {
+      await this.#idle.wait(() => this.intervals.active === 0, options);
     }
   }
 
@@ -65,7 +75,19 @@ export class Subscriptions implements MmNotifierHooks {
 
   /** @linux mm/mmu_notifier.c __mmu_notifier_invalidate_range_start */
   invalidateRangeStart(range: MmuNotifierRange): MaybePromise<0 | "EAGAIN"> {
-    this.#active++;
+    const started = this.intervals.start(range);
+    if (isPromise(started)) {
+      return started.then((outcome) => this.#startList(range, outcome));
+    }
+    return this.#startList(range, started);
+  }
+
+  /** Interval notifiers come first; when one of them cannot, the others need not know. */
+  #startList(range: MmuNotifierRange, intervals: 0 | "EAGAIN"): MaybePromise<0 | "EAGAIN"> {
+    if (intervals !== 0) {
+      this.#ended();
+      return intervals;
+    }
     if (this.#list.length === 0) {
       return 0;
     }
@@ -77,7 +99,7 @@ export class Subscriptions implements MmNotifierHooks {
 
   /** @linux mm/mmu_notifier.c __mmu_notifier_invalidate_range_end */
   invalidateRangeEnd(range: MmuNotifierRange): MaybePromise<void> {
-    if (warnOn(this.#active === 0, "I-MN-1", () => `end of ${formatRange(range)} without a start`)) {
+    if (warnOn(this.intervals.active === 0, "I-MN-1", () => `end of ${formatRange(range)} without a start`)) {
       return undefined;
     }
     if (this.#list.length === 0) {
@@ -89,10 +111,26 @@ export class Subscriptions implements MmNotifierHooks {
   }
 
   /**
-   * Exit: every notifier's release, then all are unlisted, then a grace period. No callback but free comes later.
+   * Exit: interval notifiers are invalidated as a whole; then every notifier's release, then all are unlisted, then a grace
+   * period. No callback but free comes later; interval notifiers stay until they are removed.
    * @linux mm/mmu_notifier.c __mmu_notifier_release
    */
   release(): MaybePromise<void> {
+    const mm = this.#mm;
+    const everything: MmuNotifierRange = {
+      mm,
+      start: virtAddr(0),
+      end: ADDRESS_LIMIT,
+      blockable: true,
+      event: "release",
+    };
+    return chain(this.intervals.start(everything), () => {
+      this.#ended();
+      return this.#releaseList();
+    });
+  }
+
+  #releaseList(): MaybePromise<void> {
     const list = this.#list;
     const released = notifierSrcu.read(() => this.#releaseFrom(list, 0));
     return isPromise(released) ? released.then(() => this.#released(list)) : this.#released(list);
@@ -100,7 +138,11 @@ export class Subscriptions implements MmNotifierHooks {
 
   /** @linux mm/mmu_notifier.c __mmu_notifier_subscriptions_destroy */
   destroy(): void {
-    bugOn(this.#list.length > 0, "I-MN-6", () => "an address space dies with notifiers listed: one did not pin it");
+    bugOn(
+      this.#list.length + this.intervals.size > 0,
+      "I-MN-6",
+      () => "an address space dies with notifiers listed: one did not pin it",
+    );
   }
 
   /** Calls `release` of one notifier, once, however many ask. The caller is inside a read section. */
@@ -198,8 +240,8 @@ export class Subscriptions implements MmNotifierHooks {
   }
 
   #ended(): void {
-    this.#active--;
-    if (this.#active === 0 && this.#idle.size > 0) {
+    this.intervals.end();
+    if (this.intervals.active === 0 && this.#idle.size > 0) {
       this.#idle.wakeAll();
     }
   }
