@@ -21,6 +21,7 @@ import {
   announceOnObject,
   type DevicePagemap,
   framePfn,
+  holdFromCpu,
   type MemoryObject,
   PageFlag,
   PTE_PRESENT,
@@ -34,6 +35,8 @@ import {
   ptePfn,
   ptePresent,
   rewriteEntries,
+  syncCpuWrites,
+  unmapFromCpu,
   type Vma,
   VmFlags,
 } from "../mm/index.ts";
@@ -72,7 +75,9 @@ export async function migrateVmaSetup(
   pagemap: DevicePagemap,
 ): Promise<MigrationSetup> {
   const { page, stop } = reserve(lock, vma, start, end);
+  using _hold = holdFromCpu(vma.object, page, stop);
   for (;;) {
+    await syncCpuWrites(vma.object, page, stop);
     const prepared = await preparePages(vma.object, page, stop, NEED);
     if (prepared === "poisoned") {
       throw poisonedError(vma.object, page);
@@ -148,6 +153,9 @@ function isolate(vma: Vma, page: number, end: number): "busy" | "pinned" | "isol
   }
   if (object.isPinned(page, end, "r")) {
     return "pinned";
+  }
+  if (!unmapFromCpu(object, page, end)) {
+    return "busy";
   }
   object.updateFlags(page, end, PageFlag.Busy, 0);
   rewriteEntries(object, page, end, (pte) =>

@@ -1,6 +1,7 @@
 /** fork: a second address space with the same content, copied page by page only when one of the two writes or looks. */
 import { type VirtAddr, vpnOf } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
+import { unmapFromCpu } from "./cpu-trap.ts";
 import { MemoryObject } from "./memory-object.ts";
 import { pullPages } from "./object-content.ts";
 import { PTE_WRITE } from "./pte.ts";
@@ -73,6 +74,7 @@ async function protectParent(mm: AddressSpace, vmas: readonly Vma[]): Promise<vo
   const end = doomed[doomed.length - 1].end as VirtAddr;
   await announce([{ mm, start, end, blockable: true, event: "protection-page" }], () => {
     for (const vma of doomed) {
+      unmapFromCpu(vma.object, vma.pgoff, vma.pgoff + vma.pages);
       mm.pageTable.forEachRun(vpnOf(vma.start), vpnOf(vma.end), (block, from, to) => {
         for (let i = from; i < to; i++) {
           block[i] &= ~PTE_WRITE;

@@ -1,5 +1,15 @@
 export { AddressSpace } from "./address-space.ts";
 export { addrOfSvm, SVM_APERTURE_BASE, SVM_APERTURE_BYTES, svmAddressOf } from "./aperture.ts";
+export {
+  type CpuFault,
+  type FaultAround,
+  holdFromCpu,
+  serveCpuFault,
+  syncAll,
+  syncCpuWrites,
+  takeCpuFailure,
+  unmapFromCpu,
+} from "./cpu-trap.ts";
 export { DevicePagemap } from "./device-pagemap.ts";
 export { type FaultFlags, type FaultOutcome, faultRange, handleMmFault } from "./fault.ts";
 export { type ByteRange, Lease } from "./lease.ts";
@@ -15,6 +25,7 @@ export { PageTable } from "./page-table.ts";
 export { type Allocation, type FrameBlock, PhysicalMemory } from "./physical-memory.ts";
 export type {
   CpuMmu,
+  CpuTrap,
   CpuWindow,
   DevicePagemapOps,
   DeviceRun,

@@ -30,7 +30,7 @@ import { WaitQueue } from "../sync/index.ts";
 import type { DevicePagemap } from "./device-pagemap.ts";
 import { type ObjectBlock, PageFlag, summarize } from "./page-flags.ts";
 import type { PhysicalMemory } from "./physical-memory.ts";
-import type { CpuWindow, Pager } from "./ports.ts";
+import type { CpuTrap, CpuWindow, Pager } from "./ports.ts";
 import type { Vma } from "./vma.ts";
 
 /** How a CPU user holds pages. A write pin may change the bytes at any time while it lasts. */
@@ -116,6 +116,9 @@ export class MemoryObject {
       this.memory.freeBlock(block.pfn);
     }
     this.#blocks.clear();
+    for (const window of this.#windows) {
+      window?.trap?.release();
+    }
     this.#windows.length = 0;
     this.source?.shadows.delete(this);
     this.#ledger.end();
@@ -255,10 +258,17 @@ export class MemoryObject {
     let window = this.#windows[index];
     if (window === undefined) {
       this.memory.charge("window");
-      window = this.memory.mmu.createWindow(this.#windowBytes(index));
+      window = this.memory.mmu.createWindow(this.#windowBytes(index), this, index * WINDOW_PAGES);
       this.#windows[index] = window;
     }
     return window;
+  }
+
+  /** What plain arrays see of the window that covers `page`, and the window's first page. */
+  trapAt(page: number): { readonly trap: CpuTrap; readonly base: number } | undefined {
+    const index = Math.floor(page / WINDOW_PAGES);
+    const trap = this.#windows[index]?.trap;
+    return trap && { trap, base: index * WINDOW_PAGES };
   }
 
   #windowBytes(index: number): number {
@@ -321,7 +331,7 @@ export class MemoryObject {
         throw new KernelError("EBUSY", "mremap", "a lease on the mapping is held: dispose it before the mapping grows");
       }
       this.memory.charge("window");
-      window = this.memory.mmu.createWindow(Math.min(WINDOW_PAGES, pages - from) * PAGE_SIZE);
+      window = this.memory.mmu.createWindow(Math.min(WINDOW_PAGES, pages - from) * PAGE_SIZE, this, from);
     }
     return () => {
       if (window !== undefined) {
@@ -341,6 +351,9 @@ export class MemoryObject {
       } else {
         this.updateFlags(p, p + 1, 0, PageFlag.Used);
       }
+    }
+    if (window.trap !== undefined) {
+      this.#windows[index]?.trap?.moveTo(window.trap);
     }
     this.#windows[index] = window;
   }
@@ -389,5 +402,11 @@ export class MemoryObject {
       }
     });
     flush();
+    if (this.memory.mmu.traps) {
+      this.forEachWindow(page, end, (p, stop) => {
+        const found = this.trapAt(p);
+        found?.trap.discard(p - found.base, stop - found.base);
+      });
+    }
   }
 }

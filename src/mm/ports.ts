@@ -72,13 +72,41 @@ export interface CpuWindow {
   readonly buffer: SharedArrayBuffer;
   readonly byteOffset: number;
   readonly byteLength: number;
+  /** The same bytes for plain arrays of applications, where the MMU can trap them. */
+  readonly trap?: CpuTrap | undefined;
+}
+
+/**
+ * A window as applications see it through plain arrays: a page is shown to them or absent, and an access to an absent one
+ * waits until it is served. Pages are counted from the window's start. All calls are synchronous.
+ */
+export interface CpuTrap {
+  readonly buffer: SharedArrayBuffer;
+  readonly byteOffset: number;
+  /** Makes pages absent. False when one was written since it was last collected: {@link CpuTrap.collectWritten} has it. */
+  unmap(page: number, end: number): boolean;
+  /** Accesses to absent pages wait until disposed. */
+  hold(page: number, end: number): Disposable;
+  /** Calls `visit` for each run of pages that was written since the last call, and watches them anew. */
+  collectWritten(page: number, end: number, visit: (page: number, end: number) => void): void;
+  /** Makes pages absent and their bytes zeros. What was written to them does not matter any more. */
+  discard(page: number, end: number): void;
+  /** The object has a longer window: this one goes, and what was written in it counts as written in `next`. */
+  moveTo(next: CpuTrap): void;
+  /** The object is gone: arrays that are still there see zeros, and their writes go nowhere. */
+  release(): void;
 }
 
 /** How the CPU reaches managed memory. */
 export interface CpuMmu {
   readonly name: "software" | "userfaultfd";
-  /** Zeroed, page-aligned memory, committed lazily. `byteLength` is at most 4 GiB. @throws KernelError ENOMEM */
-  createWindow(byteLength: number): CpuWindow;
+  /** True when its windows have a {@link CpuTrap}. */
+  readonly traps?: boolean;
+  /**
+   * Zeroed, page-aligned memory, committed lazily, for the pages of `object` from `page` on. `byteLength` is at most 4 GiB.
+   * @throws KernelError ENOMEM
+   */
+  createWindow(byteLength: number, object?: MemoryObject, page?: number): CpuWindow;
 }
 
 /** A run of pages of one object that a device owns, in device frames that follow each other. */

@@ -1,6 +1,7 @@
 /** Dirty pages of shared objects on their way back to the pager. */
-import { KernelError, PAGE_SIZE, PAGES_PER_BLOCK } from "../base/index.ts";
+import { isPromise, KernelError, PAGE_SIZE, PAGES_PER_BLOCK } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
+import { syncCpuWrites } from "./cpu-trap.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import { waitWhileBusy } from "./object-content.ts";
 import { migrateToRam } from "./object-migrate.ts";
@@ -24,6 +25,10 @@ export async function writeBack(object: MemoryObject, page: number, end: number)
   const { pager } = object;
   if (pager === undefined || !pager.writable) {
     return;
+  }
+  const synced = syncCpuWrites(object, page, end);
+  if (isPromise(synced)) {
+    await synced;
   }
   for (const [from, to] of runsWith(object, page, end, PageFlag.Device | PageFlag.Busy)) {
     await waitWhileBusy(object, from, to);

@@ -15,7 +15,7 @@
  */
 import { isPromise, KernelError, throwIfAborted } from "../../base/index.ts";
 import { migrateVmaAbort } from "../../migrate/index.ts";
-import type { AddressSpace } from "../../mm/index.ts";
+import { type AddressSpace, holdFromCpu, syncCpuWrites } from "../../mm/index.ts";
 import { lockdepTask } from "../../sync/index.ts";
 import type { BindPlan } from "./bind-plan.ts";
 import { commit, encodeDispatch } from "./commit.ts";
@@ -34,7 +34,7 @@ import type { OwnedBuffer } from "./gpu-buffer.ts";
 import type { BindKernel } from "./kernel.ts";
 import type { DeviceMirror } from "./mirror.ts";
 import { type PageRun, planUpload, type UploadPlan } from "./page-upload.ts";
-import { type PlacedRange, placeRanges, segmentsOf } from "./place.ts";
+import { endPage, type PlacedRange, placeRanges, type Segment, segmentsOf } from "./place.ts";
 import type { TransferBatch } from "./transfer-batch.ts";
 
 /** What one dispatch took. */
@@ -170,8 +170,9 @@ async function attempt(
   using batch = kernel.device.transfer.begin({ op: kernel.name, signal });
   const tried: Attempt = { mirror, lock, signal, reads: [], arriving: [], ranges: [], inPlace: [] };
   let finished = false;
+  const held: Disposable[] = [];
   try {
-    const retry = await gather(kernel, tried, placed, batch);
+    const retry = await gather(kernel, tried, placed, batch, held);
     if (retry !== undefined) {
       return retry;
     }
@@ -181,6 +182,9 @@ async function attempt(
     return outcome;
   } finally {
     mirror.isolating = undefined;
+    for (const hold of held) {
+      hold[Symbol.dispose]();
+    }
     if (!finished) {
       for (const { migration } of tried.arriving) {
         migrateVmaAbort(migration);
@@ -198,6 +202,7 @@ async function gather(
   tried: Attempt,
   placed: readonly PlacedRange[],
   batch: TransferBatch,
+  held: Disposable[],
 ): Promise<Retry | undefined> {
   await sendStrangersHome(tried, placed);
   const segments = segmentsOf(tried.mirror, placed);
@@ -205,6 +210,7 @@ async function gather(
   if (lease !== undefined) {
     return lease;
   }
+  await collectCpuWrites(segments, held);
   for (const range of placed) {
     const retry = range.bound.write ? undefined : await gatherReads(tried, range, segments);
     if (retry !== undefined) {
@@ -228,6 +234,22 @@ async function gather(
   }
   await upload(kernel, arrivingRuns(tried), batch);
   return undefined;
+}
+
+/** What plain arrays wrote becomes known; what the kernel writes is theirs again when the try is over. */
+async function collectCpuWrites(segments: readonly Segment[], held: Disposable[]): Promise<void> {
+  for (const segment of segments) {
+    const { object } = segment.vma;
+    const end = endPage(segment);
+    const hold = segment.placed.bound.write ? holdFromCpu(object, segment.page, end) : undefined;
+    if (hold !== undefined) {
+      held.push(hold);
+    }
+    const synced = syncCpuWrites(object, segment.page, end);
+    if (isPromise(synced)) {
+      await synced;
+    }
+  }
 }
 
 /** Isolated pages of which the device has no copy. */

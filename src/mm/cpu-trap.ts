@@ -1,0 +1,238 @@
+/**
+ * Plain arrays of application threads, on an MMU that traps them: what their accesses mean for an object.
+ *
+ * The bytes of a window are seen twice: by this thread, always and without traps, and by applications through the trap,
+ * page by page. A page that the trap shows is write-protected in a way that costs the writer next to nothing: a write is
+ * not announced when it happens but collected later, before anybody relies on there having been none.
+ */
+import { chain, isPromise, KernelError, type MaybePromise } from "../base/index.ts";
+import { type MemoryObject, PageFlag } from "./memory-object.ts";
+import { poisonedError } from "./object-content.ts";
+import { pagesAreReady, preparePages } from "./object-prepare.ts";
+import { shadowsLack } from "./object-shadows.ts";
+import type { CpuTrap } from "./ports.ts";
+import { announceOnObject } from "./rmap.ts";
+import { VmFlags } from "./vma.ts";
+
+/** Pages of an object that share a window, as seen by the window's trap. */
+interface TrapPart {
+  readonly trap: CpuTrap;
+  /** Pages of the window, and what to add to get pages of the object. */
+  readonly page: number;
+  readonly end: number;
+  readonly base: number;
+}
+
+function trapParts(object: MemoryObject, page: number, end: number): TrapPart[] {
+  const parts: TrapPart[] = [];
+  if (object.memory.mmu.traps) {
+    object.forEachWindow(page, end, (from, to) => {
+      const found = object.trapAt(from);
+      if (found !== undefined) {
+        parts.push({ trap: found.trap, page: from - found.base, end: to - found.base, base: found.base });
+      }
+    });
+  }
+  return parts;
+}
+
+/**
+ * Takes pages away from plain arrays: the next access is a fault. False when they were written since the last
+ * {@link syncCpuWrites}, which the caller then has to call and look again.
+ */
+export function unmapFromCpu(object: MemoryObject, page: number, end: number): boolean {
+  let clean = true;
+  for (const part of trapParts(object, page, end)) {
+    clean = part.trap.unmap(part.page, part.end) && clean;
+  }
+  return clean;
+}
+
+/**
+ * Takes pages away from plain arrays until disposed: whoever touches them meanwhile waits. For whoever is about to move
+ * pages and must not be overtaken by writes for ever. Must not be held while waiting for an application.
+ */
+export function holdFromCpu(object: MemoryObject, page: number, end: number): Disposable | undefined {
+  const holds = trapParts(object, page, end).map((part) => part.trap.hold(part.page, part.end));
+  if (holds.length === 0) {
+    return undefined;
+  }
+  unmapFromCpu(object, page, end);
+  return {
+    [Symbol.dispose]: () => {
+      for (const hold of holds) {
+        hold[Symbol.dispose]();
+      }
+    },
+  };
+}
+
+/**
+ * Announces what plain arrays wrote to pages `[page, end)` since the last call, as an invalidation like any other, and
+ * marks it dirty. From here on the next writes are noticed by the next call.
+ *
+ * Synchronous when nothing was written and when no callback has to wait.
+ */
+export function syncCpuWrites(object: MemoryObject, page: number, end: number): MaybePromise<void> {
+  const written: [number, number][] = [];
+  for (const part of trapParts(object, page, end)) {
+    part.trap.collectWritten(part.page, part.end, (from, to) => written.push([from + part.base, to + part.base]));
+  }
+  let announced = undefined as MaybePromise<void>;
+  for (const [from, to] of written) {
+    const next = () =>
+      announceOnObject(object, from, to, "clear", () => {
+        if (object.pager !== undefined) {
+          object.reserve(from, to);
+          object.updateFlags(from, to, PageFlag.Dirty, 0);
+        }
+      });
+    announced = isPromise(announced) ? announced.then(next) : next();
+  }
+  return announced;
+}
+
+/** What a fault of a plain array came to. */
+export interface CpuFault {
+  /** Pages that may be shown from here on. */
+  readonly page: number;
+  readonly end: number;
+  /** Why the bytes are not there: nothing is mapped, a page was lost, a pager failed. */
+  readonly error: KernelError | undefined;
+}
+
+/** How many pages a fault may bring along: from host memory, and from a device. */
+export interface FaultAround {
+  readonly host: number;
+  readonly device: number;
+}
+
+const NOT_PLAIN = PageFlag.Busy | PageFlag.Poisoned | PageFlag.Device;
+
+/**
+ * Serves an access of a plain array to one page. A promise means: not yet, ask again when it is fulfilled; so that what is
+ * answered is true in the run to completion in which it is answered. Needs no lock.
+ */
+export function serveCpuFault(object: MemoryObject, page: number, around: FaultAround): CpuFault | Promise<void> {
+  const mapped = mappedAround(object, page);
+  if (mapped === undefined) {
+    return failed(object, page, "nothing is mapped there, or it is not readable: the array outlived its mapping");
+  }
+  const flags = object.flagsOf(page);
+  if (flags & PageFlag.Poisoned) {
+    return { page, end: page + 1, error: poisonedError(object, page) };
+  }
+  const [from, to] = chooseAround(object, page, mapped, flags & PageFlag.Device ? around.device : around.host);
+  // A copy that reads through this object gets its bytes now: later writes come unannounced.
+  const need = { cpu: true, write: true } as const;
+  try {
+    const prepared = preparePages(object, from, to, need);
+    if (isPromise(prepared)) {
+      object.get();
+      return prepared.then(
+        () => object.put(),
+        async (error: unknown) => {
+          await object.put();
+          if (!(error instanceof KernelError)) {
+            throw error;
+          }
+          failures.set(object, { page, error });
+        },
+      );
+    }
+  } catch (error) {
+    return { page, end: page + 1, error: asKernelError(error) };
+  }
+  return showable(object, page, from, to);
+}
+
+/** The last failure of an object's page that nobody has been told yet. */
+const failures = new WeakMap<MemoryObject, { readonly page: number; readonly error: KernelError }>();
+
+/** The error that the last try for a page ended with, once. */
+export function takeCpuFailure(object: MemoryObject, page: number): KernelError | undefined {
+  const failure = failures.get(object);
+  if (failure?.page !== page) {
+    return undefined;
+  }
+  failures.delete(object);
+  return failure.error;
+}
+
+function asKernelError(error: unknown): KernelError {
+  if (error instanceof KernelError) {
+    return error;
+  }
+  throw error;
+}
+
+function failed(object: MemoryObject, page: number, why: string): CpuFault {
+  const what = object.pager === undefined ? `page ${page}` : `page ${page} of ${object.pager.name}`;
+  return { page, end: page + 1, error: new KernelError("EFAULT", "fault", `${what}: ${why}`) };
+}
+
+/** The pages around one that the same readable VMA maps. */
+function mappedAround(object: MemoryObject, page: number): readonly [number, number] | undefined {
+  let found: readonly [number, number] | undefined;
+  object.vmas.forEachOverlap(page, page + 1, (vma) => {
+    if (vma.flags & VmFlags.Read) {
+      found ??= [vma.pgoff, Math.min(object.pages, vma.pgoff + vma.pages)];
+    }
+  });
+  return found !== undefined && page < found[1] ? found : undefined;
+}
+
+/** An aligned stretch around a page, cut where something other than the page's own kind of work would begin. */
+function chooseAround(
+  object: MemoryObject,
+  page: number,
+  [first, last]: readonly [number, number],
+  around: number,
+): readonly [number, number] {
+  const aligned = page - (page % around);
+  const low = Math.max(first, aligned);
+  const high = Math.min(last, object.windowEnd(page, aligned + around));
+  const kind = object.flagsOf(page) & NOT_PLAIN;
+  let from = page;
+  while (from > low && (object.flagsOf(from - 1) & NOT_PLAIN) === kind) {
+    from--;
+  }
+  let to = page + 1;
+  while (to < high && (object.flagsOf(to) & NOT_PLAIN) === kind) {
+    to++;
+  }
+  return [from, to];
+}
+
+/** The run of pages around one that may be shown now. */
+function showable(object: MemoryObject, page: number, from: number, to: number): CpuFault | Promise<void> {
+  const ready = (p: number) =>
+    (object.flagsOf(p) & (NOT_PLAIN | PageFlag.Uptodate)) === PageFlag.Uptodate &&
+    (object.shadows.size === 0 || !shadowsLack(object, p, p + 1));
+  if (pagesAreReady(object, from, to, { cpu: true, write: true })) {
+    return { page: from, end: to, error: undefined };
+  }
+  if (!ready(page)) {
+    return Promise.resolve();
+  }
+  let first = page;
+  while (first > from && ready(first - 1)) {
+    first--;
+  }
+  let end = page + 1;
+  while (end < to && ready(end)) {
+    end++;
+  }
+  return { page: first, end, error: undefined };
+}
+
+/** {@link syncCpuWrites} of all that pages of a VMA list name. */
+export function syncAll(
+  parts: Iterable<{ readonly object: MemoryObject; readonly page: number; readonly end: number }>,
+): MaybePromise<void> {
+  let synced = undefined as MaybePromise<void>;
+  for (const { object, page, end } of parts) {
+    synced = chain(synced, () => syncCpuWrites(object, page, end));
+  }
+  return synced;
+}
