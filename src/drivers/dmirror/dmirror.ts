@@ -61,8 +61,9 @@ export class Dmirror {
 
   /** @internal On return no callback runs or comes. Accesses have ended. */
   async unregister(): Promise<void> {
+    // First, because afterwards nobody tells this device of changes.
+    await this.#release();
     await this.#mirror.unregister();
-    this.table.clear();
   }
 
   /**
@@ -209,7 +210,7 @@ export class Dmirror {
     return 0;
   }
 
-  /** The space exits: nothing is accessible any more. Unregistering has to come later, from elsewhere. */
+  /** Nothing is accessible any more. When the space exits, unregistering has to come later, from elsewhere. */
   async #release(): Promise<void> {
     using _ = await this.update.lock();
     this.table.clear();
