@@ -1,9 +1,13 @@
-/** `npm run build`: compiles src to a clean dist with declarations, and makes the command executable. */
+/**
+ * `npm run build`: compiles src to a clean dist with declarations, bundles what the schedule explorer runs, and makes the
+ * command executable.
+ */
 import { spawnSync } from "node:child_process";
-import { chmodSync, existsSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { bundleExplored, EXPLORED_ENTRY } from "./explored.mjs";
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const dist = path.join(root, "dist");
@@ -24,6 +28,10 @@ const { status } = spawnSync(process.execPath, [tsc, "-p", "tsconfig.build.json"
 if (status !== 0) {
   fail(`tsc ended with ${status}`);
 }
+
+const { code, map } = await bundleExplored(EXPLORED_ENTRY);
+writeFileSync(path.join(fresh, "check", "explored.js"), code);
+writeFileSync(path.join(fresh, "check", "explored.js.map"), map);
 
 const { bin } = JSON.parse(readFileSync(path.join(root, "package.json"), "utf8"));
 for (const target of Object.values(bin)) {

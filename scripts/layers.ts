@@ -46,16 +46,17 @@ export const LAYERS: readonly Layer[] = [
   },
   { name: "index", imports: [...core, ...drivers, "platform/software", "platform/http"], packages: [], node: false },
   { name: "node", imports: ["index", ...core, ...drivers, ...platforms], packages: [], node: true },
+  { name: "check", imports: [...core, "drivers/dmirror"], packages: [], node: false },
   {
     name: "cli",
-    imports: ["index", "node", "inspect", ...core, ...drivers, ...platforms],
+    imports: ["index", "node", "inspect", "check", ...core, ...drivers, ...platforms],
     packages: ["commander", "cli-progress"],
     node: true,
   },
   // Help for tests: sees everything, and nothing that ships may see it.
   {
     name: "testing",
-    imports: ["index", "node", "cli", "inspect", ...core, ...drivers, ...platforms],
+    imports: ["index", "node", "cli", "inspect", "check", ...core, ...drivers, ...platforms],
     packages: ["vitest", "fast-check"],
     node: true,
   },

@@ -73,6 +73,16 @@ export function locateIn(map: SourceMap, stack: string): string | undefined {
   return undefined;
 }
 
+/** The scenario of these actions, in whichever order they are named. @throws UsageError */
+function nameOf(explorer: Explorer, given: string): string {
+  const parts = (name: string) => name.split("+").sort().join("+");
+  const found = explorer.names.find((name) => parts(name) === parts(given));
+  if (found === undefined) {
+    throw new UsageError(`there is no scenario ${JSON.stringify(given)}: see pagemirror check --list`);
+  }
+  return found;
+}
+
 function failureText(failure: Failure, locate: Locate): string {
   const { violation, schedule, found, outcome } = failure;
   return [
@@ -97,11 +107,7 @@ export async function checkCommand(options: CheckArguments): Promise<boolean> {
     print(`${explorer.names.join("\n")}\n`);
     return true;
   }
-  const names = options.scenario ?? explorer.names;
-  const unknown = names.find((name) => !explorer.names.includes(name));
-  if (unknown !== undefined) {
-    throw new UsageError(`there is no scenario ${JSON.stringify(unknown)}: see pagemirror check --list`);
-  }
+  const names = options.scenario?.map((name) => nameOf(explorer, name)) ?? explorer.names;
   if (options.replay !== undefined) {
     return replayOne(explorer, options.replay, locate, options.json === true);
   }

@@ -1,0 +1,177 @@
+/** What the tasks of a scenario share: one address space with mappings, devices and notifiers, and what must hold of it. */
+import { addrOf, ledgerCounts, vpnOf } from "../../base/index.ts";
+import { type Dmirror, DmirrorDriver } from "../../drivers/dmirror/index.ts";
+import {
+  AddressSpace,
+  type Mapping,
+  PhysicalMemory,
+  PTE_PRESENT,
+  PTE_WRITE,
+  ptePfn,
+  validateMm,
+} from "../../mm/index.ts";
+import {
+  type MmuNotifierOps,
+  mmuNotifierGet,
+  mmuNotifierPut,
+  mmuNotifierSynchronize,
+} from "../../mmu-notifier/index.ts";
+import type { Host } from "../scenario.ts";
+import { CheckMmu, PrivateMemory } from "./memory.ts";
+import { type ProbeNotifier, probeOps } from "./probe.ts";
+
+/** Pages of the one mapping. */
+export const PAGES = 4;
+/** Above 2^40, where arithmetic in 32 bits would show. */
+export const BASE = 2 ** 41;
+export const PAGE = 4096;
+
+const mmu = new CheckMmu();
+
+/** The state of one run. */
+export class World {
+  readonly host: Host;
+  readonly memory: PhysicalMemory;
+  readonly mm: AddressSpace;
+  readonly driver = new DmirrorDriver();
+  /** All devices that are or were open, for the check of their entries. */
+  readonly devices: Dmirror[] = [];
+  readonly notifiers: ProbeNotifier[] = [];
+  readonly ops: MmuNotifierOps<ProbeNotifier>;
+  /** What has to be given back when the tasks have ended, the latest first. */
+  readonly endings: (() => unknown)[] = [];
+  /** Notifiers whose last put was made. */
+  readonly put = new Set<ProbeNotifier>();
+  readonly #ledger = ledgerCounts();
+  #privateMemory: PrivateMemory | undefined;
+  #creatorsUser = true;
+  readonly #spaces: AddressSpace[] = [];
+
+  constructor(host: Host) {
+    this.host = host;
+    mmu.reset();
+    this.memory = new PhysicalMemory(mmu);
+    this.mm = AddressSpace.create({ memory: this.memory });
+    this.#spaces.push(this.mm);
+    this.ops = probeOps(host, this.notifiers);
+  }
+
+  /** Maps the pages and lets the CPU write the first half of them. */
+  async map(): Promise<Mapping> {
+    const mapping = await this.mm.mmap({ addr: BASE, length: PAGES * PAGE, fixed: true });
+    await mapping.write(0, Uint8Array.of(1));
+    await mapping.write(PAGE, Uint8Array.of(2));
+    return mapping;
+  }
+
+  /** A device, opened. */
+  async open(driver: DmirrorDriver = this.driver): Promise<Dmirror> {
+    const device = await driver.open(this.mm);
+    this.devices.push(device);
+    return device;
+  }
+
+  /** One memory of a device for all tasks. */
+  get privateMemory(): PrivateMemory {
+    if (this.#privateMemory === undefined) {
+      const made = new PrivateMemory(this.memory);
+      this.#privateMemory = made;
+    }
+    return this.#privateMemory;
+  }
+
+  /** A space that `fork` made. */
+  watch(mm: AddressSpace): void {
+    this.#spaces.push(mm);
+  }
+
+  /** A probe, got once. */
+  get(): Promise<ProbeNotifier> {
+    return mmuNotifierGet(this.ops, this.mm);
+  }
+
+  /** Gives one get back. */
+  release(probe: ProbeNotifier): void {
+    mmuNotifierPut(probe);
+    if (probe.users === 0) {
+      this.put.add(probe);
+    }
+  }
+
+  /** The creator's user, dropped by whoever comes first. */
+  async exit(): Promise<void> {
+    if (this.#creatorsUser) {
+      this.#creatorsUser = false;
+      await this.mm.mmput();
+    }
+  }
+
+  /** After every step. */
+  check(): void {
+    for (const mm of this.#spaces) {
+      // Between its last put and the end of its exit a space is neither alive nor empty.
+      if (mm.users > 0) {
+        validateMm(mm);
+      }
+    }
+    for (const device of this.devices) {
+      this.#checkEntries(device);
+    }
+    for (const probe of this.notifiers) {
+      if (probe.frees > 0 && !this.put.has(probe)) {
+        this.host.fail("I-MN-3", `${probe.name} is freed while somebody holds it`);
+      }
+    }
+  }
+
+  /** I-HMM-1: a device's entry is absent, or the CPU's with no more permission. */
+  #checkEntries(device: Dmirror): void {
+    if (device.table.size === 0) {
+      return;
+    }
+    const { pageTable } = device.mm;
+    for (const [vpn, entry] of device.table.entries()) {
+      const pte = pageTable.get(vpn);
+      const page = vpn - vpnOf(addrOf(BASE / PAGE));
+      if (!(pte & PTE_PRESENT)) {
+        this.host.fail("I-HMM-1", `a device has an entry for page ${page}, which the CPU has not`);
+      } else if (ptePfn(pte) !== entry.pfn) {
+        this.host.fail(
+          "I-HMM-1",
+          `a device's entry for page ${page} names frame ${entry.pfn}, the CPU's ${ptePfn(pte)}`,
+        );
+      } else if (entry.write && !(pte & PTE_WRITE)) {
+        this.host.fail("I-HMM-1", `a device may write page ${page}, the CPU may not`);
+      }
+    }
+  }
+
+  /** Gives everything back. */
+  async finish(): Promise<void> {
+    for (const ending of this.endings.splice(0).reverse()) {
+      await ending();
+    }
+    await this.exit();
+    await this.driver.unload();
+    await mmuNotifierSynchronize();
+    this.#privateMemory?.remove();
+  }
+
+  /** Nothing may be left. */
+  checkEnd(): void {
+    for (const probe of this.notifiers) {
+      if (probe.frees !== 1) {
+        this.host.fail("I-MN-3", `${probe.name} was freed ${probe.frees} times`);
+      }
+    }
+    for (const mm of this.#spaces) {
+      validateMm(mm);
+    }
+    const now = ledgerCounts();
+    for (const kind of Object.keys({ ...now, ...this.#ledger }) as (keyof typeof now)[]) {
+      if ((now[kind] ?? 0) !== (this.#ledger[kind] ?? 0)) {
+        this.host.fail("I-CHK-4", `${(now[kind] ?? 0) - (this.#ledger[kind] ?? 0)} of "${kind}" are left at the end`);
+      }
+    }
+  }
+}

@@ -1,0 +1,314 @@
+/** Runs one schedule: at each step one of the jobs that are ready, chosen by a strategy. */
+import { BugError } from "../base/index.ts";
+import type { LockdepContext, LockdepTask } from "../sync/index.ts";
+import type { ExploredGlobals, Host, Scenario, ScenarioRun } from "./scenario.ts";
+import { type Job, type JobQueue, runAsync, setJobQueue, type TaskContext, TaskPromise } from "./task-promise.ts";
+
+/**
+ * Which of `count` jobs is next: 0 stays with the task that ran last, if it can run; the others are in the order in which
+ * they became ready.
+ */
+export type Choose = (count: number, jobs: readonly Job[]) => number;
+
+/** Why a schedule is a failure. */
+export interface Violation {
+  readonly invariant: string;
+  readonly message: string;
+  /** The step after which it was seen. */
+  readonly step: number;
+}
+
+/** A step of a schedule that is printed. */
+export interface TracedStep {
+  readonly task: number;
+  readonly where: string | undefined;
+  readonly locks: readonly string[];
+  readonly notes: readonly string[];
+  /** How many jobs were ready. */
+  readonly ready: number;
+}
+
+/** What came of one schedule. */
+export interface Outcome {
+  readonly choices: readonly number[];
+  readonly steps: number;
+  readonly switches: number;
+  readonly violation: Violation | undefined;
+  readonly tasks: readonly string[];
+  readonly trace: readonly TracedStep[];
+}
+
+/** How a schedule is run. */
+export interface RunOptions {
+  readonly choose: Choose;
+  /** Keep what a printed schedule shows. */
+  readonly trace?: boolean;
+  /** Called after each step of the tasks with the job that ran. */
+  readonly onStep?: (job: Job) => void;
+}
+
+/** A run that takes more steps than this makes no progress. */
+const MAX_STEPS = 20_000;
+
+const OUTSIDE: TaskContext = { task: -1, lockdep: undefined };
+
+interface Timer {
+  readonly at: number;
+  readonly context: TaskContext;
+  readonly work: () => void;
+}
+
+/** Steps, contexts and time of the run that is under way. One scheduler runs one schedule after the other. */
+export class Scheduler implements JobQueue, Host {
+  context: TaskContext = OUTSIDE;
+  #ready: Job[] = [];
+  #timers = new Set<Timer>();
+  #now = 0;
+  #step = 0;
+  #nextJob = 0;
+  #tracing = false;
+  #notes: string[] = [];
+  #violation: Violation | undefined;
+  #rejected: TaskPromise<unknown>[] = [];
+
+  /** What explored code gets in place of the engine's own. */
+  readonly globals: ExploredGlobals = {
+    Promise: TaskPromise,
+    __async: runAsync,
+    queueMicrotask: (work) => {
+      TaskPromise.resolve().continueWith(work, undefined);
+    },
+    setTimeout: (work, ms) => {
+      const timer = { at: this.#now + ms, context: this.context, work };
+      this.#timers.add(timer);
+      return timer;
+    },
+    clearTimeout: (timer) => {
+      this.#timers.delete(timer as Timer);
+    },
+    Date: { now: () => this.#now },
+  };
+
+  /** Follows tasks across `await`, for the explored code's lockdep. */
+  readonly lockdep: LockdepContext = {
+    current: () => this.context.lockdep,
+    run: (lockdep, body) => this.#within({ task: this.context.task, lockdep }, body),
+  };
+
+  nextJobId(): number {
+    return this.#nextJob++;
+  }
+
+  captureStack(): string | undefined {
+    return this.#tracing ? new Error("at").stack : undefined;
+  }
+
+  enable(job: Job): void {
+    job.enabledBy = this.#step;
+    this.#ready.push(job);
+  }
+
+  rejectedAlone(promise: TaskPromise<unknown>): void {
+    this.#rejected.push(promise);
+  }
+
+  note(text: () => string): void {
+    if (this.#tracing) {
+      this.#notes.push(text());
+    }
+  }
+
+  fail(invariant: string, message: string): void {
+    this.#violation ??= { invariant, message, step: this.#step };
+  }
+
+  /** For `setBugHandler` of the explored code. */
+  readonly onBug = (bug: BugError): void => {
+    this.fail(bug.invariant, bug.message.slice(bug.invariant.length + 2));
+  };
+
+  /** Runs a scenario once. After a violation the explored code's modules are in no defined state: load them anew. */
+  run(scenario: Scenario, options: RunOptions): Outcome {
+    this.#reset();
+    setJobQueue(this);
+    const choices: number[] = [];
+    const trace: TracedStep[] = [];
+    let switches = 0;
+    let world: ScenarioRun | undefined;
+    try {
+      world = this.#finishNow(scenario.start(this));
+      const { tasks } = world;
+      const running = tasks.map((task, index) => this.#spawn(task.name, index, () => task.run()));
+      this.#tracing = options.trace === true;
+      let last = -1;
+      while (this.#violation === undefined) {
+        const ready = this.#ready;
+        if (ready.length === 0) {
+          if (this.#fireTimer()) {
+            continue;
+          }
+          break;
+        }
+        // The task that ran last comes first: a schedule of zeros has no switch that is not needed.
+        const same = ready.findIndex((job) => job.context.task === last);
+        if (same > 0) {
+          ready.unshift(...ready.splice(same, 1));
+        }
+        let index = 0;
+        if (ready.length > 1) {
+          index = options.choose(ready.length, ready);
+          choices.push(index);
+          if (same >= 0 && index > 0) {
+            switches++;
+          }
+        }
+        const readyCount = ready.length;
+        const [job] = ready.splice(index, 1);
+        last = job.context.task;
+        this.#runJob(job);
+        this.#check(() => world?.check());
+        options.onStep?.(job);
+        if (this.#tracing) {
+          trace.push(this.#traced(job, readyCount));
+        }
+        if (this.#step > MAX_STEPS) {
+          this.fail("I-CHK-2", `live-lock: ${MAX_STEPS} steps, and the tasks have not ended`);
+        }
+      }
+      for (const [index, promise] of running.entries()) {
+        if (this.#violation === undefined && promise.isPending) {
+          this.fail("I-CHK-1", `deadlock: task "${tasks[index].name}" waits for something that never comes`);
+        }
+      }
+      this.#tracing = false;
+      if (this.#violation === undefined) {
+        this.#finishNow(world.finish());
+        this.#check(() => world?.checkEnd());
+      }
+    } catch (error) {
+      this.#report(error);
+    }
+    const names = world?.tasks.map(({ name }) => name) ?? [];
+    return { choices, steps: this.#step, switches, violation: this.#violation, tasks: names, trace };
+  }
+
+  #reset(): void {
+    this.context = OUTSIDE;
+    this.#ready = [];
+    this.#timers.clear();
+    this.#now = 0;
+    this.#step = 0;
+    this.#nextJob = 0;
+    this.#tracing = false;
+    this.#notes = [];
+    this.#violation = undefined;
+    this.#rejected = [];
+  }
+
+  /** A task begins with a job of its own, so that even its first step is a choice. */
+  #spawn(name: string, task: number, body: () => Promise<void>): TaskPromise<unknown> {
+    const lockdep: LockdepTask = { name, held: new Set() };
+    return this.#within({ task, lockdep }, () => {
+      const ended = TaskPromise.resolve().then(() => body());
+      ended.continueWith(
+        () => this.note(() => "ends"),
+        (error) => this.#report(error),
+      );
+      return ended;
+    });
+  }
+
+  /** Runs what is ready first come first served until nothing is, and gives the result. */
+  #finishNow<T>(promise: Promise<T>): T {
+    let result: { readonly value: T } | undefined;
+    (promise as unknown as TaskPromise<T>).continueWith(
+      (value) => {
+        result = { value: value as T };
+      },
+      (error) => this.#report(error),
+    );
+    while (this.#violation === undefined) {
+      const job = this.#ready.shift();
+      if (job !== undefined) {
+        this.#runJob(job);
+      } else if (!this.#fireTimer()) {
+        break;
+      }
+    }
+    if (result === undefined) {
+      throw new BugError("I-CHK-1", this.#violation?.message ?? "what comes before or after the tasks never ends");
+    }
+    return result.value;
+  }
+
+  #runJob(job: Job): void {
+    this.#step++;
+    this.context = job.context;
+    try {
+      job.run();
+    } catch (error) {
+      this.#report(error);
+    }
+    this.context = OUTSIDE;
+    if (this.#rejected.length > 0) {
+      for (const promise of this.#rejected.splice(0)) {
+        this.#afterwards(promise);
+      }
+    }
+  }
+
+  /** A rejection that nobody listens to when its step is over is a failure. */
+  #afterwards(promise: TaskPromise<unknown>): void {
+    if (!promise.handled) {
+      this.#report(promise.reason);
+    }
+  }
+
+  #check(body: () => void): void {
+    try {
+      body();
+    } catch (error) {
+      this.#report(error);
+    }
+  }
+
+  #report(error: unknown): void {
+    if (error instanceof Error && "invariant" in error) {
+      this.onBug(error as BugError);
+    } else {
+      this.fail("I-CHK-3", `a task failed: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+    }
+  }
+
+  #within<T>(context: TaskContext, body: () => T): T {
+    const former = this.context;
+    this.context = context;
+    try {
+      return body();
+    } finally {
+      this.context = former;
+    }
+  }
+
+  /** Time passes only when nothing else can happen: then only a time limit ended a wait, which is a failure. */
+  #fireTimer(): boolean {
+    let first: Timer | undefined;
+    for (const timer of this.#timers) {
+      if (first === undefined || timer.at < first.at) {
+        first = timer;
+      }
+    }
+    if (first === undefined) {
+      return false;
+    }
+    this.fail("I-CHK-1", "deadlock: every task waits, and only a time limit would end it");
+    return true;
+  }
+
+  #traced(job: Job, ready: number): TracedStep {
+    const held = [...(job.context.lockdep?.held ?? [])].filter(({ live }) => live).map(({ cls }) => cls);
+    const notes = this.#notes;
+    this.#notes = [];
+    return { task: job.context.task, where: job.stack, locks: [...new Set(held)], notes, ready };
+  }
+}

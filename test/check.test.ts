@@ -1,0 +1,98 @@
+/** The schedule explorer over the production code. */
+import { beforeAll, describe, expect, test } from "vitest";
+import { EXPLORED_ENTRY } from "../scripts/explored.mjs";
+import { Explorer, renderSchedule } from "../src/check/index.ts";
+import { ensureBuilt, pagemirror } from "./support/built.ts";
+import { type Bundle, loadBundle } from "./support/explored.ts";
+
+let bundle: Bundle;
+let explorer: Explorer;
+
+beforeAll(async () => {
+  bundle = await loadBundle(EXPLORED_ENTRY);
+  explorer = new Explorer(bundle.instantiate);
+}, 60_000);
+
+/** Schedules of a scenario in this test; `npm run check:nightly` runs 100,000. */
+const SCHEDULES = 8;
+
+test("there is a scenario for every pair and every triple of the 13 actions", () => {
+  const pairs = explorer.names.filter((name) => name.split("+").length === 2);
+  expect(pairs.length).toBe((13 * 14) / 2);
+  expect(explorer.names.length - pairs.length).toBe((13 * 14 * 15) / 6);
+});
+
+test("no schedule of any pair or triple breaks an invariant", () => {
+  const failures = explorer.names.flatMap((name, i) => {
+    const { failure } = explorer.random(name, SCHEDULES, i);
+    return failure === undefined
+      ? []
+      : [`${failure.violation.message}\n${renderSchedule(failure.outcome, bundle.locate)}\n${failure.schedule}`];
+  });
+  expect(failures).toEqual([]);
+}, 120_000);
+
+test("I-HMM-1: a device that is being closed has no entries of pages that change meanwhile", () => {
+  expect(explorer.random("unregister+mprotect", 200, 1).failure).toBeUndefined();
+});
+
+test("the same seed gives the same schedules", () => {
+  const run = () => explorer.random("range-fault+munmap", 20, 7).steps;
+  expect(run()).toBe(run());
+});
+
+test("a schedule that is replayed goes the same way, step by step", () => {
+  const [first, second] = [0, 1].map(() => explorer.replay("range-fault+munmap:0110201"));
+  expect(first).toEqual(second);
+  expect(first?.trace.length).toBeGreaterThan(10);
+  const printed = renderSchedule(first ?? expect.fail(), bundle.locate);
+  expect(printed).toMatch(/^step {2}range-fault +\| munmap/);
+  expect(printed).toMatch(/mm\/munmap\.ts:\d+.*\[mmap/);
+});
+
+describe("pagemirror check", () => {
+  beforeAll(ensureBuilt, 120_000);
+
+  test("explores a scenario and says what came of it", async () => {
+    const { status, stdout, stderr } = await pagemirror([
+      "check",
+      "--schedules",
+      "30",
+      "--scenario",
+      "munmap+range-fault",
+    ]);
+    expect(stderr).toBe("");
+    expect(stdout).toMatch(/^1 scenarios, 30 schedules, \d+ steps, seed 1: nothing is wrong/);
+    expect(status).toBe(0);
+  });
+
+  test("--json prints one object", async () => {
+    const { stdout } = await pagemirror([
+      "check",
+      "--schedules",
+      "3",
+      "--seed",
+      "9",
+      "--scenario",
+      "put+exit",
+      "--json",
+    ]);
+    expect(JSON.parse(stdout)).toMatchObject({ ok: true, scenarios: 1, schedules: 3, seed: 9, failures: [] });
+  });
+
+  test("--replay prints the schedule's columns", async () => {
+    const { status, stdout } = await pagemirror(["check", "--replay", "range-fault+munmap:011"]);
+    expect(stdout).toMatch(/nothing is wrong/);
+    expect(status).toBe(0);
+  });
+
+  test.each([
+    ["an unknown scenario", ["--scenario", "nap+sleep"], "there is no scenario"],
+    ["a count that is none", ["--schedules", "many"], "--schedules takes a whole number"],
+    ["a schedule that is none", ["--replay", "x"], "is no schedule"],
+  ])("%s is wrong usage", async (_, args, message) => {
+    const { status, stderr } = await pagemirror(["check", ...args]);
+    expect(stderr).toContain(message);
+    expect(status).toBe(2);
+  });
+});

@@ -1,0 +1,27 @@
+/** Bundles code for the schedule explorer, as the build does, and loads it. */
+import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
+import { SourceMap, type SourceMapPayload } from "node:module";
+import path from "node:path";
+import { pathToFileURL } from "node:url";
+import { bundleExplored } from "../../scripts/explored.mjs";
+import type { Instantiate, Locate } from "../../src/check/index.ts";
+import { locateIn } from "../../src/cli/check.ts";
+import { ROOT } from "./built.ts";
+
+/** What {@link loadBundle} gives. */
+export interface Bundle {
+  readonly instantiate: Instantiate;
+  readonly locate: Locate;
+}
+
+/** Compiles and loads the modules under an entry. */
+export async function loadBundle(entry: string): Promise<Bundle> {
+  const { code, map } = await bundleExplored(entry);
+  const cache = path.join(ROOT, "node_modules/.cache");
+  mkdirSync(cache, { recursive: true });
+  const file = path.join(mkdtempSync(path.join(cache, "pagemirror-explored-")), "explored.mjs");
+  writeFileSync(file, code);
+  const { instantiate } = (await import(/* @vite-ignore */ pathToFileURL(file).href)) as { instantiate: Instantiate };
+  const sources = new SourceMap(JSON.parse(map) as SourceMapPayload);
+  return { instantiate, locate: (stack) => locateIn(sources, stack) };
+}
