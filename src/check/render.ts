@@ -11,7 +11,7 @@ function cellsOf(step: TracedStep, locate: Locate): string[] {
   const where = step.where === undefined ? undefined : locate(step.where);
   const locks = step.locks.length === 0 ? "" : ` [${step.locks.join(" ")}]`;
   const lines = step.notes.map((note) => `- ${note}`);
-  return [`${where ?? "goes on"}${locks}`, ...lines];
+  return [`${where ?? (step.first ? "begins" : "goes on")}${locks}`, ...lines];
 }
 
 /** Draws the outcome of a traced run. */

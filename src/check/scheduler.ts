@@ -24,6 +24,8 @@ export interface TracedStep {
   readonly where: string | undefined;
   readonly locks: readonly string[];
   readonly notes: readonly string[];
+  /** Whether it is the first of its task. */
+  readonly first: boolean;
   /** How many jobs were ready. */
   readonly ready: number;
 }
@@ -68,6 +70,7 @@ export class Scheduler implements JobQueue, Host {
   #nextJob = 0;
   #tracing = false;
   #notes: string[] = [];
+  #where: string | undefined;
   #violation: Violation | undefined;
   #rejected: TaskPromise<unknown>[] = [];
 
@@ -91,7 +94,10 @@ export class Scheduler implements JobQueue, Host {
 
   /** Follows tasks across `await`, for the explored code's lockdep. */
   readonly lockdep: LockdepContext = {
-    current: () => this.context.lockdep,
+    current: () => {
+      this.#see();
+      return this.context.lockdep;
+    },
     run: (lockdep, body) => this.#within({ task: this.context.task, lockdep }, body),
   };
 
@@ -100,7 +106,16 @@ export class Scheduler implements JobQueue, Host {
   }
 
   captureStack(): string | undefined {
+    this.#see();
     return this.#tracing ? new Error("at").stack : undefined;
+  }
+
+  /** Where the step is: the first place of it from which the explored code calls back. */
+  #see(): void {
+    if (this.#tracing && this.#where === undefined) {
+      const { stack } = new Error("at");
+      this.#where = stack?.includes("explored") === true ? stack : undefined;
+    }
   }
 
   enable(job: Job): void {
@@ -114,6 +129,7 @@ export class Scheduler implements JobQueue, Host {
 
   note(text: () => string): void {
     if (this.#tracing) {
+      this.#see();
       this.#notes.push(text());
     }
   }
@@ -169,7 +185,7 @@ export class Scheduler implements JobQueue, Host {
         this.#check(() => world?.check());
         options.onStep?.(job);
         if (this.#tracing) {
-          trace.push(this.#traced(job, readyCount));
+          trace.push(this.#traced(job, readyCount, trace));
         }
         if (this.#step > MAX_STEPS) {
           this.fail("I-CHK-2", `live-lock: ${MAX_STEPS} steps, and the tasks have not ended`);
@@ -201,6 +217,7 @@ export class Scheduler implements JobQueue, Host {
     this.#nextJob = 0;
     this.#tracing = false;
     this.#notes = [];
+    this.#where = undefined;
     this.#violation = undefined;
     this.#rejected = [];
   }
@@ -305,10 +322,14 @@ export class Scheduler implements JobQueue, Host {
     return true;
   }
 
-  #traced(job: Job, ready: number): TracedStep {
+  #traced(job: Job, ready: number, before: readonly TracedStep[]): TracedStep {
+    const { task } = job.context;
+    const first = !before.some((step) => step.task === task);
     const held = [...(job.context.lockdep?.held ?? [])].filter(({ live }) => live).map(({ cls }) => cls);
     const notes = this.#notes;
     this.#notes = [];
-    return { task: job.context.task, where: job.stack, locks: [...new Set(held)], notes, ready };
+    const where = this.#where ?? job.stack;
+    this.#where = undefined;
+    return { task, where, locks: [...new Set(held)], notes, first, ready };
   }
 }

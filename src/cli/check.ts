@@ -57,20 +57,23 @@ export async function loadExplored(): Promise<{ readonly instantiate: Instantiat
   };
 }
 
-/** The first frame of a stack that is in the bundle, as `folder/file.ts:line`. */
+/** The first frame of a stack that is in the bundle and not in its locks, as `folder/file.ts:line`. */
 export function locateIn(map: SourceMap, stack: string): string | undefined {
+  let inLocks: string | undefined;
   for (const [, line, column] of stack.matchAll(/explored[^/\n]*:(\d+):(\d+)/g)) {
     const entry = map.findEntry(Number(line) - 1, Number(column) - 1);
     if ("originalSource" in entry && entry.originalSource !== undefined) {
       const source = entry.originalSource.replace(/^.*?(?:\/|^)(src|test)\//, (_, root: string) => {
         return root === "src" ? "" : `${root}/`;
       });
-      if (!source.startsWith("base/")) {
-        return `${source}:${entry.originalLine + 1}`;
+      const place = `${source}:${entry.originalLine + 1}`;
+      if (!/^(?:base|sync)\//.test(source)) {
+        return place;
       }
+      inLocks ??= source.startsWith("sync/") ? place : undefined;
     }
   }
-  return undefined;
+  return inLocks;
 }
 
 /** The scenario of these actions, in whichever order they are named. @throws UsageError */
