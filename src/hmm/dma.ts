@@ -2,8 +2,9 @@
 import { chain, KernelError, type MaybePromise } from "../base/index.ts";
 import { PageFlag, type PhysicalMemory } from "../mm/index.ts";
 import type { MmapRead } from "../sync/index.ts";
+import type { HmmTryAgain } from "./fault-loop.ts";
 import { entryToPfn } from "./pfns.ts";
-import type { HmmFaultOptions, HmmRange, HmmTryAgain } from "./range.ts";
+import type { HmmFaultOptions, HmmRange } from "./range.ts";
 
 /** Which way a device moves data. */
 export type DmaDirection = "to-device" | "bidirectional";

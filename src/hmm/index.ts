@@ -1,5 +1,15 @@
 export { type DmaDevice, type DmaDirection, hmmRangeDmaMap, hmmRangeDmaUnmap } from "./dma.ts";
+export type { HmmTryAgain } from "./fault-loop.ts";
 export type { Hmm } from "./hmm.ts";
+export {
+  HMM_PFN_ERROR,
+  HMM_PFN_REQ_FAULT,
+  HMM_PFN_REQ_WRITE,
+  HMM_PFN_VALID,
+  HMM_PFN_WRITE,
+  hmmPfnToMapOrder,
+  hmmPfnToPfn,
+} from "./interval-pfns.ts";
 export { HmmMirror, type HmmMirrorOps } from "./mirror.ts";
 export {
   DEFAULT_PFN_FLAGS,
@@ -16,5 +26,10 @@ export {
   type HmmFaultOptions,
   HmmRange,
   type HmmRangeOptions,
-  type HmmTryAgain,
 } from "./range.ts";
+export {
+  type HmmIntervalRange,
+  type HmmRangeFaultOptions,
+  hmmRangeFault,
+  hmmRangeFaultUnlocked,
+} from "./range-fault.ts";

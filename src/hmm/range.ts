@@ -6,20 +6,19 @@ import {
   formatRange,
   invariant,
   isPageAligned,
-  isPromise,
   KernelError,
   type LedgerEntry,
   ledgerTrack,
   type MaybePromise,
   PAGE_SIZE,
-  throwIfAborted,
   type VirtAddr,
   virtAddr,
   vpnOf,
 } from "../base/index.ts";
 import type { IntervalNode } from "../collections/index.ts";
-import { type AddressSpace, type FaultOutcome, handleMmFault } from "../mm/index.ts";
+import type { AddressSpace } from "../mm/index.ts";
 import { type MmapRead, mightWaitFor, type WaitOptions } from "../sync/index.ts";
+import { faultRangeIn, type HmmTryAgain } from "./fault-loop.ts";
 import type { Hmm } from "./hmm.ts";
 import type { HmmMirror } from "./mirror.ts";
 import {
@@ -30,13 +29,10 @@ import {
   type HmmPfnFlags,
   type HmmPfnValues,
 } from "./pfns.ts";
-import { clearTail, collect, type FaultNeed, findNeed, needBounds, type WalkedRange, type WalkStop } from "./walk.ts";
+import { clearTail, collect, type WalkedRange, type WalkStop } from "./walk.ts";
 
 /** How long {@link HmmRange.waitUntilValid} waits unless told otherwise. @linux include/linux/hmm.h HMM_RANGE_DEFAULT_TIMEOUT */
 export const HMM_RANGE_DEFAULT_TIMEOUT = 1000;
-
-/** A fault that makes no progress this often at one page asks its caller to start over. */
-const MAX_TRIES_AT_ONE_PAGE = 64;
 
 /**
  * What a range is made of.
@@ -67,21 +63,6 @@ export interface HmmFaultOptions {
   /** Fault nothing, wait for nothing. @linux HMM_FAULT_SNAPSHOT */
   readonly snapshot?: boolean;
   readonly signal?: AbortSignal | undefined;
-}
-
-/**
- * Try again. EBUSY: an invalidation is under way, the mmap lock is still held: drop it, {@link HmmRange.waitUntilValid},
- * start over. EAGAIN (only with `allowRetry`): the mmap lock was dropped: start over.
- */
-export type HmmTryAgain = "EBUSY" | "EAGAIN";
-
-interface FaultProgress {
-  readonly mm: AddressSpace;
-  readonly lock: MmapRead;
-  readonly options: HmmFaultOptions;
-  maxPages: number;
-  vpn: number;
-  tries: number;
 }
 
 /**
@@ -257,52 +238,20 @@ export class HmmRange implements WalkedRange, AsyncDisposable {
     }
     const { mm } = this.#registeredHmm("fault");
     this.#seen = -1;
-    return this.#fault({ mm, lock, options, maxPages: Number.POSITIVE_INFINITY, vpn: -1, tries: 0 });
-  }
-
-  #fault(progress: FaultProgress): MaybePromise<number | HmmTryAgain> {
-    const { mm, lock, options } = progress;
-    for (;;) {
-      this.#registeredHmm("fault");
-      mm.mmapLock.assertGuard(lock, "HmmRange.fault");
-      throwIfAborted(options.signal, "HmmRange.fault");
-      if (this.#blocked > 0) {
-        return this.#giveUp("EBUSY");
-      }
-      const found = findNeed(this, mm, progress.maxPages);
-      if (found === undefined || found.kind === "stop") {
-        return this.#read(mm, "HmmRange.fault", found);
-      }
-      const { start, end } = needBounds(found);
-      const flags = { write: found.write, allowRetry: options.allowRetry === true };
-      const outcome = handleMmFault(mm, lock, found.vma, start, end, flags);
-      if (isPromise(outcome)) {
-        return outcome.then((late) => this.#afterFault(progress, found, late) ?? this.#fault(progress));
-      }
-      const result = this.#afterFault(progress, found, outcome);
-      if (result !== undefined) {
-        return result;
-      }
-    }
-  }
-
-  /** The result that the fault's outcome decides, or undefined to walk again and see. */
-  #afterFault(progress: FaultProgress, need: FaultNeed, outcome: FaultOutcome): number | HmmTryAgain | undefined {
-    const pages = need.end - need.vpn;
-    progress.tries = progress.vpn === need.vpn ? progress.tries + 1 : 0;
-    progress.vpn = need.vpn;
-    if (outcome === "retry") {
-      return this.#giveUp("EAGAIN");
-    }
-    if (outcome === "mapped") {
-      return progress.tries < MAX_TRIES_AT_ONE_PAGE ? undefined : this.#giveUp("EBUSY");
-    }
-    if (pages > 1) {
-      // A fault over many pages fails as a whole: halve it until the one that fails is found.
-      progress.maxPages = pages >>> 1;
-      return undefined;
-    }
-    return this.#read(progress.mm, "HmmRange.fault", failedFault(this, need, outcome));
+    return faultRangeIn<number | HmmTryAgain>({
+      op: "HmmRange.fault",
+      mm,
+      lock,
+      range: this,
+      allowRetry: options.allowRetry === true,
+      signal: options.signal,
+      isStale: () => {
+        this.#registeredHmm("fault");
+        return this.#blocked > 0;
+      },
+      finish: (stop) => this.#read(mm, "HmmRange.fault", stop),
+      giveUp: (outcome) => this.#giveUp(outcome),
+    });
   }
 
   /** Reads entries up to `stop`, or all. Nothing runs in between, so they tell of one moment, which is now. */
@@ -336,25 +285,5 @@ export class HmmRange implements WalkedRange, AsyncDisposable {
   /** @internal It has ended. */
   unblock(): void {
     this.#blocked--;
-  }
-}
-
-function failedFault(
-  range: WalkedRange,
-  need: FaultNeed,
-  outcome: Exclude<FaultOutcome, "mapped" | "retry">,
-): WalkStop {
-  const stop = { kind: "stop", vpn: need.vpn, entry: range.values.error } as const;
-  switch (outcome) {
-    case "oom":
-      return { ...stop, code: "ENOMEM", why: "out of memory for the page: unmap something, or use a smaller range" };
-    case "hwpoison":
-      return { ...stop, code: "EFAULT", why: "the only copy of the page was lost" };
-    case "sigbus":
-      return { ...stop, code: "EFAULT", why: `${need.vma.name} cannot give its page: the backing store failed` };
-    case "sigsegv":
-      return { ...stop, code: "EFAULT", why: `${need.vma.name} has no page there, or does not allow the access` };
-    default:
-      return outcome satisfies never;
   }
 }

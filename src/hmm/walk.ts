@@ -16,6 +16,11 @@ export interface WalkedRange extends HmmPfnFormat {
   readonly defaultFlags: number;
   readonly pfnFlagsMask: number;
   readonly devicePrivateOwner: object | undefined;
+  /**
+   * True for the present form of the fault: a page that the CPU could not have stops the walk only when it is requested,
+   * and is an error entry otherwise. False for 5.4, where it stops every walk but for holes, which are `none`.
+   */
+  readonly marksErrors?: boolean;
 }
 
 /** Pages `[vpn, end)` of one VMA that must be faulted in, all alike. */
@@ -43,14 +48,42 @@ const DEFAULT_ENTRY_MASK = (~0 << DEFAULT_PFN_SHIFT) | PTE_PRESENT | PTE_WRITE;
 
 type Need = "none" | "read" | "write";
 
-/** A piece of the range in one VMA, or a hole (no VMA), or why the walk stops at `addr`. */
-function pieceAt(range: WalkedRange, mm: AddressSpace, addr: number): WalkStop | { vma: Vma | undefined; end: number } {
+/** A piece of the range in one VMA; or without pages (no VMA), for the reason `why`. */
+interface Piece {
+  readonly vma: Vma | undefined;
+  readonly end: number;
+  readonly why: string;
+}
+
+const NOTHING_MAPPED = "nothing is mapped there";
+
+/** The piece at `addr`, or why the walk stops there. */
+function pieceAt(range: WalkedRange, mm: AddressSpace, addr: number): WalkStop | Piece {
   const vma = mm.vmas.findNext(addr);
+  return range.marksErrors ? usablePiece(range, vma, addr) : piece54(range, vma, addr);
+}
+
+/** Whatever has no pages for a device is alike. */
+function usablePiece(range: WalkedRange, vma: Vma | undefined, addr: number): Piece {
+  if (vma === undefined || vma.start > addr) {
+    return { vma: undefined, end: Math.min(vma?.start ?? range.end, range.end), why: NOTHING_MAPPED };
+  }
+  const end = Math.min(vma.end, range.end);
+  if (vma.flags & UNUSABLE_VMA) {
+    return { vma: undefined, end, why: `${vma.name} has no pages of memory that a device could mirror` };
+  }
+  if ((vma.flags & VmFlags.Read) === 0) {
+    return { vma: undefined, end, why: `${vma.name} is not readable: mprotect it first` };
+  }
+  return { vma, end, why: "" };
+}
+
+function piece54(range: WalkedRange, vma: Vma | undefined, addr: number): WalkStop | Piece {
   if (vma === undefined) {
     return stopAt(range, vpnOf(addr), "EFAULT", "nothing is mapped there or above");
   }
   if (vma.start > addr) {
-    return { vma: undefined, end: Math.min(vma.start, range.end) };
+    return { vma: undefined, end: Math.min(vma.start, range.end), why: NOTHING_MAPPED };
   }
   if (vma.flags & UNUSABLE_VMA) {
     return stopAt(range, vpnOf(addr), "EFAULT", `${vma.name} has no pages of memory that a device could mirror`);
@@ -58,7 +91,7 @@ function pieceAt(range: WalkedRange, mm: AddressSpace, addr: number): WalkStop |
   if ((vma.flags & VmFlags.Read) === 0) {
     return stopAt(range, vpnOf(addr), "EPERM", `${vma.name} is not readable: mprotect it first`);
   }
-  return { vma, end: Math.min(vma.end, range.end) };
+  return { vma, end: Math.min(vma.end, range.end), why: "" };
 }
 
 function stopAt(range: WalkedRange, vpn: number, code: Errno, why: string, entry = range.values.none): WalkStop {
@@ -78,7 +111,7 @@ export function findNeed(range: WalkedRange, mm: AddressSpace, maxPages: number)
     }
     const found =
       piece.vma === undefined
-        ? requestInHole(range, vpnOf(addr), vpnOf(piece.end))
+        ? requestInHole(range, vpnOf(addr), vpnOf(piece.end), piece.why)
         : needInVma(range, mm, piece.vma, vpnOf(addr), vpnOf(piece.end), maxPages);
     if (found !== undefined) {
       return found;
@@ -92,10 +125,10 @@ function requestOf(range: WalkedRange, vpn: number): number {
   return (range.pfns[vpn - vpnOf(range.start)] & range.pfnFlagsMask) | range.defaultFlags;
 }
 
-function requestInHole(range: WalkedRange, vpn: number, end: number): WalkStop | undefined {
+function requestInHole(range: WalkedRange, vpn: number, end: number, why: string): WalkStop | undefined {
   for (let v = vpn; v < end; v++) {
     if (requestOf(range, v) & range.flags.valid) {
-      return stopAt(range, v, "EFAULT", "nothing is mapped there");
+      return stopAt(range, v, "EFAULT", why);
     }
   }
   return undefined;
@@ -170,7 +203,9 @@ function needOf(range: WalkedRange, mm: AddressSpace, vpn: number): Need | WalkS
   }
   const unusable = pte === 0 ? undefined : unusableEntry(range, pte);
   if (unusable !== undefined) {
-    return stopAt(range, vpn, "EFAULT", unusable.why, unusable.entry);
+    return range.marksErrors && (request & flags.valid) === 0
+      ? "none"
+      : stopAt(range, vpn, "EFAULT", unusable.why, unusable.entry);
   }
   if ((request & flags.valid) === 0 || (isOwnDeviceEntry(range, mm, pte) && (request & flags.devicePrivate) === 0)) {
     return "none";
@@ -210,7 +245,8 @@ export function collect(range: WalkedRange, mm: AddressSpace, limit: number): Wa
     }
     const end = Math.min(piece.end, limit);
     if (piece.vma === undefined) {
-      range.pfns.fill(range.values.none, vpnOf(addr) - origin, vpnOf(end) - origin);
+      const entry = range.marksErrors ? range.values.error : range.values.none;
+      range.pfns.fill(entry, vpnOf(addr) - origin, vpnOf(end) - origin);
     } else {
       const stop = collectPages(range, mm, vpnOf(addr), vpnOf(end), origin);
       if (stop !== undefined) {
@@ -242,10 +278,10 @@ function collectPages(
         if (i < to) {
           const page = v + (i - from);
           const unusable = unusableEntry(range, block[i]);
-          if (unusable !== undefined) {
+          if (unusable !== undefined && !range.marksErrors) {
             return stopAt(range, page, "EFAULT", unusable.why, unusable.entry);
           }
-          range.pfns[page - origin] = absentEntry(range, mm, block[i]);
+          range.pfns[page - origin] = unusable?.entry ?? absentEntry(range, mm, block[i]);
         }
       }
     }
