@@ -1,7 +1,7 @@
 /** The last step of a dispatch: the checks and the submission, with nothing in between. */
 import { migrateVmaFinalize } from "../../migrate/index.ts";
 import { PageState } from "./extent.ts";
-import { type ArrivingPages, type Attempt, isInPlace, type Retry, WRITABLE } from "./gather.ts";
+import { type ArrivingPages, type Attempt, type Retry, showInPlace, WRITABLE } from "./gather.ts";
 import type { PlacedRange } from "./place.ts";
 import type { DispatchJob, Submitted } from "./submit.ts";
 import type { TransferBatch } from "./transfer-batch.ts";
@@ -28,9 +28,7 @@ export function commit(
     extent.update(at, at + count, PageState.Valid, 0);
   }
   for (const { extent, page } of tried.inPlace) {
-    if (isInPlace(tried.mirror, extent, page, 0)) {
-      extent.update(page, page + 1, PageState.Valid, 0);
-    }
+    showInPlace(tried.mirror, extent, page);
   }
   let finished: Promise<void>;
   const complete = stale.size === 0 && isComplete(tried, placed);

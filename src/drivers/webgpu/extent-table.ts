@@ -174,9 +174,9 @@ export class ExtentTable {
     );
     for (const run of old.ownedRuns()) {
       into.own(shift + run.at, shift + run.at + run.count, run.object, run.page);
-      into.update(shift + run.at, shift + run.at + run.count, 0, PageState.Valid);
+      into.update(shift + run.at, shift + run.at + run.count, 0, PageState.Valid | PageState.Write);
       for (let i = 0; i < run.count; i++) {
-        into.state[shift + run.at + i] |= old.state[run.at + i] & PageState.Valid;
+        into.state[shift + run.at + i] |= old.state[run.at + i] & (PageState.Valid | PageState.Write);
         run.object.setDevicePfn(run.page + i, pagemap.pfnOf(into.frame + shift + run.at + i));
       }
       rewriteEntries(run.object, run.page, run.page + run.count, (pte, _vma, page) =>
@@ -241,7 +241,7 @@ export class ExtentTable {
     for (const extent of this.all()) {
       poison(extent);
       extent.disown(0, extent.pages);
-      extent.update(0, extent.pages, 0, PageState.Valid);
+      extent.update(0, extent.pages, 0, PageState.Valid | PageState.Write);
       extent.unmapped = true;
     }
   }

@@ -11,6 +11,8 @@ export const PageState = {
   Owned: 2,
   /** The buffer's bytes may differ from zero. */
   Touched: 4,
+  /** The CPU's entry granted writing when the page became valid here; never without Valid and Owned. I-GPU-9. */
+  Write: 8,
 } as const;
 
 /** Times the bits of one page: the same bits for each of the four pages in a word. */
@@ -177,7 +179,7 @@ export class Extent implements VirtRange {
     }
     for (let p = page; p < end; p++) {
       this.#owned += this.state[p] & PageState.Owned ? 0 : 1;
-      this.state[p] |= PageState.Valid | PageState.Owned | PageState.Touched;
+      this.state[p] |= PageState.Valid | PageState.Owned | PageState.Touched | PageState.Write;
       this.#homeObject[p] = index;
       this.#homePage[p] = objectPage + (p - page);
     }
@@ -187,7 +189,7 @@ export class Extent implements VirtRange {
   disown(page: number, end: number): void {
     for (let p = page; p < end; p++) {
       this.#owned -= this.state[p] & PageState.Owned ? 1 : 0;
-      this.state[p] &= ~(PageState.Owned | PageState.Valid);
+      this.state[p] &= ~(PageState.Owned | PageState.Valid | PageState.Write);
     }
     if (this.#owned === 0) {
       this.#objects.length = 0;

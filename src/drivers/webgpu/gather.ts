@@ -191,8 +191,8 @@ export async function waitUntilSettled(mirror: DeviceMirror, former: HmmRange, o
   }
 }
 
-/** What a written page must be: the device's own, and not hidden by an invalidation. */
-export const WRITABLE = PageState.Valid | PageState.Owned;
+/** What a written page must be: the device's own, not hidden by an invalidation, and writable by its entry. */
+export const WRITABLE = PageState.Valid | PageState.Owned | PageState.Write;
 
 /** Calls `visit` for each run of pages of a written segment that are not the device's yet; stops when it answers. */
 function forEachArrival<T>(
@@ -278,7 +278,7 @@ export function isolateWrites(tried: Attempt, segment: Segment): MaybePromise<Re
     (from, to) => {
       const start = extent.addrOf(from);
       const end = extent.addrOf(to);
-      mirror.isolating = { start, end };
+      mirror.isolating = { start, end, into: "extents" };
       const setup = migrateVmaTrySetup(lock, vma, start, end, mirror.pagemap);
       return isPromise(setup) ? setup.then((s) => take(s, from, to)) : take(setup, from, to);
     },
@@ -349,6 +349,14 @@ async function waitUntilReady(segment: Segment, from: number, to: number, option
     return true;
   } finally {
     await object.put();
+  }
+}
+
+/** Shows a hidden page to the device again, if it is still in place, with the rights that its entry grants. */
+export function showInPlace(mirror: DeviceMirror, extent: Extent, page: number): void {
+  if (isInPlace(mirror, extent, page, 0)) {
+    const write = isInPlace(mirror, extent, page, PTE_WRITE) ? PageState.Write : 0;
+    extent.update(page, page + 1, PageState.Valid | write, 0);
   }
 }
 

@@ -31,6 +31,9 @@ export interface FrameStore {
   close(): Promise<number>;
 }
 
+/** The kind of device memory that an invalidation of the mirror's own spares. */
+type Kept = "extents" | "frames" | undefined;
+
 /** What a mirror needs of its device. */
 export interface MirrorContext {
   readonly gpu: GpuHandle;
@@ -54,8 +57,11 @@ export class DeviceMirror {
   readonly update = new Mutex("update");
   /** Frames of the pool for kernels that follow pointers; made by the first of them. */
   frames: FrameStore | undefined;
-  /** The range that this mirror is isolating for a migration: its own announcement need not drop the copies it reuses. */
-  isolating: VirtRange | undefined;
+  /**
+   * The range that this mirror is isolating for a migration, and where its pages go: its own announcement need not drop the
+   * copies there, which it reuses.
+   */
+  isolating: (VirtRange & { readonly into: "extents" | "frames" }) | undefined;
   readonly #context: MirrorContext;
   #pfns = new Uint32Array(0);
   #closed: Promise<number> | undefined;
@@ -98,11 +104,10 @@ export class DeviceMirror {
   /** amdgpu's way: wait for the fence, then drop what the device knows about the pages. */
   #sync(update: MmuNotifierRange): MaybePromise<0 | "EAGAIN"> {
     const own = this.isolating;
-    if (update.owner === this && own !== undefined && update.start >= own.start && update.end <= own.end) {
-      return 0;
-    }
+    const isOwn = update.owner === this && own !== undefined && update.start >= own.start && update.end <= own.end;
+    const kept = isOwn ? own.into : undefined;
     let serial = -1;
-    for (const extent of this.#overlapping(update)) {
+    for (const extent of this.#overlapping(update, kept)) {
       serial = Math.max(serial, extent.lastSerial);
     }
     if (serial < 0) {
@@ -110,7 +115,7 @@ export class DeviceMirror {
     }
     const guard = this.update.tryLock();
     if (guard !== undefined && this.#context.fences.isDone(serial)) {
-      this.#drop(update);
+      this.#drop(update, kept);
       guard.release();
       return 0;
     }
@@ -118,26 +123,26 @@ export class DeviceMirror {
       guard?.release();
       return "EAGAIN";
     }
-    return this.#waitAndDrop(update, guard);
+    return this.#waitAndDrop(update, kept, guard);
   }
 
-  async #waitAndDrop(update: MmuNotifierRange, held: Disposable | undefined): Promise<0> {
+  async #waitAndDrop(update: MmuNotifierRange, kept: Kept, held: Disposable | undefined): Promise<0> {
     using _guard = held ?? (await this.update.lock());
-    for (const extent of this.#overlapping(update)) {
+    for (const extent of this.#overlapping(update, kept)) {
       if (!this.#context.fences.isDone(extent.lastSerial)) {
         await this.#context.fences.idle();
       }
     }
-    this.#drop(update);
+    this.#drop(update, kept);
     return 0;
   }
 
   /** Only the copy of a page that the host has too is forgotten; what is device-private stays until it is asked for. */
-  #drop(update: MmuNotifierRange): void {
-    for (const extent of this.#overlapping(update)) {
+  #drop(update: MmuNotifierRange, kept: Kept): void {
+    for (const extent of this.#overlapping(update, kept)) {
       const from = extent.pageAt(Math.max(update.start, extent.start));
       const to = extent.pageAt(Math.min(update.end, extent.end) - 1) + 1;
-      extent.update(from, to, 0, PageState.Valid);
+      extent.update(from, to, 0, PageState.Valid | PageState.Write);
       extent.epoch++;
       if (update.event === "unmap" && update.start <= extent.start && update.end >= extent.end) {
         extent.unmapped = true;
@@ -151,10 +156,12 @@ export class DeviceMirror {
     this.#context.onExit(this);
   }
 
-  /** Extents of every kind that hold pages of the range. */
-  *#overlapping(range: VirtRange): IterableIterator<Extent> {
-    yield* this.extents.overlapping(range.start, range.end);
-    if (this.frames !== undefined) {
+  /** Extents that hold pages of the range, of every kind but the one to be kept as it is. */
+  *#overlapping(range: VirtRange, kept: Kept): IterableIterator<Extent> {
+    if (kept !== "extents") {
+      yield* this.extents.overlapping(range.start, range.end);
+    }
+    if (kept !== "frames" && this.frames !== undefined) {
       yield* this.frames.overlapping(range.start, range.end);
     }
   }
@@ -197,7 +204,7 @@ export class DeviceMirror {
         for (const { run, extent, page, count, runPage } of parts) {
           extent.own(page, page + count, run.object, run.page + runPage);
           // Hidden: whether the entries are still there is for the next dispatch to see.
-          extent.update(page, page + count, 0, PageState.Valid);
+          extent.update(page, page + count, 0, PageState.Valid | PageState.Write);
         }
       }
       throw gpu.lost.isLost && !(error instanceof KernelError && error.code === "ENODEV")

@@ -25,6 +25,7 @@ import {
   isInPlace,
   poisonedIn,
   type Retry as ServiceRetry,
+  showInPlace,
   WRITABLE,
   waitUntilSettled,
 } from "../gather.ts";
@@ -284,7 +285,7 @@ export class Service {
     const waiting = [...this.#arrivals(frames, (frame, sub) => this.#inPlace.push({ frame, sub }))];
     for (const { vma, addr, page, end, frames: into, sub } of waiting) {
       const stop = (addr + (end - page) * PAGE_SIZE) as VirtAddr;
-      this.#mirror.isolating = { start: addr, end: stop };
+      this.#mirror.isolating = { start: addr, end: stop, into: "frames" };
       const setup = migrateVmaTrySetup(this.#lock, vma, addr, stop, this.#mirror.pagemap);
       const migration = isPromise(setup) ? await setup : setup;
       this.#mirror.isolating = undefined;
@@ -364,9 +365,7 @@ export class Service {
       }
     }
     for (const { frame, sub } of this.#inPlace) {
-      if (isInPlace(this.#mirror, frame, sub, 0)) {
-        frame.update(sub, sub + 1, PageState.Valid, 0);
-      }
+      showInPlace(this.#mirror, frame, sub);
     }
     let pagesMigrated = 0;
     for (const { migration, frames, sub } of this.#migrations) {

@@ -3,6 +3,7 @@ import { PAGE_SIZE, type VirtRange } from "../../../base/index.ts";
 import { type AddressSpace, type MemoryObject, migrateToRam, VmFlags, waitWhileBusy } from "../../../mm/index.ts";
 import { Extent, PageState } from "../extent.ts";
 import type { FenceTimeline } from "../fence.ts";
+import { WRITABLE } from "../gather.ts";
 import type { DeviceMirror, FrameStore } from "../mirror.ts";
 import type { FramePool } from "./frame-pool.ts";
 import { addrOfPage, DEVICE_PAGE, mappedFlags, pageOfAddr, reachablePages, SUB_PAGES, SvmPte } from "./page-entry.ts";
@@ -220,7 +221,7 @@ export class SvmTable implements FrameStore {
     if (frame.firstWithout(0, reach, PageState.Valid) < reach) {
       return mapped;
     }
-    const owned = frame.firstWithout(0, reach, PageState.Owned) === reach && mapped & SvmPte.MappedWrite;
+    const owned = frame.firstWithout(0, reach, WRITABLE) === reach && mapped & SvmPte.MappedWrite;
     const track = frame.referenced ? 0 : SvmPte.Track;
     return ((frame.index << SvmPte.FrameShift) | mapped | SvmPte.Valid | track | (owned ? SvmPte.Write : 0)) >>> 0;
   }
