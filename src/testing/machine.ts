@@ -1,8 +1,8 @@
 /** A whole machine for tests: address spaces, a driver, and WebGPU devices that mirror them. */
 import { type WebGpuDevice, WebGpuDriver, type WebGpuKernel } from "../drivers/webgpu/index.ts";
-import { AddressSpace, type Mapping, MemoryObject, PhysicalMemory } from "../mm/index.ts";
+import { AddressSpace, type CpuMmu, type Mapping, MemoryObject, PhysicalMemory } from "../mm/index.ts";
 import { openDawn } from "../platform/node/dawn.ts";
-import { SoftwareMmu } from "../platform/software/cpu-mmu.ts";
+import { testMmu } from "./mmu.ts";
 
 /** Adds 1 to each word of `data`. One invocation a word, 64 to a workgroup. */
 export const INCREMENT = /* wgsl */ `
@@ -43,18 +43,21 @@ struct Params { turns: u32 }
 /** Options of {@link openMachine}. */
 export interface MachineOptions {
   readonly deviceMemory?: number;
+  /** Default: what the environment says. */
+  readonly mmu?: CpuMmu;
 }
 
 /** Disposed of: the spaces exit, the driver is unloaded. */
 export class Machine implements AsyncDisposable {
   readonly driver = new WebGpuDriver();
-  readonly memory = new PhysicalMemory(new SoftwareMmu());
+  readonly memory: PhysicalMemory;
   readonly mm: AddressSpace;
   readonly #spaces: AddressSpace[] = [];
   readonly #closers: (() => void)[] = [];
   #device: WebGpuDevice | undefined;
 
-  constructor() {
+  constructor(mmu: CpuMmu = testMmu()) {
+    this.memory = new PhysicalMemory(mmu);
     this.mm = this.space();
   }
 
@@ -108,7 +111,7 @@ export class Machine implements AsyncDisposable {
 
 /** A machine with one device. */
 export async function openMachine(options: MachineOptions = {}): Promise<Machine> {
-  const machine = new Machine();
+  const machine = new Machine(options.mmu);
   await machine.open(options);
   return machine;
 }

@@ -21,11 +21,11 @@ import {
   rewriteEntries,
   VmFlags,
 } from "../mm/index.ts";
-import { SoftwareMmu } from "../platform/software/cpu-mmu.ts";
+import { testMmu } from "./mmu.ts";
 
 /** A machine of its own. */
 export function createMemory(): PhysicalMemory {
-  return new PhysicalMemory(new SoftwareMmu());
+  return new PhysicalMemory(testMmu());
 }
 
 /** An address space on a machine of its own, or on one that is given. */

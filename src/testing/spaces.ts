@@ -1,14 +1,14 @@
 /** Address spaces for tests, on the software MMU. */
 import { addrOf, type MaybePromise, type VirtAddr } from "../base/index.ts";
 import { AddressSpace, type MmuNotifierRange, PhysicalMemory } from "../mm/index.ts";
-import { SoftwareMmu } from "../platform/software/cpu-mmu.ts";
+import { testMmu } from "./mmu.ts";
 
 /** Where tests map: above 2^40, where 32-bit arithmetic would show. */
 export const BASE = 2 ** 41;
 
 /** A fresh address space over memory of its own. Dispose it. */
 export function createSpace(): AddressSpace {
-  return AddressSpace.create({ memory: new PhysicalMemory(new SoftwareMmu()) });
+  return AddressSpace.create({ memory: new PhysicalMemory(testMmu()) });
 }
 
 /** An invalidation of pages `[page, end)` counted from {@link BASE}. */

@@ -1,0 +1,247 @@
+/**
+ * The userfaultfd MMU: windows that applications use as plain arrays.
+ *
+ * Every window is mapped twice over one file in memory. This thread's side is an ordinary mapping: it never waits, so that
+ * whoever serves faults cannot wait for himself. The application's side is registered with the kernel: pages are shown
+ * there one by one, write-protected asynchronously.
+ */
+import { KernelError, PAGE_SIZE, warnOn } from "../../base/index.ts";
+import { RangeMap } from "../../collections/index.ts";
+import {
+  type CpuFault,
+  type CpuMmu,
+  type CpuWindow,
+  type FaultAround,
+  type MemoryObject,
+  PageFlag,
+  serveCpuFault,
+  takeCpuFailure,
+} from "../../mm/index.ts";
+import { lockdepTask } from "../../sync/index.ts";
+import { FaultLog, POISON_WORD } from "./fault-log.ts";
+import { type Sides, UffdTrap, type WindowOwner } from "./trap.ts";
+import { Uffd } from "./uffd.ts";
+
+const WASM_PAGE = 65_536;
+/** Windows below a quarter of this share memories: each WebAssembly.Memory reserves gigabytes of address space. */
+const ARENA_BYTES = 16 * 2 ** 20;
+/** Pages that a fault brings along from host memory, and from a device when faults are not sequential. */
+const AROUND: FaultAround = { host: 64, device: 16 };
+const SEQUENTIAL: FaultAround = { host: 64, device: 512 };
+
+export interface UserfaultfdMmuOptions {
+  /** Pages that a fault on host memory may bring along: a power of two up to 512. Default 64. */
+  readonly faultAround?: number | undefined;
+  /** Where errors of plain accesses are reported. Default: a log of its own. */
+  readonly log?: FaultLog | undefined;
+  /** Called after an error was reported. */
+  readonly onFaultError?: ((error: KernelError, address: number) => void) | undefined;
+}
+
+/** Counts since the MMU was opened. */
+export interface MmuCounts {
+  faults: number;
+  pagesShown: number;
+  errors: number;
+}
+
+export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
+  readonly name = "userfaultfd";
+  readonly traps = true;
+  readonly uffd: Uffd;
+  readonly log: FaultLog;
+  readonly counts: MmuCounts = { faults: 0, pagesShown: 0, errors: 0 };
+  readonly #around: FaultAround;
+  readonly #sequential: FaultAround;
+  readonly #onFaultError: ((error: KernelError, address: number) => void) | undefined;
+  readonly #traps = new RangeMap<UffdTrap>();
+  #last: UffdTrap | undefined;
+  #held: { readonly trap: UffdTrap; readonly page: number; readonly inFile: boolean }[] = [];
+  #arena: Sides | undefined;
+  #arenaUsed = 0;
+  #closed = false;
+
+  /** @throws KernelError ENOTSUP with the reason and the remedy; NoLibc. Ask probeUserfaultfd first */
+  constructor(options: UserfaultfdMmuOptions = {}) {
+    this.uffd = Uffd.open((address, inFile) => this.#fault(address, inFile));
+    this.log = options.log ?? new FaultLog();
+    this.#onFaultError = options.onFaultError;
+    const host = options.faultAround ?? AROUND.host;
+    this.#around = { ...AROUND, host };
+    this.#sequential = { ...SEQUENTIAL, host };
+  }
+
+  /** Windows in use. */
+  get windows(): number {
+    return this.#traps.size;
+  }
+
+  createWindow(byteLength: number, object?: MemoryObject, page = 0): CpuWindow {
+    const small = byteLength <= ARENA_BYTES / 4;
+    if (small && (this.#arena === undefined || this.#arenaUsed + byteLength > ARENA_BYTES)) {
+      this.#arena = this.#allocate(ARENA_BYTES);
+      this.#arenaUsed = 0;
+    }
+    const sides = small && this.#arena !== undefined ? this.#arena : this.#allocate(byteLength);
+    const byteOffset = small ? this.#arenaUsed : 0;
+    const trap = new UffdTrap(this, sides, byteOffset, byteLength, object, page);
+    if (small) {
+      this.#arenaUsed += byteLength;
+    }
+    this.#traps.insert(trap.address, trap.address + byteLength, trap);
+    return trap.window;
+  }
+
+  #allocate(byteLength: number): Sides {
+    return this.#sidesOver(newMemory(byteLength), byteLength);
+  }
+
+  #sidesOver(app: SharedArrayBuffer, byteLength: number): Sides {
+    const { uffd } = this;
+    const own = newMemory(byteLength);
+    const appAddress = uffd.libc.addressOf(app);
+    const ownAddress = uffd.libc.addressOf(own);
+    const fileOffset = uffd.reserveFile(Math.ceil(byteLength / WASM_PAGE) * WASM_PAGE);
+    uffd.mapFile(ownAddress, byteLength, fileOffset);
+    uffd.mapFile(appAddress, byteLength, fileOffset);
+    uffd.register(appAddress, byteLength);
+    return { app, own, appAddress, ownAddress, fileOffset };
+  }
+
+  #fault(address: number, inFile: boolean): void {
+    this.counts.faults++;
+    let trap = this.#last;
+    if (trap === undefined || address < trap.address || address >= trap.address + trap.byteLength) {
+      trap = this.#traps.find(address);
+      this.#last = trap;
+    }
+    if (trap === undefined) {
+      // The window went while the message was on its way.
+      this.uffd.wake(address - (address % PAGE_SIZE), PAGE_SIZE);
+      return;
+    }
+    this.#serve(trap, Math.floor((address - trap.address) / PAGE_SIZE), inFile);
+  }
+
+  #serve(trap: UffdTrap, page: number, inFile: boolean): void {
+    const { object, base } = trap;
+    if (trap.released || object === undefined) {
+      this.uffd.wake(trap.address + page * PAGE_SIZE, PAGE_SIZE);
+      return;
+    }
+    if (trap.isHeld(page)) {
+      this.#held.push({ trap, page, inFile });
+      return;
+    }
+    const failure = takeCpuFailure(object, base + page);
+    const around = page === trap.sequentialPage ? this.#sequential : this.#around;
+    const served: CpuFault | Promise<void> =
+      failure === undefined
+        ? serveCpuFault(object, base + page, around)
+        : { page: base + page, end: base + page + 1, error: failure };
+    if (served instanceof Promise) {
+      served.then(
+        () => this.#serve(trap, page, true),
+        (error: unknown) => {
+          warnOn(true, "I-UFFD-2", () => `a fault cannot be served: ${String(error)}`);
+          this.#fail(trap, page, new KernelError("EIO", "fault", String(error)));
+        },
+      );
+      return;
+    }
+    if (served.error !== undefined) {
+      this.#fail(trap, page, served.error);
+      return;
+    }
+    trap.sequentialPage = served.end - base;
+    this.#show(trap, served.page - base, served.end - base, page, inFile);
+  }
+
+  #show(trap: UffdTrap, page: number, end: number, wanted: number, inFile: boolean): void {
+    try {
+      trap.show(page, end, wanted, inFile);
+      this.counts.pagesShown += end - page;
+    } catch (error) {
+      // No page can be had: the access sees zeros that are nobody's, and the error is known before it does.
+      this.#report(trap, wanted, error instanceof KernelError ? error : new KernelError("EIO", "fault", String(error)));
+      this.uffd.mapZeros(trap.address + wanted * PAGE_SIZE, PAGE_SIZE);
+    }
+  }
+
+  #report(trap: UffdTrap, page: number, error: KernelError): void {
+    this.counts.errors++;
+    const address = trap.address + page * PAGE_SIZE;
+    this.log.report(error.code, address);
+    this.#onFaultError?.(error, address);
+  }
+
+  /** Reported first; then the access sees a pattern that is no number, never zeros that could be data. */
+  #fail(trap: UffdTrap, page: number, error: KernelError): void {
+    const { object, base } = trap;
+    this.#report(trap, page, error);
+    if (object !== undefined && error.code !== "EFAULT" && (object.flagsOf(base + page) & PageFlag.Uptodate) === 0) {
+      trap.wordsOf(page).fill(POISON_WORD);
+      object.updateFlags(base + page, base + page + 1, PageFlag.Used, 0);
+    }
+    this.#show(trap, page, page + 1, page, false);
+  }
+
+  retryHeld(): void {
+    if (this.#held.length === 0) {
+      return;
+    }
+    const held = this.#held;
+    this.#held = [];
+    // Later, as accesses of nobody in particular: who held the pages has still to finish what he does with them.
+    queueMicrotask(() =>
+      lockdepTask("cpu fault", () => {
+        for (const { trap, page, inFile } of held) {
+          this.#serve(trap, page, inFile);
+        }
+      }),
+    );
+  }
+
+  released(trap: UffdTrap): void {
+    this.#traps.delete(trap.address);
+    if (this.#last === trap) {
+      this.#last = undefined;
+    }
+    this.#held = this.#held.filter((held) => held.trap !== trap);
+  }
+
+  /**
+   * Ends the MMU. Windows that are still there are released: arrays see zeros, threads that wait for a page go on, and each
+   * of their accesses is reported as ESRCH only if it was waiting. Idempotent.
+   */
+  close(): void {
+    if (this.#closed) {
+      return;
+    }
+    this.#closed = true;
+    for (const trap of [...this.#traps.values()]) {
+      trap.release();
+    }
+    this.#arena = undefined;
+    this.uffd.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+function newMemory(byteLength: number): SharedArrayBuffer {
+  const pages = Math.ceil(byteLength / WASM_PAGE);
+  try {
+    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+    return memory.buffer as unknown as SharedArrayBuffer;
+  } catch (cause) {
+    throw new KernelError(
+      "ENOMEM",
+      "mmap",
+      `the JavaScript engine has no room for a window of ${byteLength} bytes: unmap something, or map less at once`,
+      { cause },
+    );
+  }
+}

@@ -1,0 +1,286 @@
+/** A window whose application side traps: which of its pages are shown, and which were written. */
+import { invariant, KernelError, PAGE_SIZE, PAGES_PER_BLOCK } from "../../base/index.ts";
+import type { CpuTrap, CpuWindow, MemoryObject } from "../../mm/index.ts";
+import { ErrnoNumber } from "./abi.ts";
+import type { Uffd } from "./uffd.ts";
+
+/** The two sides of a window, both over the same bytes of the file. */
+export interface Sides {
+  /** For applications: registered, and never touched here. I-UFFD-1 */
+  readonly app: SharedArrayBuffer;
+  /** For the thread that serves faults: an ordinary mapping, which never waits. */
+  readonly own: SharedArrayBuffer;
+  readonly appAddress: number;
+  readonly ownAddress: number;
+  readonly fileOffset: number;
+}
+
+/** What a window needs of its MMU. */
+export interface WindowOwner {
+  readonly uffd: Uffd;
+  /** Accesses that had to wait for a hold look again. */
+  retryHeld(): void;
+  released(trap: UffdTrap): void;
+}
+
+/** Pages `[page, end)`. */
+interface Run {
+  readonly page: number;
+  readonly end: number;
+}
+
+/** The application's side of a window. */
+export class UffdTrap implements CpuTrap {
+  readonly byteOffset: number;
+  readonly byteLength: number;
+  readonly object: MemoryObject | undefined;
+  /** The object's page that is the window's first. */
+  readonly base: number;
+  /** Where the application's side is. */
+  readonly address: number;
+  /** Where the next fault would be if accesses were sequential. */
+  sequentialPage = -1;
+  readonly #sides: Sides;
+  readonly #owner: WindowOwner;
+  readonly #fileOffset: number;
+  readonly #pages: number;
+  /** 1 for pages that applications see. Only this class shows and hides. */
+  readonly #shown: Uint8Array;
+  /** Shown pages of each 2 MiB, so that most of a large window is never looked at. */
+  readonly #blocks: Uint16Array;
+  /** Written, and hidden before anybody asked. */
+  #unannounced: Run[] = [];
+  #holds: Run[] = [];
+  #released = false;
+
+  constructor(
+    owner: WindowOwner,
+    sides: Sides,
+    byteOffset: number,
+    byteLength: number,
+    object: MemoryObject | undefined,
+    base: number,
+  ) {
+    this.#owner = owner;
+    this.#sides = sides;
+    this.byteOffset = byteOffset;
+    this.byteLength = byteLength;
+    this.object = object;
+    this.base = base;
+    this.address = sides.appAddress + byteOffset;
+    this.#fileOffset = sides.fileOffset + byteOffset;
+    this.#pages = byteLength / PAGE_SIZE;
+    this.#shown = new Uint8Array(this.#pages);
+    this.#blocks = new Uint16Array(Math.ceil(this.#pages / PAGES_PER_BLOCK));
+  }
+
+  /** For applications; never touched here. I-UFFD-1 */
+  get buffer(): SharedArrayBuffer {
+    return this.#sides.app;
+  }
+
+  /** The window, as this thread sees it. */
+  get window(): CpuWindow {
+    const { byteOffset, byteLength } = this;
+    return { buffer: this.#sides.own, byteOffset, byteLength, trap: this };
+  }
+
+  get released(): boolean {
+    return this.#released;
+  }
+
+  isHeld(page: number): boolean {
+    return this.#holds.some((held) => held.page <= page && page < held.end);
+  }
+
+  hold(page: number, end: number): Disposable {
+    const held = { page, end };
+    this.#holds.push(held);
+    return {
+      [Symbol.dispose]: () => {
+        this.#holds = this.#holds.filter((other) => other !== held);
+        this.#owner.retryHeld();
+      },
+    };
+  }
+
+  /** Parts of `[page, end)` in which pages are shown, at the granularity of blocks. */
+  #forEachShownPart(page: number, end: number, visit: (page: number, end: number) => void): void {
+    const last = Math.min(end, this.#pages);
+    for (let p = page; p < last; ) {
+      const block = Math.floor(p / PAGES_PER_BLOCK);
+      if (this.#blocks[block] === 0) {
+        p = (block + 1) * PAGES_PER_BLOCK;
+        continue;
+      }
+      let stop = block + 1;
+      while (stop * PAGES_PER_BLOCK < last && this.#blocks[stop] > 0) {
+        stop++;
+      }
+      const to = Math.min(last, stop * PAGES_PER_BLOCK);
+      visit(p, to);
+      p = to;
+    }
+  }
+
+  #markShown(page: number, end: number): void {
+    for (let p = page; p < end; p++) {
+      this.#blocks[Math.floor(p / PAGES_PER_BLOCK)] += 1 - this.#shown[p];
+      this.#shown[p] = 1;
+    }
+  }
+
+  #markHidden(page: number, end: number): void {
+    for (let p = page; p < end; p++) {
+      this.#blocks[Math.floor(p / PAGES_PER_BLOCK)] -= this.#shown[p];
+      this.#shown[p] = 0;
+    }
+  }
+
+  /** Runs of written pages among the shown ones of `[page, end)`. */
+  #scan(page: number, end: number, protect: boolean, visit: (page: number, end: number) => void): void {
+    const { address } = this;
+    this.#owner.uffd.scanWritten(address + page * PAGE_SIZE, address + end * PAGE_SIZE, protect, (start, stop) => {
+      const last = (stop - address) / PAGE_SIZE;
+      for (let p = (start - address) / PAGE_SIZE; p < last; ) {
+        if (this.#shown[p] === 0) {
+          p++;
+          continue;
+        }
+        let to = p + 1;
+        while (to < last && this.#shown[to] === 1) {
+          to++;
+        }
+        visit(p, to);
+        p = to;
+      }
+    });
+  }
+
+  /** Hidden first and asked afterwards: nobody can write in between. */
+  unmap(page: number, end: number): boolean {
+    this.#forEachShownPart(page, end, (from, to) => {
+      this.#owner.uffd.hide(this.address + from * PAGE_SIZE, (to - from) * PAGE_SIZE);
+      this.#scan(from, to, false, (first, last) => this.#unannounced.push({ page: first, end: last }));
+      this.#markHidden(from, to);
+    });
+    return !this.#unannounced.some((run) => run.page < end && page < run.end);
+  }
+
+  collectWritten(page: number, end: number, visit: (page: number, end: number) => void): void {
+    if (this.#unannounced.length > 0) {
+      for (const run of this.#takeUnannounced(page, end)) {
+        visit(run.page, run.end);
+      }
+    }
+    this.#forEachShownPart(page, end, (from, to) => this.#scan(from, to, true, visit));
+  }
+
+  #takeUnannounced(page: number, end: number): Run[] {
+    const taken: Run[] = [];
+    const left: Run[] = [];
+    for (const run of this.#unannounced) {
+      const from = Math.max(page, run.page);
+      const to = Math.min(end, run.end);
+      if (from >= to) {
+        left.push(run);
+        continue;
+      }
+      taken.push({ page: from, end: to });
+      if (run.page < from) {
+        left.push({ page: run.page, end: from });
+      }
+      if (to < run.end) {
+        left.push({ page: to, end: run.end });
+      }
+    }
+    this.#unannounced = left;
+    return taken;
+  }
+
+  discard(page: number, end: number): void {
+    this.#takeUnannounced(page, end);
+    this.#owner.uffd.punch(this.#fileOffset + page * PAGE_SIZE, (end - page) * PAGE_SIZE);
+    this.#forEachShownPart(page, end, (from, to) => {
+      this.#markHidden(from, to);
+    });
+  }
+
+  /** What the window it replaces had written. */
+  inherit(runs: readonly Run[]): void {
+    this.#unannounced.push(...runs);
+  }
+
+  moveTo(next: CpuTrap): void {
+    invariant(next instanceof UffdTrap, "I-UFFD-2", () => "a window moves to another MMU");
+    this.unmap(0, this.#pages);
+    next.inherit(this.#takeUnannounced(0, this.#pages));
+    this.release();
+  }
+
+  /**
+   * Shows pages `[page, end)` to applications and wakes whoever waits for `wanted`. `inFile`: the page is known to have
+   * memory. @throws KernelError ENOMEM
+   */
+  show(page: number, end: number, wanted: number, inFile: boolean): void {
+    const { uffd } = this.#owner;
+    if (!inFile) {
+      uffd.allocate(this.#fileOffset + page * PAGE_SIZE, (end - page) * PAGE_SIZE);
+    }
+    const wasShown = this.#shown[wanted] === 1;
+    let woken = false;
+    for (let p = page; p < end; ) {
+      if (this.#shown[p] === 1 && p !== wanted) {
+        p++;
+        continue;
+      }
+      let stop = p + 1;
+      while (stop < end && (this.#shown[stop] === 0 || stop === wanted)) {
+        stop++;
+      }
+      const { pages, errno } = uffd.show(this.address + p * PAGE_SIZE, (stop - p) * PAGE_SIZE);
+      if (p <= wanted && wanted < p + pages) {
+        woken = true;
+        if (wasShown) {
+          // The kernel took the page away by itself (swap) and forgot whether it was written.
+          this.#unannounced.push({ page: wanted, end: wanted + 1 });
+        }
+      }
+      this.#markShown(p, p + pages);
+      p += pages;
+      if (p >= stop || errno === 0 || errno === ErrnoNumber.EAGAIN) {
+        continue;
+      }
+      if (errno === ErrnoNumber.EEXIST) {
+        // Somebody else's fault on the page was served before.
+        this.#markShown(p, p + 1);
+        p++;
+      } else if (errno === ErrnoNumber.EFAULT) {
+        uffd.allocate(this.#fileOffset + p * PAGE_SIZE, (stop - p) * PAGE_SIZE);
+      } else {
+        throw new KernelError("ENOMEM", "fault", `UFFDIO_CONTINUE fails with errno ${errno}: free some memory`);
+      }
+    }
+    if (!woken) {
+      uffd.wake(this.address + wanted * PAGE_SIZE, PAGE_SIZE);
+    }
+  }
+
+  /** Words of a page, on this thread's side. */
+  wordsOf(page: number): Uint32Array {
+    return new Uint32Array(this.#sides.own, this.byteOffset + page * PAGE_SIZE, PAGE_SIZE / 4);
+  }
+
+  release(): void {
+    if (this.#released) {
+      return;
+    }
+    this.#released = true;
+    const { uffd } = this.#owner;
+    uffd.mapZeros(this.address, this.byteLength);
+    uffd.mapZeros(this.#sides.ownAddress + this.byteOffset, this.byteLength);
+    uffd.punch(this.#fileOffset, this.byteLength);
+    this.#markHidden(0, this.#pages);
+    this.#owner.released(this);
+  }
+}

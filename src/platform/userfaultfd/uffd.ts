@@ -1,0 +1,235 @@
+/** One userfaultfd, the file behind its memory, and the page map: the operations on page ranges, by address. */
+import { KernelError, PAGE_SIZE } from "../../base/index.ts";
+import {
+  CONTINUE_WP,
+  ErrnoNumber,
+  EVENT_PAGEFAULT,
+  FALLOC_PUNCH_HOLE,
+  FAULT_MINOR,
+  Ioctl,
+  MADV_DONTNEED,
+  MAP_ANONYMOUS,
+  MAP_FIXED,
+  MAP_NORESERVE,
+  MAP_PRIVATE,
+  MAP_SHARED,
+  MFD_CLOEXEC,
+  MSG_BYTES,
+  PAGE_IS_WRITTEN,
+  PROT_READ_WRITE,
+  REGISTER_MINOR,
+  REGISTER_MISSING,
+  REGISTER_WP,
+  SCAN_ARG_BYTES,
+  SCAN_CHECK_WPASYNC,
+  SCAN_REGION_WORDS,
+  SCAN_WP_MATCHING,
+} from "./abi.ts";
+import { openUffd } from "./descriptor.ts";
+import { Libc, type Watch } from "./libc.ts";
+
+/** Where in the scratch memory things are; the first 4 KiB are the arguments. */
+const REGIONS_AT = 4096;
+const MAX_REGIONS = 1024;
+const MESSAGES_AT = 32_768;
+const MAX_MESSAGES = 64;
+/** Reads of one turn of the event loop: other work gets its turn too. */
+const MAX_READS = 200;
+/** The file is as long as anybody could ever want; it has pages only where something was written. */
+const FILE_BYTES = 2 ** 46;
+
+/** The descriptors of one MMU. Faults are told to `onFault` from the event loop. */
+export class Uffd {
+  readonly libc: Libc;
+  readonly systemCalls: boolean;
+  readonly #fd: number;
+  readonly #memfd: number;
+  readonly #pagemap: number;
+  readonly #watch: Watch;
+  #fileUsed = 0;
+  #closed = false;
+
+  private constructor(
+    libc: Libc,
+    fd: number,
+    systemCalls: boolean,
+    onFault: (address: number, inFile: boolean) => void,
+  ) {
+    this.libc = libc;
+    this.systemCalls = systemCalls;
+    this.#fd = fd;
+    this.#memfd = libc.memfdCreate("pagemirror", MFD_CLOEXEC);
+    this.#pagemap = libc.open("/proc/self/pagemap", 0x80000);
+    if (this.#memfd < 0 || this.#pagemap < 0 || libc.ftruncate(this.#memfd, FILE_BYTES) !== 0) {
+      throw new KernelError("ENOMEM", "open", `no file for the memory (errno ${libc.errno}): free descriptors`);
+    }
+    this.#watch = libc.watch(fd, () => this.#drain(onFault));
+  }
+
+  /** @throws KernelError ENOTSUP with the reason and the remedy; ENOMEM. NoLibc as Libc.load */
+  static open(onFault: (address: number, inFile: boolean) => void): Uffd {
+    const libc = Libc.load();
+    const found = openUffd(libc);
+    if (!("fd" in found)) {
+      libc.dispose();
+      throw new KernelError("ENOTSUP", "open", `${found.why}: ${found.remedy}`);
+    }
+    return new Uffd(libc, found.fd, found.systemCalls, onFault);
+  }
+
+  /** Serves what is waiting now, without waiting. */
+  #drain(onFault: (address: number, inFile: boolean) => void): void {
+    const { libc } = this;
+    for (let i = 0; i < MAX_READS && !this.#closed; i++) {
+      const bytes = libc.read(this.#fd, libc.scratch + MESSAGES_AT, MAX_MESSAGES * MSG_BYTES);
+      if (bytes <= 0) {
+        return;
+      }
+      if (bytes === MSG_BYTES) {
+        this.#message(MESSAGES_AT / 8, onFault);
+        continue;
+      }
+      // Serving one fault uses the scratch memory's first part only: the messages stay.
+      for (let at = 0; at < bytes; at += MSG_BYTES) {
+        this.#message((MESSAGES_AT + at) / 8, onFault);
+      }
+    }
+  }
+
+  #message(field: number, onFault: (address: number, inFile: boolean) => void): void {
+    const { libc } = this;
+    if ((libc.words[2 * field] & 0xff) === EVENT_PAGEFAULT) {
+      onFault(libc.get(field + 2), (libc.words[2 * field + 2] & FAULT_MINOR) !== 0);
+    }
+  }
+
+  /** A stretch of the file that nobody had before. */
+  reserveFile(bytes: number): number {
+    const at = this.#fileUsed;
+    this.#fileUsed += bytes;
+    return at;
+  }
+
+  /** Puts bytes of the file under an address range that exists. @throws KernelError ENOMEM */
+  mapFile(addr: number, bytes: number, offset: number): void {
+    const flags = MAP_SHARED | MAP_FIXED | MAP_NORESERVE;
+    if (this.libc.mmap(addr, bytes, PROT_READ_WRITE, flags, this.#memfd, offset) !== addr) {
+      throw new KernelError("ENOMEM", "mmap", `no room for a window of ${bytes} bytes (errno ${this.libc.errno})`);
+    }
+  }
+
+  /** Puts zeros that belong to nobody under an address range; whoever waits for a page of it goes on. */
+  mapZeros(addr: number, bytes: number): void {
+    const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
+    this.libc.mmap(addr, bytes, PROT_READ_WRITE, flags, -1, 0);
+    this.wake(addr, bytes);
+  }
+
+  /** From here on accesses to absent pages of the range are told. @throws KernelError ENOMEM */
+  register(addr: number, bytes: number): void {
+    const { libc } = this;
+    libc.set(0, addr);
+    libc.set(1, bytes);
+    libc.set(2, REGISTER_MISSING | REGISTER_MINOR | REGISTER_WP);
+    libc.set(3, 0);
+    if (libc.ioctl(this.#fd, Ioctl.Register, libc.scratch) !== 0) {
+      throw new KernelError("ENOMEM", "mmap", `UFFDIO_REGISTER fails with errno ${libc.errno}: unmap something`);
+    }
+  }
+
+  wake(addr: number, bytes: number): void {
+    const { libc } = this;
+    libc.set(0, addr);
+    libc.set(1, bytes);
+    libc.ioctl(this.#fd, Ioctl.Wake, libc.scratch);
+  }
+
+  /** Gives a stretch of the file pages, zeros where it had none. @throws KernelError ENOMEM */
+  allocate(offset: number, bytes: number): void {
+    if (this.libc.fallocate(this.#memfd, 0, offset, bytes) !== 0) {
+      throw new KernelError("ENOMEM", "fault", `no memory for ${bytes} bytes (errno ${this.libc.errno}): free some`);
+    }
+  }
+
+  /** Takes the pages of a stretch of the file away, wherever it is mapped. */
+  punch(offset: number, bytes: number): void {
+    this.libc.fallocate(this.#memfd, FALLOC_PUNCH_HOLE, offset, bytes);
+  }
+
+  /** Makes pages absent for the address range; the file keeps its bytes. */
+  hide(addr: number, bytes: number): void {
+    this.libc.madvise(addr, bytes, MADV_DONTNEED);
+  }
+
+  /**
+   * Shows pages of the file, write-protected, and wakes who waits for them. Returns how many pages were done, and what
+   * stands in the way of the next one.
+   */
+  show(addr: number, bytes: number): { readonly pages: number; readonly errno: number } {
+    const { libc } = this;
+    libc.set(0, addr);
+    libc.set(1, bytes);
+    libc.set(2, CONTINUE_WP);
+    libc.set(3, 0);
+    if (libc.ioctl(this.#fd, Ioctl.Continue, libc.scratch) === 0) {
+      return { pages: bytes / PAGE_SIZE, errno: 0 };
+    }
+    const { errno } = libc;
+    // `mapped` is negative when nothing was: the errno once more.
+    const mapped = libc.words[7] >>> 31 ? 0 : libc.get(3);
+    return { pages: mapped / PAGE_SIZE, errno };
+  }
+
+  /**
+   * Calls `visit` for each run of addresses whose pages are not write-protected, and protects them again if `protect`.
+   * @linux fs/proc/task_mmu.c do_pagemap_scan
+   */
+  scanWritten(addr: number, end: number, protect: boolean, visit: (start: number, end: number) => void): void {
+    const { libc } = this;
+    for (let at = addr; at < end; ) {
+      libc.set(0, SCAN_ARG_BYTES);
+      libc.set(1, protect ? SCAN_WP_MATCHING | SCAN_CHECK_WPASYNC : SCAN_CHECK_WPASYNC);
+      libc.set(2, at);
+      libc.set(3, end);
+      libc.set(4, 0);
+      libc.set(5, libc.scratch + REGIONS_AT);
+      libc.set(6, MAX_REGIONS);
+      libc.set(7, 0);
+      libc.set(8, 0);
+      libc.set(9, PAGE_IS_WRITTEN);
+      libc.set(10, 0);
+      libc.set(11, PAGE_IS_WRITTEN);
+      const regions = libc.ioctl(this.#pagemap, Ioctl.PagemapScan, libc.scratch);
+      if (regions < 0) {
+        if (libc.errno === ErrnoNumber.EAGAIN) {
+          continue;
+        }
+        throw new KernelError("EIO", "scan", `PAGEMAP_SCAN fails with errno ${libc.errno}: report this`);
+      }
+      const walked = libc.get(4);
+      for (let i = 0; i < regions; i++) {
+        const field = REGIONS_AT / 8 + (i * SCAN_REGION_WORDS) / 2;
+        visit(libc.get(field), libc.get(field + 1));
+      }
+      at = walked > at ? walked : end;
+    }
+  }
+
+  /** Lets the process end although faults could still come. */
+  unref(): void {
+    this.#watch.unref();
+  }
+
+  /** All windows must be gone: a thread that waits for one of their pages would never be woken. */
+  close(): void {
+    if (this.#closed) {
+      return;
+    }
+    this.#closed = true;
+    this.#watch.close();
+    this.libc.close(this.#fd);
+    this.libc.close(this.#memfd);
+    this.libc.close(this.#pagemap);
+    this.libc.dispose();
+  }
+}
