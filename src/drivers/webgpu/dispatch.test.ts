@@ -72,6 +72,11 @@ describe("bind mode", () => {
       pagesUploaded: 0,
       pagesMigrated: 0,
       restarts: 0,
+      rounds: 1,
+      deviceFaults: 0,
+      pagesPrefetched: 0,
+      prefetchHits: 0,
+      evictions: 0,
     });
     expect(m.device.stats().dispatches).toBe(1);
   });
