@@ -6,6 +6,7 @@
  * read copy of the page, since "device access to system memory" is a copy in WebGPU.
  */
 import {
+  addrOf,
   blockOfVpn,
   chain,
   formatAddr,
@@ -14,6 +15,10 @@ import {
   KernelError,
   type MaybePromise,
   PAGES_PER_BLOCK,
+  trace,
+  traceIdOf,
+  traceNow,
+  traceOn,
   vpnOf,
 } from "../base/index.ts";
 import type { MmapRead } from "../sync/index.ts";
@@ -126,7 +131,7 @@ const failedUnlocked = new WeakSet<MemoryObject>();
  * @throws KernelError EFAULT no permission to read, or past the object's end; EACCES no permission to write; EHWPOISON a
  *   page was lost; EIO the pager failed; ENOMEM. A failed fault changes no entry.
  */
-export function faultVma(vma: Vma, start: number, end: number, need: PageNeed): MaybePromise<void> {
+export function faultVma(vma: Vma, start: number, end: number, need: PageNeed, since = traceNow()): MaybePromise<void> {
   assertAccess(vma, start, need);
   assertInObject(vma, start, end);
   const { object } = vma;
@@ -137,14 +142,14 @@ export function faultVma(vma: Vma, start: number, end: number, need: PageNeed): 
     for (;;) {
       const prepared = preparePages(object, page, pageEnd, need);
       if (isPromise(prepared)) {
-        return prepared.then(() => faultVma(vma, start, end, need));
+        return prepared.then(() => faultVma(vma, start, end, need, since));
       }
       if (prepared === "poisoned") {
         throw poisonedError(object, firstPoisoned(vma, page, pageEnd));
       }
-      const mapped = mapReadyPages(vma, start, page, pageEnd, need);
+      const mapped = mapReadyPages(vma, start, page, pageEnd, need, since);
       if (isPromise(mapped)) {
-        return mapped.then((done) => (done ? undefined : faultVma(vma, start, end, need)));
+        return mapped.then((done) => (done ? undefined : faultVma(vma, start, end, need, since)));
       }
       if (mapped) {
         return undefined;
@@ -230,7 +235,14 @@ function firstPoisoned(vma: Vma, page: number, end: number): number {
 }
 
 /** Sets the entries of pages that are ready. False when they ceased to be while notifiers were told. */
-function mapReadyPages(vma: Vma, start: number, page: number, end: number, need: PageNeed): MaybePromise<boolean> {
+function mapReadyPages(
+  vma: Vma,
+  start: number,
+  page: number,
+  end: number,
+  need: PageNeed,
+  since: number,
+): MaybePromise<boolean> {
   const { mm, object } = vma;
   const vpn = vpnOf(start);
   const wanted = need.write ? PTE_PRESENT | PTE_WRITE : PTE_PRESENT;
@@ -247,6 +259,10 @@ function mapReadyPages(vma: Vma, start: number, page: number, end: number, need:
     object.reserve(first, last);
     mm.pageTable.reserve(from, to);
     setEntries(vma, from, first, last, need.write);
+    if (traceOn) {
+      const range = { space: traceIdOf(mm), start: addrOf(from), end: addrOf(to) };
+      trace("mm.fault", { ...range, write: need.write, device: !need.cpu }, since);
+    }
     return true;
   };
   if (!need.write) {

@@ -7,6 +7,7 @@ import {
   mustAddLength,
   PAGE_SIZE,
   pageAlignUp,
+  traceOn,
   type VirtAddr,
 } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
@@ -15,6 +16,7 @@ import { Mapping } from "./mapping.ts";
 import { MemoryObject } from "./memory-object.ts";
 import { unmapRange } from "./munmap.ts";
 import { assertLength, pageRange } from "./range-args.ts";
+import { traceMap } from "./trace-mm.ts";
 import { type Prot, protFlags, Vma, VmFlags } from "./vma.ts";
 import { chargeCuts, linkVma, mergeAround } from "./vma-ops.ts";
 import { releaseObjects } from "./writeback.ts";
@@ -98,6 +100,9 @@ export async function mmap(mm: AddressSpace, options: MmapOptions): Promise<Mapp
     }
   }
   linkVma(vma);
+  if (traceOn) {
+    traceMap(vma);
+  }
   await releaseObjects([...replaced, ...mergeAround(mm, start, end)]);
   return new Mapping(mm, start, options.length, vma.name);
 }

@@ -1,5 +1,5 @@
 /** munmap: mappings go; what they covered in part is cut. */
-import type { VirtAddr } from "../base/index.ts";
+import { trace, traceIdOf, traceOn, type VirtAddr } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import type { MemoryObject } from "./memory-object.ts";
 import { pageRange } from "./range-args.ts";
@@ -47,6 +47,9 @@ export async function unmapWritten(mm: AddressSpace, start: VirtAddr, end: VirtA
     blockable: true,
     event: "unmap" as const,
   };
+  if (traceOn) {
+    trace("mm.unmap", { space: traceIdOf(mm), start: hull.start, end: hull.end });
+  }
   return announce([hull], () =>
     cutAround(mm, start, end).map((vma) => {
       unlinkVma(vma);

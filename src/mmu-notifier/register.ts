@@ -1,5 +1,16 @@
 /** How notifiers come and go. */
-import { bugOn, chain, invariant, KernelError, ledgerTrack, type MaybePromise, warnOn } from "../base/index.ts";
+import {
+  bugOn,
+  chain,
+  invariant,
+  KernelError,
+  ledgerTrack,
+  type MaybePromise,
+  trace,
+  traceIdOf,
+  traceOn,
+  warnOn,
+} from "../base/index.ts";
 import type { AddressSpace } from "../mm/index.ts";
 import type { MmapWrite, WaitOptions } from "../sync/index.ts";
 import { inNotifierCallback, MmuNotifier, type MmuNotifierOps, notifierSrcu } from "./notifier.ts";
@@ -50,6 +61,7 @@ export function mmuNotifierGetLocked<N extends MmuNotifier>(
       );
     }
     found.state.users++;
+    traceUsers("get", found, mm);
     return found;
   }
   const notifier = ops.allocNotifier?.(mm) ?? (new MmuNotifier() as N);
@@ -86,11 +98,13 @@ export function mmuNotifierPut(notifier: MmuNotifier): void {
     return;
   }
   state.users--;
+  traceUsers("put", notifier, notifier.mm);
   if (state.users === 0) {
     const { mm } = notifier;
     subscriptionsOf(mm).unlist(notifier);
     notifierSrcu.call(() => {
       state.ledger?.end();
+      traceUsers("free", notifier, mm);
       try {
         notifier.ops?.freeNotifier?.(notifier);
       } finally {
@@ -154,6 +168,7 @@ export function mmuNotifierRegisterLocked(
     state.ledger = ledgerTrack("notifier");
     mm.mmgrab();
     subscriptions.list(notifier);
+    traceUsers("get", notifier, mm);
   });
 }
 
@@ -177,7 +192,14 @@ export async function mmuNotifierUnregister(notifier: MmuNotifier): Promise<void
   state.mm = undefined;
   state.release = undefined;
   state.ledger?.end();
+  traceUsers("free", notifier, mm);
   mm.mmdrop();
+}
+
+function traceUsers(what: "get" | "put" | "free", { ops, state }: MmuNotifier, mm: AddressSpace): void {
+  if (traceOn) {
+    trace("mmu.notifier", { space: traceIdOf(mm), name: ops?.name ?? "notifier", what, users: state.users });
+  }
 }
 
 function assertMayRegister(op: string, mm: AddressSpace, lock: MmapWrite): void {

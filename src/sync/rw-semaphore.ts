@@ -1,5 +1,5 @@
 /** A read/write lock that may be held across `await`. */
-import { BugError, KernelError, throwIfAborted } from "../base/index.ts";
+import { BugError, KernelError, throwIfAborted, trace, traceNow, traceOn } from "../base/index.ts";
 import { Held, type LockMode, type LockOwner } from "./guard.ts";
 import type { LockClass } from "./lock-order.ts";
 import { type LockdepHold, lockdepAcquire, lockdepAcquired, lockdepRelease } from "./lockdep.ts";
@@ -116,6 +116,7 @@ export class RwSemaphore<C extends LockClass> implements LockOwner {
   #wait<M extends LockMode>(mode: M, options: WaitOptions | undefined): Promise<Held<C, M>> {
     // The hold belongs to the task that asks, not to the one whose release grants it. Until then it is not live.
     const hold: LockdepHold | undefined = lockdepAcquired(this.cls, this);
+    const since = traceNow();
     if (hold !== undefined) {
       hold.live = false;
     }
@@ -141,6 +142,9 @@ export class RwSemaphore<C extends LockClass> implements LockOwner {
           disarm();
           if (hold !== undefined) {
             hold.live = true;
+          }
+          if (traceOn) {
+            trace("sync.wait", { lock: this.cls, mode }, since);
           }
           const guard = new Held<C, M>(this, this.cls, mode, hold);
           resolve(guard);

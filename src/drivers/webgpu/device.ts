@@ -1,5 +1,5 @@
 /** A WebGPU device that mirrors address spaces. */
-import { KernelError } from "../../base/index.ts";
+import { ADDRESS_LIMIT, KernelError, traceNow, traceOn } from "../../base/index.ts";
 import { type AddressSpace, Mapping, svmAddressOf } from "../../mm/index.ts";
 import { Mutex } from "../../sync/index.ts";
 import type { BindTarget } from "./bind-plan.ts";
@@ -11,10 +11,12 @@ import type { GpuHandle } from "./gpu-handle.ts";
 import { BindKernel, type WebGpuKernel } from "./kernel.ts";
 import { MemoryBudget } from "./memory-budget.ts";
 import { DeviceMirror } from "./mirror.ts";
+import { countPages, type DevicePageCounts } from "./page-counts.ts";
 import { compileSvmKernel } from "./svm/compile-svm.ts";
 import { SvmDevice } from "./svm/svm-device.ts";
 import { SvmKernel } from "./svm/svm-kernel.ts";
 import { usesSvm } from "./svm/transform.ts";
+import { traceEvict } from "./trace-gpu.ts";
 import { TransferEngine } from "./transfer.ts";
 import { BufferUsage } from "./usage.ts";
 
@@ -107,6 +109,15 @@ export class WebGpuDevice {
       bytesToHost,
       deviceMemory: { used: this.budget.used, limit: this.budget.limit },
     };
+  }
+
+  /** What the device's memory holds; looks at each page. */
+  pageCounts(): DevicePageCounts {
+    const extents = [...this.#mirrors.values()].flatMap((mirror) => [
+      ...mirror.extents.all(),
+      ...(mirror.frames?.overlapping(0, ADDRESS_LIMIT) ?? []),
+    ]);
+    return countPages(extents, this.budget.limit);
   }
 
   /** The mirror of an address space, registered at the first use. @internal */
@@ -210,13 +221,21 @@ export class WebGpuDevice {
         }
       }
     }
+    if (victim === undefined && (await this.#svm?.pool.makeWay())) {
+      return true;
+    }
     if (victim === undefined) {
       // Memory of spaces that have exited is on its way back.
       const teardowns = [...this.#teardowns];
       await Promise.allSettled(teardowns);
       return teardowns.some((teardown) => !this.#teardowns.has(teardown));
     }
-    this.counts.bytesEvicted += await victim.mirror.extents.evict(victim.extent);
+    const since = traceNow();
+    const bytes = await victim.mirror.extents.evict(victim.extent);
+    this.counts.bytesEvicted += bytes;
+    if (traceOn) {
+      traceEvict(this.label, victim.mirror.mm, victim.extent, bytes, since);
+    }
     return true;
   }
 

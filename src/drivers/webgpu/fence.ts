@@ -1,4 +1,5 @@
 /** Submissions in order, and waiting for them. */
+import { trace, traceNow, traceOn } from "../../base/index.ts";
 import type { GpuHandle } from "./gpu-handle.ts";
 
 /** Numbers submissions. A queue finishes them in order, so one number says how far the device is. */
@@ -30,6 +31,10 @@ export class FenceTimeline {
 
   /** Resolves when the device has finished everything submitted so far, or is lost. */
   async idle(): Promise<void> {
+    const since = traceNow();
     await this.#last;
+    if (traceOn) {
+      trace("gpu.fence", { device: this.#gpu.label, why: "idle" }, since);
+    }
   }
 }

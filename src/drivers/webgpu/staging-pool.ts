@@ -1,7 +1,16 @@
 /**
  * Staging buffers: memory that the CPU fills or reads and the GPU copies from or to, made once and used again and again.
  */
-import { KernelError, type LedgerEntry, ledgerTrack, type MaybePromise, throwIfAborted } from "../../base/index.ts";
+import {
+  KernelError,
+  type LedgerEntry,
+  ledgerTrack,
+  type MaybePromise,
+  throwIfAborted,
+  trace,
+  traceNow,
+  traceOn,
+} from "../../base/index.ts";
 import type { GpuHandle } from "./gpu-handle.ts";
 import type { GpuWaitOptions } from "./lost.ts";
 import { BufferUsage, MapMode } from "./usage.ts";
@@ -99,7 +108,7 @@ export class StagingPool {
     throwIfAborted(signal, op);
     this.check(op);
     const chunk = this.#free.pop() ?? this.#grow(op);
-    return chunk ?? this.#waitForOne(op, signal);
+    return chunk ?? (traceOn ? this.#tracedWait(op, signal) : this.#waitForOne(op, signal));
   }
 
   /** Says that the chunk comes back through {@link release} or {@link remap} without anybody's doing. */
@@ -209,6 +218,13 @@ export class StagingPool {
         { cause: error },
       );
     }
+  }
+
+  async #tracedWait(op: string, signal: AbortSignal | undefined): Promise<StagingChunk> {
+    const since = traceNow();
+    const chunk = await this.#waitForOne(op, signal);
+    trace("gpu.throttle", { device: this.#gpu.label, pool: op }, since);
+    return chunk;
   }
 
   #waitForOne(op: string, signal: AbortSignal | undefined): Promise<StagingChunk> {

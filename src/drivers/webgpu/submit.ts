@@ -13,7 +13,7 @@
  * Pages are isolated last and never waited for while others are: two devices that want each other's pages would wait for
  * ever. I-GPU-5.
  */
-import { isPromise, KernelError, throwIfAborted } from "../../base/index.ts";
+import { isPromise, KernelError, throwIfAborted, trace, traceNow, traceOn } from "../../base/index.ts";
 import { migrateVmaAbort } from "../../migrate/index.ts";
 import { type AddressSpace, holdFromCpu, syncCpuWrites } from "../../mm/index.ts";
 import { lockdepTask } from "../../sync/index.ts";
@@ -35,6 +35,7 @@ import type { BindKernel } from "./kernel.ts";
 import type { DeviceMirror } from "./mirror.ts";
 import { type PageRun, planUpload, type UploadPlan } from "./page-upload.ts";
 import { endPage, type PlacedRange, placeRanges, type Segment, segmentsOf } from "./place.ts";
+import { traceDispatch, traceUpload } from "./trace-gpu.ts";
 import type { TransferBatch } from "./transfer-batch.ts";
 
 /** What one dispatch took. */
@@ -88,15 +89,22 @@ interface Tally {
 export async function submitDispatch(job: DispatchJob, waits: DispatchWaits): Promise<DispatchStats> {
   const { kernel, plan } = job;
   const { device, name } = kernel;
+  const since = traceNow();
   const tally: Tally = { bytesToDevice: 0, pagesUploaded: 0, restarts: 0 };
   const submitted = await withUser(plan.mm, name, () => lockdepTask(name, () => submitWithin(job, waits, tally)));
   device.counts.dispatches++;
+  const submittedAt = traceNow();
   await device.untilFinished(device.gpu.lost.wait(submitted.finished, name, { signal: waits.signal }));
-  return { ...tally, ...ONE_ROUND, pagesMigrated: submitted.pagesMigrated };
+  const stats = { ...tally, ...ONE_ROUND, pagesMigrated: submitted.pagesMigrated };
+  if (traceOn) {
+    trace("gpu.fence", { device: device.label, why: "dispatch" }, submittedAt);
+    traceDispatch(device, name, "bind", stats, since);
+  }
+  return stats;
 }
 
 /** The address space may be disposed of meanwhile: it exits when the dispatch has been submitted. */
-async function withUser<T>(mm: AddressSpace | undefined, op: string, body: () => Promise<T>): Promise<T> {
+export async function withUser<T>(mm: AddressSpace | undefined, op: string, body: () => Promise<T>): Promise<T> {
   if (mm === undefined) {
     return body();
   }
@@ -217,7 +225,7 @@ async function gather(
       return retry;
     }
   }
-  await upload(kernel, tried.reads, batch);
+  await upload(kernel, tried.mirror.mm, tried.reads, batch);
   const written = segments.filter((segment) => segment.placed.bound.write);
   for (const segment of written) {
     await prepareWrites(tried, segment);
@@ -232,7 +240,7 @@ async function gather(
   if (transit !== undefined) {
     return transit;
   }
-  await upload(kernel, arrivingRuns(tried), batch);
+  await upload(kernel, tried.mirror.mm, arrivingRuns(tried), batch);
   return undefined;
 }
 
@@ -267,7 +275,12 @@ function arrivingRuns({ arriving }: Attempt): PageRun[] {
   return runs;
 }
 
-async function upload(kernel: BindKernel, runs: readonly PageRun[], batch: TransferBatch): Promise<void> {
+async function upload(
+  kernel: BindKernel,
+  mm: AddressSpace,
+  runs: readonly PageRun[],
+  batch: TransferBatch,
+): Promise<void> {
   if (runs.length === 0) {
     return;
   }
@@ -282,11 +295,15 @@ async function upload(kernel: BindKernel, runs: readonly PageRun[], batch: Trans
   for (const { extent, page, end } of plan.filled) {
     extent.update(page, end, PageState.Touched, 0);
   }
+  const since = traceNow();
   const uploaded = batch.upload(plan.uploads);
   if (isPromise(uploaded)) {
     await uploaded;
   }
   kernel.device.counts.pagesUploaded += plan.pages;
+  if (traceOn) {
+    traceUpload(kernel.device, mm, plan, since);
+  }
 }
 
 /** A kernel that binds no memory at all. */

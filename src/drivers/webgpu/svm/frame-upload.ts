@@ -1,10 +1,11 @@
 /** Uploads to frames of the pool: pages that follow each other in memory, in frames that need not. */
-import { isPromise, type MaybePromise, PAGE_SIZE } from "../../../base/index.ts";
+import { chain, isPromise, type MaybePromise, PAGE_SIZE, traceNow, traceOn } from "../../../base/index.ts";
 import { isZeroPage, type MemoryObject, PageFlag, readPages, type Transit } from "../../../mm/index.ts";
 import { readBytes } from "../page-upload.ts";
 import type { TransferBatch, UploadRun } from "../transfer-batch.ts";
 import { SUB_PAGES } from "./page-entry.ts";
 import type { SvmFrame } from "./svm-table.ts";
+import { traceFrameUpload } from "./trace-svm.ts";
 
 /** CPU pages of one object that follow each other, and the frames that they go to. */
 export interface FrameRun {
@@ -25,6 +26,7 @@ const READ_PAGES = 256;
 export class FrameUploads {
   readonly #uploads: UploadRun[] = [];
   readonly #clears: { readonly buffer: GPUBuffer; readonly offset: number; bytes: number }[] = [];
+  readonly #traced: { readonly frame: SvmFrame; readonly sub: number; readonly pages: number }[] = [];
   /** Pages whose bytes move. */
   pages = 0;
 
@@ -56,6 +58,13 @@ export class FrameUploads {
 
   #upload(run: FrameRun, from: number, to: number): void {
     const { object, page, transit } = run;
+    if (traceOn) {
+      this.#traced.push({
+        frame: run.frames[Math.floor((run.sub + from) / SUB_PAGES)],
+        sub: (run.sub + from) % SUB_PAGES,
+        pages: to - from,
+      });
+    }
     for (let start = from; start < to; start += READ_PAGES) {
       const stop = Math.min(to, start + READ_PAGES);
       const pieces: { buffer: GPUBuffer; offset: number; at: number; bytes: number }[] = [];
@@ -108,7 +117,10 @@ export class FrameUploads {
     for (const { buffer, offset, bytes } of this.#clears) {
       batch.clear(buffer, offset, bytes);
     }
-    return batch.upload(this.#uploads);
+    const since = traceNow();
+    const uploaded = batch.upload(this.#uploads);
+    const traced = this.#traced.splice(0);
+    return traced.length === 0 ? uploaded : chain(uploaded, () => traceFrameUpload(traced, since));
   }
 }
 

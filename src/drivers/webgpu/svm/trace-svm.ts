@@ -1,0 +1,100 @@
+/** Sending events about kernels that follow pointers. Called only while somebody listens. */
+import { PAGE_SIZE, trace, traceIdOf } from "../../../base/index.ts";
+import type { WebGpuDevice } from "../device.ts";
+import { traceMemory } from "../trace-gpu.ts";
+import { decodeFault, type RoundReport } from "./control.ts";
+import { addrOfPage, SUB_PAGES } from "./page-entry.ts";
+import type { SvmFrame, SvmTable } from "./svm-table.ts";
+
+/** Sends a round, and the pages that it missed. */
+export function traceRound(
+  device: WebGpuDevice,
+  table: SvmTable,
+  round: { readonly kernel: string; readonly workgroups: number },
+  report: RoundReport,
+  since: number,
+): void {
+  const faults = [...report.faults].map(decodeFault).sort((a, b) => a.page - b.page);
+  const { completed } = report;
+  trace("gpu.round", { device: device.label, ...round, completed, faults: faults.length }, since);
+  const common = { device: device.label, space: traceIdOf(table.mm) };
+  for (let i = 0; i < faults.length; ) {
+    const stop = endOfRun(
+      faults,
+      i,
+      (fault) => fault.page,
+      faults[i].write,
+      (fault) => fault.write,
+    );
+    const { page, write } = faults[i];
+    const range = { start: addrOfPage(page), end: addrOfPage(page + (stop - i)) };
+    trace("gpu.fault", { ...common, ...range, write, pages: (stop - i) * SUB_PAGES });
+    i = stop;
+  }
+  traceMemory(device);
+}
+
+function endOfRun<T, K>(
+  items: readonly T[],
+  from: number,
+  pageOf: (item: T) => number,
+  kind: K,
+  kindOf: (item: T) => K,
+): number {
+  let stop = from + 1;
+  while (stop < items.length && pageOf(items[stop]) === pageOf(items[stop - 1]) + 1 && kindOf(items[stop]) === kind) {
+    stop++;
+  }
+  return stop;
+}
+
+/** Sends device pages that come beside those that were missed; ascending. */
+export function tracePrefetch(device: WebGpuDevice, table: SvmTable, pages: readonly number[]): void {
+  for (let i = 0; i < pages.length; ) {
+    const stop = endOfRun(
+      pages,
+      i,
+      (page) => page,
+      0,
+      () => 0,
+    );
+    const range = { start: addrOfPage(pages[i]), end: addrOfPage(pages[i] + (stop - i)) };
+    const count = (stop - i) * SUB_PAGES;
+    trace("gpu.prefetch", { device: device.label, space: traceIdOf(table.mm), ...range, pages: count });
+    i = stop;
+  }
+}
+
+/** Sends frames that were given up; `bytes` of them came home. */
+export function traceEvictedFrames(table: SvmTable, frames: readonly SvmFrame[], bytes: number, since: number): void {
+  const sorted = [...frames].sort((a, b) => a.page - b.page);
+  const common = { device: table.mirror.hmm.ops.name, space: traceIdOf(table.mm) };
+  for (let i = 0; i < sorted.length; ) {
+    const stop = endOfRun(
+      sorted,
+      i,
+      (frame) => frame.page,
+      0,
+      () => 0,
+    );
+    const pages = (stop - i) * SUB_PAGES;
+    const share = Math.round((bytes * (stop - i)) / sorted.length / PAGE_SIZE) * PAGE_SIZE;
+    const range = { start: sorted[i].start, end: sorted[stop - 1].end };
+    trace("gpu.evict", { ...common, ...range, pages, bytes: share }, since);
+    i = stop;
+  }
+}
+
+/** Sends runs of CPU pages that are on their way to frames. */
+export function traceFrameUpload(
+  runs: readonly { readonly frame: SvmFrame; readonly sub: number; readonly pages: number }[],
+  since: number,
+): void {
+  for (const { frame, sub, pages } of runs) {
+    const start = frame.addrOf(sub);
+    const { mirror, mm } = frame.table;
+    const range = { start, end: start + pages * PAGE_SIZE };
+    const fields = { device: mirror.hmm.ops.name, space: traceIdOf(mm), ...range };
+    trace("gpu.upload", { ...fields, pages, bytes: pages * PAGE_SIZE }, since);
+  }
+}

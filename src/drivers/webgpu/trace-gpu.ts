@@ -1,0 +1,41 @@
+/** Sending events about a device. Called only while somebody listens. */
+import { PAGE_SIZE, trace, traceIdOf } from "../../base/index.ts";
+import type { AddressSpace } from "../../mm/index.ts";
+import type { WebGpuDevice } from "./device.ts";
+import type { Extent } from "./extent.ts";
+import type { UploadPlan } from "./page-upload.ts";
+import type { DispatchStats } from "./submit.ts";
+
+/** Sends how much of the device's memory is used, and what went over the bus. */
+export function traceMemory(device: WebGpuDevice): void {
+  const { resident, dirty, free } = device.pageCounts();
+  const { bytesToDevice: toDevice, bytesToHost: toHost } = device.transfer.stats;
+  trace("gpu.memory", { device: device.label, resident, dirty, free, toDevice, toHost });
+}
+
+/** Sends a dispatch that is over. */
+export function traceDispatch(
+  device: WebGpuDevice,
+  kernel: string,
+  mode: "bind" | "svm",
+  { bytesToDevice: bytes, pagesUploaded: pages, restarts, rounds }: DispatchStats,
+  since: number,
+): void {
+  trace("gpu.dispatch", { device: device.label, kernel, mode, bytes, pages, restarts, rounds }, since);
+  traceMemory(device);
+}
+
+/** Sends the pages that a plan uploads, neighbours together. */
+export function traceUpload(device: WebGpuDevice, mm: AddressSpace, plan: UploadPlan, since: number): void {
+  const space = traceIdOf(mm);
+  for (const { extent, page, end } of plan.filled) {
+    const fields = { device: device.label, space, start: extent.addrOf(page), end: extent.addrOf(end) };
+    trace("gpu.upload", { ...fields, pages: end - page, bytes: (end - page) * PAGE_SIZE }, since);
+  }
+}
+
+/** Sends that an extent or a frame was given up. */
+export function traceEvict(device: string, mm: AddressSpace, extent: Extent, bytes: number, since: number): void {
+  const { start, end, pages } = extent;
+  trace("gpu.evict", { device, space: traceIdOf(mm), start, end, pages, bytes }, since);
+}

@@ -1,0 +1,80 @@
+/** Sending events about memory. Called only while somebody listens. */
+import { isPromise, type MaybePromise, PAGE_SIZE, trace, traceIdOf, traceNow } from "../base/index.ts";
+import type { AddressSpace } from "./address-space.ts";
+import type { MemoryObject } from "./memory-object.ts";
+import type { MmuNotifierRange } from "./ports.ts";
+import { type Vma, VmFlags } from "./vma.ts";
+
+/** Why pages came to the host or went to a device. */
+export type MigrateCause = "cpu fault" | "evict" | "writeback" | "copy" | "remap" | "kernel write";
+
+/** Sends a mapping. */
+export function traceMap({ mm, start, end, name, flags }: Pick<Vma, "mm" | "start" | "end" | "name" | "flags">): void {
+  trace("mm.map", { space: traceIdOf(mm), start, end, name, write: (flags & VmFlags.Write) !== 0 });
+}
+
+/** Sends what is mapped already, for a listener that comes late. */
+export function traceSpace(mm: AddressSpace): void {
+  for (const vma of mm.vmas.values()) {
+    traceMap(vma);
+  }
+}
+
+/** Sends the start of an invalidation when everybody has let go. */
+export function tracedStart(range: MmuNotifierRange): MaybePromise<0 | "EAGAIN"> | undefined {
+  const since = traceNow();
+  const started = range.mm.notifiers?.invalidateRangeStart(range);
+  if (started === undefined) {
+    return undefined;
+  }
+  const send = () => {
+    const { mm, start, end, event, blockable } = range;
+    trace("mmu.start", { space: traceIdOf(mm), start, end, event, blockable }, since);
+  };
+  if (isPromise(started)) {
+    void started.then(send, () => undefined);
+  } else {
+    send();
+  }
+  return started;
+}
+
+/** Sends the end of an invalidation. */
+export function traceEnd({ mm, start, end, event }: MmuNotifierRange): void {
+  trace("mmu.end", { space: traceIdOf(mm), start, end, event });
+}
+
+/** Sends that pages of an object have moved, for each place where they are mapped. */
+export function traceMigrate(
+  object: MemoryObject,
+  page: number,
+  end: number,
+  to: "host" | "device",
+  cause: MigrateCause,
+  since = 0,
+): void {
+  forEachPlace(object, page, end, (mm, start, stop) => {
+    const pages = (stop - start) / PAGE_SIZE;
+    trace("mm.migrate", { space: traceIdOf(mm), start, end: stop, pages, to, cause }, since);
+  });
+}
+
+/** Sends that pages of an object were lost, for each place where they are mapped. */
+export function tracePoison(object: MemoryObject, page: number, end: number): void {
+  forEachPlace(object, page, end, (mm, start, stop) => {
+    trace("mm.poison", { space: traceIdOf(mm), start, end: stop });
+  });
+}
+
+function forEachPlace(
+  object: MemoryObject,
+  page: number,
+  end: number,
+  visit: (mm: AddressSpace, start: number, end: number) => void,
+): void {
+  object.vmas.forEachOverlap(page, end, (vma) => {
+    const first = Math.max(page, vma.pgoff);
+    const last = Math.min(end, vma.pgoff + vma.pages);
+    visit(vma.mm, vma.addrOfPage(first), vma.addrOfPage(last));
+  });
+}
