@@ -10,7 +10,7 @@ export {
   takeCpuFailure,
   unmapFromCpu,
 } from "./cpu-trap.ts";
-export { DevicePagemap } from "./device-pagemap.ts";
+export { DevicePagemap, type ObjectPage } from "./device-pagemap.ts";
 export { type FaultFlags, type FaultOutcome, faultRange, handleMmFault } from "./fault.ts";
 export { type ByteRange, Lease } from "./lease.ts";
 export type { Advice } from "./madvise.ts";
@@ -19,7 +19,7 @@ export { MemoryObject, type ObjectBlock, PageFlag, type PinMode } from "./memory
 export type { MmapOptions } from "./mmap.ts";
 export type { MremapOptions } from "./mremap.ts";
 export { isZeroPage, poisonedError, readPages, type Transit, waitWhileBusy } from "./object-content.ts";
-export { framePfn, migrateToRam, poisonPages } from "./object-migrate.ts";
+export { framePfn, isolateEntries, landPages, migrateToRam, poisonPages, restorePages } from "./object-migrate.ts";
 export { pagesAreReady, preparePages } from "./object-prepare.ts";
 export { PageTable } from "./page-table.ts";
 export { type Allocation, type FrameBlock, PhysicalMemory } from "./physical-memory.ts";
@@ -35,7 +35,7 @@ export type {
   Pager,
 } from "./ports.ts";
 export * from "./pte.ts";
-export { announceOnObject, forEachMapping, rewriteEntries, writeProtectPages } from "./rmap.ts";
+export { announceOnObject, forEachMapping, isWritable, rewriteEntries, writeProtectPages } from "./rmap.ts";
 export { validateMm } from "./validate.ts";
 export { type Prot, Vma, VmFlags } from "./vma.ts";
 export { msync, writeBack } from "./writeback.ts";

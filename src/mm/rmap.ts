@@ -154,14 +154,44 @@ function endAll(ranges: readonly MmuNotifierRange[]): Promise<void> | undefined 
   return pending === undefined ? undefined : Promise.all(pending).then(() => undefined);
 }
 
+/** Whether an entry lets somebody write one of the pages. */
+export function isWritable(object: MemoryObject, page: number, end: number): boolean {
+  let writable = 0;
+  forEachMapping(object, page, end, (vma, vpn, vpnEnd) => {
+    vma.mm.pageTable.forEachRun(vpn, vpnEnd, (block, from, to) => {
+      for (let i = from; i < to; i++) {
+        writable |= block[i] & PTE_PRESENT ? block[i] & PTE_WRITE : 0;
+      }
+    });
+  });
+  return writable !== 0;
+}
+
 /**
- * Takes CPU write permission from pages `[page, end)` wherever they are mapped, so that the next CPU write is a fault
- * and is announced. Needs no announcement itself: no device entry grants more than before.
+ * Takes write permission from pages `[page, end)` wherever they are mapped, so that the next write is a fault and is
+ * announced. Mirrors are told before, for a device may write a page in place by an entry of its own; `owner`'s is let pass.
+ * The caller looks again, with {@link isWritable}, when it has waited.
  *
  * Pages under a write pin cannot be protected; false when there is one (nothing was changed then).
  * @linux mm/mapping_dirty_helpers.c wp_shared_mapping_range
  */
-export function writeProtectPages(object: MemoryObject, page: number, end: number): boolean {
+export function writeProtectPages(
+  object: MemoryObject,
+  page: number,
+  end: number,
+  owner?: object,
+): MaybePromise<boolean> {
+  if (object.isPinned(page, end, "rw")) {
+    return false;
+  }
+  if (!isWritable(object, page, end)) {
+    return true;
+  }
+  const protect = () => protectEntries(object, page, end);
+  return announceOnObject(object, page, end, "protection-page", protect, owner);
+}
+
+function protectEntries(object: MemoryObject, page: number, end: number): boolean {
   if (object.isPinned(page, end, "rw")) {
     return false;
   }

@@ -1,12 +1,12 @@
 /** Dirty pages of shared objects on their way back to the pager. */
-import { isPromise, KernelError, PAGE_SIZE, PAGES_PER_BLOCK } from "../base/index.ts";
+import { isPromise, KernelError, type MaybePromise, PAGE_SIZE, PAGES_PER_BLOCK } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { syncCpuWrites } from "./cpu-trap.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import { waitWhileBusy } from "./object-content.ts";
 import { migrateToRam } from "./object-migrate.ts";
 import { assertNoHoles, pageRange } from "./range-args.ts";
-import { writeProtectPages } from "./rmap.ts";
+import { isWritable, writeProtectPages } from "./rmap.ts";
 import type { Vma } from "./vma.ts";
 import { putObjects, vmasIn } from "./vma-ops.ts";
 
@@ -15,6 +15,7 @@ const WRITE_PAGES = 1024;
 
 /** Pages whose bytes cannot be written now. */
 const NOT_HERE = PageFlag.Busy | PageFlag.Device | PageFlag.Poisoned;
+const HERE_OR_NOT = NOT_HERE | PageFlag.Uptodate;
 
 /**
  * Writes the dirty pages of `[page, end)` to the pager. Pages on a device come back first. Pages that a lease may still
@@ -45,7 +46,10 @@ async function writeRun(object: MemoryObject, page: number, end: number): Promis
   const { pager } = object;
   if ((object.flagSummary(page, end) >> 8) & PageFlag.Uptodate) {
     // Cleared before the bytes are read: a write that comes later marks the page again.
-    const clean = writeProtectPages(object, page, end);
+    const clean = await protect(object, page, end);
+    if (!((object.flagSummary(page, end) >> 8) & PageFlag.Uptodate)) {
+      return writeRun(object, page, end);
+    }
     if (clean) {
       object.updateFlags(page, end, 0, PageFlag.Dirty);
     }
@@ -65,10 +69,16 @@ async function writeRun(object: MemoryObject, page: number, end: number): Promis
     const flags = object.flagsOf(p);
     if (flags & PageFlag.Uptodate) {
       await writeRun(object, p, p + 1);
-    } else if (!(flags & NOT_HERE) && writeProtectPages(object, p, p + 1)) {
+    } else if (!(flags & NOT_HERE) && (await protect(object, p, p + 1)) && !(object.flagsOf(p) & HERE_OR_NOT)) {
       object.updateFlags(p, p + 1, 0, PageFlag.Dirty);
     }
   }
+}
+
+/** Takes write permission away; false when somebody has it still, or again. In one run to completion with the caller. */
+function protect(object: MemoryObject, page: number, end: number): MaybePromise<boolean> {
+  const protectedNow = writeProtectPages(object, page, end);
+  return isPromise(protectedNow) ? protectedNow.then((done) => done && !isWritable(object, page, end)) : protectedNow;
 }
 
 /** Runs of pages with one of the flags, cut at 2 MiB blocks. */

@@ -3,6 +3,7 @@ import { isPromise, KernelError, type MaybePromise, throwIfAborted, vpnOf } from
 import { HmmRange } from "../../hmm/index.ts";
 import { type Migration, migrateVmaTrySetup } from "../../migrate/index.ts";
 import {
+  isWritable,
   type MemoryObject,
   migrateToRam,
   PageFlag,
@@ -53,6 +54,9 @@ export interface Attempt {
 
 export const BUSY_MEMORY = "its memory is being changed all the time";
 
+/** Somebody was faster: the next try may be. */
+export const TRY_AGAIN: Retry = { wait: () => Promise.resolve(true), why: BUSY_MEMORY };
+
 /** Leases that hold pages which the dispatch needs: nothing to do but wait for their end. */
 export function leaseInTheWay(segments: readonly Segment[]): Retry | undefined {
   for (const segment of segments) {
@@ -99,12 +103,61 @@ export function gatherReads(
   placed: PlacedRange,
   segments: readonly Segment[],
 ): MaybePromise<Retry | undefined> {
-  const { mirror, lock, signal } = tried;
   const { extent } = placed;
   const first = extent.firstWithout(placed.from, placed.to, PageState.Valid);
   if (first === placed.to) {
     return undefined;
   }
+  const guarded = protectReads(tried, placed, segments);
+  return isPromise(guarded)
+    ? guarded.then((retry) => retry ?? faultReads(tried, placed, segments, first))
+    : (guarded ?? faultReads(tried, placed, segments, first));
+}
+
+/**
+ * Takes write permission from the pages that will be copied. Before the fault: what is announced after it would make the
+ * range stale.
+ */
+function protectReads(
+  tried: Attempt,
+  placed: PlacedRange,
+  segments: readonly Segment[],
+  from = 0,
+): MaybePromise<Retry | undefined> {
+  for (let i = from; i < segments.length; i++) {
+    const segment = segments[i];
+    const [first, last] = segment.placed === placed ? lackingPages(segment) : [0, 0];
+    if (first === last) {
+      continue;
+    }
+    const toPage = segment.page - segment.from;
+    const done = writeProtectPages(segment.vma.object, first + toPage, last + toPage, tried.mirror);
+    const check = (ok: boolean) => (ok ? undefined : (leaseInTheWay([segment]) ?? TRY_AGAIN));
+    if (isPromise(done)) {
+      return done.then((ok) => check(ok) ?? protectReads(tried, placed, segments, i + 1));
+    }
+    const retry = check(done);
+    if (retry !== undefined) {
+      return retry;
+    }
+  }
+  return undefined;
+}
+
+/** The pages of a read segment from the first to the last that the device has no valid copy of. */
+function lackingPages({ placed: { extent }, from, to }: Segment): readonly [number, number] {
+  const first = extent.firstWithout(from, to, PageState.Valid);
+  return [first, extent.lastWithout(first, to, PageState.Valid)];
+}
+
+function faultReads(
+  tried: Attempt,
+  placed: PlacedRange,
+  segments: readonly Segment[],
+  first: number,
+): MaybePromise<Retry | undefined> {
+  const { mirror, lock, signal } = tried;
+  const { extent } = placed;
   const last = extent.lastWithout(first, placed.to, PageState.Valid);
   const range = new HmmRange({
     start: extent.addrOf(first),
@@ -117,7 +170,7 @@ export function gatherReads(
   tried.ranges.push({ range, placed });
   const takeReads = (outcome: number | string): Retry | undefined =>
     typeof outcome === "number"
-      ? protectReads(tried, range, placed, segments)
+      ? collectReads(tried, placed, segments)
       : { wait: (options) => waitUntilSettled(mirror, range, options), why: BUSY_MEMORY };
   try {
     const faulted = range.faultLocked(lock, { signal });
@@ -142,13 +195,8 @@ function failedRead(error: unknown, placed: PlacedRange, segments: readonly Segm
   throw error;
 }
 
-/** The entries are there, in this moment: from here on a CPU write to the pages is a fault, and is announced. */
-function protectReads(
-  tried: Attempt,
-  range: HmmRange,
-  placed: PlacedRange,
-  segments: readonly Segment[],
-): Retry | undefined {
+/** The entries are there, and let nobody write, in this moment: from here on a write to the pages is announced. */
+function collectReads(tried: Attempt, placed: PlacedRange, segments: readonly Segment[]): Retry | undefined {
   const { mirror } = tried;
   const { extent } = placed;
   for (const segment of segments) {
@@ -157,11 +205,9 @@ function protectReads(
     }
     const { object } = segment.vma;
     const toPage = segment.page - segment.from;
-    const { to } = segment;
-    const first = extent.firstWithout(segment.from, to, PageState.Valid);
-    const last = extent.lastWithout(first, to, PageState.Valid);
-    if (first < last && !writeProtectPages(object, first + toPage, last + toPage)) {
-      return leaseInTheWay([segment]) ?? { wait: (o) => waitUntilSettled(mirror, range, o), why: BUSY_MEMORY };
+    const [first, last] = lackingPages(segment);
+    if (first < last && isWritable(object, first + toPage, last + toPage)) {
+      return leaseInTheWay([segment]) ?? TRY_AGAIN;
     }
     for (let p = first; p < last; ) {
       if (isInPlace(mirror, extent, p, 0)) {

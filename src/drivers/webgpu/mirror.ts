@@ -25,6 +25,8 @@ import type { TransferEngine } from "./transfer.ts";
 export interface FrameStore {
   overlapping(start: number, end: number): Iterable<Extent>;
   ofFrame(frame: number): Extent | undefined;
+  /** Mappings go, or lose permissions. */
+  noteMappings(): void;
   /** The device is lost: forget everything; `poison` gets what only it held. */
   dropAll(poison: (extent: Extent) => void): void;
   /** Brings everything home and gives the frames back; returns the bytes that came home. */
@@ -103,6 +105,13 @@ export class DeviceMirror {
 
   /** amdgpu's way: wait for the fence, then drop what the device knows about the pages. */
   #sync(update: MmuNotifierRange): MaybePromise<0 | "EAGAIN"> {
+    if (update.event === "unmap" || update.event === "protection-vma") {
+      this.frames?.noteMappings();
+    }
+    if (update.owner === this && update.event === "protection-page") {
+      // The host's pages are protected for copies that are about to be made; what is valid stays so.
+      return 0;
+    }
     const own = this.isolating;
     const isOwn = update.owner === this && own !== undefined && update.start >= own.start && update.end <= own.end;
     const kept = isOwn ? own.into : undefined;
@@ -157,13 +166,17 @@ export class DeviceMirror {
   }
 
   /** Extents that hold pages of the range, of every kind but the one to be kept as it is. */
-  *#overlapping(range: VirtRange, kept: Kept): IterableIterator<Extent> {
-    if (kept !== "extents") {
-      yield* this.extents.overlapping(range.start, range.end);
+  #overlapping(range: VirtRange, kept: Kept): readonly Extent[] {
+    const only = this.frames === undefined && kept !== "extents" ? this.extents.containing(range) : undefined;
+    if (only !== undefined) {
+      // The usual case, a page or a few inside one extent, makes no iterators.
+      return [only];
     }
+    const found = kept === "extents" ? [] : [...this.extents.overlapping(range.start, range.end)];
     if (kept !== "frames" && this.frames !== undefined) {
-      yield* this.frames.overlapping(range.start, range.end);
+      found.push(...this.frames.overlapping(range.start, range.end));
     }
+    return found;
   }
 
   #ofFrame(frame: number): Extent | undefined {
@@ -302,6 +315,7 @@ export class DeviceMirror {
     }
     if (failure !== undefined) {
       this.poison();
+      await attempt(() => this.frames?.close());
       for (const extent of this.extents.all()) {
         await attempt(() => this.extents.evict(extent));
       }

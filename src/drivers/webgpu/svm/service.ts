@@ -6,6 +6,7 @@ import { isPromise, KernelError, PAGE_SIZE, type VirtAddr } from "../../../base/
 import { HmmRange } from "../../../hmm/index.ts";
 import { type Migration, migrateVmaAbort, migrateVmaFinalize, migrateVmaTrySetup } from "../../../migrate/index.ts";
 import {
+  isWritable,
   type MemoryObject,
   migrateToRam,
   PageFlag,
@@ -26,6 +27,7 @@ import {
   poisonedIn,
   type Retry as ServiceRetry,
   showInPlace,
+  TRY_AGAIN,
   WRITABLE,
   waitUntilSettled,
 } from "../gather.ts";
@@ -39,6 +41,8 @@ import type { SvmFrame, SvmTable } from "./svm-table.ts";
 export interface Demand {
   readonly page: number;
   readonly write: boolean;
+  /** Only a guess: it must not be what a dispatch fails for or waits for. */
+  readonly optional?: true;
 }
 
 /** What isolated pages need first. */
@@ -171,6 +175,10 @@ export class Service {
     if (end <= start) {
       return undefined;
     }
+    const guarded = await this.#protectReads(frames);
+    if (guarded !== undefined) {
+      return guarded;
+    }
     const range = new HmmRange({ start, end, pfnFlagsMask: 0xffff_ffff });
     range.register(this.#mirror.hmm);
     this.#reads.push({ range, frames });
@@ -200,6 +208,22 @@ export class Service {
     return this.#collectReads(frames, wanted, uploads);
   }
 
+  /** Before the fault, which the announcement would make stale: takes write permission from what will be copied. */
+  async #protectReads(frames: readonly SvmFrame[]): Promise<ServiceRetry | undefined> {
+    const { start, end } = { start: frames[0].start, end: frames[frames.length - 1].end };
+    for (const vma of [...this.#table.mm.vmas.values(start)]) {
+      if (vma.start >= end) {
+        break;
+      }
+      const page = vma.objectPage(Math.max(start, vma.start));
+      const stop = vma.objectPage(Math.min(end, vma.end) - 1) + 1;
+      if (!(await writeProtectPages(vma.object, page, stop, this.#mirror))) {
+        return leaseInTheWay(vma, page, stop, "rw");
+      }
+    }
+    return undefined;
+  }
+
   #collectReads(frames: readonly SvmFrame[], wanted: Uint32Array, uploads: FrameUploads): ServiceRetry | undefined {
     const { start } = frames[0];
     for (let p = 0; p < wanted.length; ) {
@@ -215,8 +239,10 @@ export class Service {
         stop++;
       }
       const page = vma.objectPage(addr);
-      if (!writeProtectPages(vma.object, page, page + (stop - p))) {
-        return leaseInTheWay(vma, page, page + (stop - p), "rw");
+      if (isWritable(vma.object, page, page + (stop - p))) {
+        return vma.object.isPinned(page, page + (stop - p), "rw")
+          ? leaseInTheWay(vma, page, page + (stop - p), "rw")
+          : TRY_AGAIN;
       }
       uploads.add({
         object: vma.object,
@@ -375,6 +401,19 @@ export class Service {
       pagesMigrated += migration.end - migration.page;
     }
     return { complete, pagesMigrated, finish: () => this.#finish() };
+  }
+
+  /** The uploads were not submitted after all: what {@link commit} showed of them is hidden again. */
+  undo(): void {
+    for (const { frames } of this.#reads) {
+      for (const frame of frames) {
+        for (let sub = 0; sub < SUB_PAGES; sub++) {
+          if (!(frame.state[sub] & PageState.Owned)) {
+            frame.update(sub, sub + 1, 0, PageState.Valid);
+          }
+        }
+      }
+    }
   }
 
   #finish(): void {
