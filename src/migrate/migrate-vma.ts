@@ -1,11 +1,12 @@
 /**
- * Moving pages from the host into a device's memory, in the steps of the kernel's migrate_vma:
+ * Moving a run of pages from the host into a device's memory as a whole, in the steps of the kernel's migrate_vma:
  *
- *     setup      pages are isolated: CPU entries become migration entries (announced), whoever touches them waits
+ *     try setup  pages are isolated: CPU entries become migration entries (announced), whoever touches them waits
  *     (driver)   copies the bytes to device memory
  *     finalize   pages that were copied are the device's; the others are the host's again
  *
- * The way back is `migrateToRam` of mm, which the CPU's faults take by themselves.
+ * The way back is `migrateToRam` of mm, which the CPU's faults take by themselves. {@link MigrateVma} moves what can
+ * be moved, page by page, in every direction.
  */
 import {
   formatRange,
@@ -20,35 +21,21 @@ import {
 import {
   announceOnObject,
   type DevicePagemap,
-  framePfn,
   holdFromCpu,
-  type MemoryObject,
   PageFlag,
-  PTE_PRESENT,
-  PTE_WRITE,
-  PteKind,
   pagesAreReady,
   poisonedError,
   preparePages,
-  pteIsKind,
-  pteOfKind,
-  ptePfn,
-  ptePresent,
-  rewriteEntries,
   syncCpuWrites,
   unmapFromCpu,
   type Vma,
-  VmFlags,
 } from "../mm/index.ts";
 import type { MmapRead } from "../sync/index.ts";
+import { giveBack, giveToDevice, isolateRun, type PageRun } from "./page-run.ts";
 
 /** Neighbouring pages of one VMA on their way to a device. */
-export interface Migration {
+export interface Migration extends PageRun {
   readonly vma: Vma;
-  readonly object: MemoryObject;
-  /** First page, counted from the object's start, and one past the last. */
-  readonly page: number;
-  readonly end: number;
   readonly pagemap: DevicePagemap;
 }
 
@@ -60,12 +47,11 @@ export type MigrationSetup = Migration | "pinned";
 
 /**
  * Isolates all pages of `[start, end)` of one VMA: what lives elsewhere comes to the host first, copies that still read a
- * page get its bytes, every mirror but the owner's drops its entries, and until finalize or abort nobody can touch the
- * pages.
+ * page get its bytes, and then as {@link migrateVmaTrySetup}.
  *
- * Locks: mmapLock, read, held until {@link migrateVmaFinalize} or {@link migrateVmaAbort}.
- * @throws KernelError EFAULT past the object's end; EHWPOISON a page was lost; EIO, ENOMEM bringing a page to the host; nothing is isolated then
- * @linux mm/migrate_device.c migrate_vma_setup
+ * Locks: mmapLock, read, held until {@link migrateVmaFinalize} or {@link migrateVmaAbort}. Nothing may be isolated yet.
+ * @throws KernelError EFAULT past the object's end; EHWPOISON a page was lost; EIO, ENOMEM bringing a page to the host;
+ *   nothing is isolated then
  */
 export async function migrateVmaSetup(
   lock: MmapRead,
@@ -90,11 +76,15 @@ export async function migrateVmaSetup(
 }
 
 /**
- * {@link migrateVmaSetup} for a caller that has isolated other pages already: it must not wait for pages in transit, since
- * whoever moves them may be waiting for his. `busy`: give up what is isolated, `preparePages`, start over.
+ * Isolates all pages of `[start, end)` of one VMA, or none: every mirror but the owner's drops its entries, and until
+ * finalize or abort nobody can touch the pages.
  *
- * Locks: as {@link migrateVmaSetup}.
- * @throws KernelError EFAULT, ENOMEM as {@link migrateVmaSetup}; nothing is isolated then
+ * Never waits for pages in transit: the caller may have isolated others, for which whoever moves these may be waiting.
+ * `busy`: give up what is isolated, `preparePages`, start over.
+ *
+ * Locks: mmapLock, read, held until {@link migrateVmaFinalize} or {@link migrateVmaAbort}.
+ * @throws KernelError EFAULT past the object's end; ENOMEM; nothing is isolated then
+ * @linux mm/migrate_device.c migrate_vma_setup
  */
 export function migrateVmaTrySetup(
   lock: MmapRead,
@@ -109,7 +99,7 @@ export function migrateVmaTrySetup(
 
 /** Checks the range and makes what its entries need. */
 function reserve(lock: MmapRead, vma: Vma, start: VirtAddr, end: VirtAddr): { page: number; stop: number } {
-  vma.mm.mmapLock.assertGuard(lock, "migrateVmaSetup");
+  vma.mm.mmapLock.assertGuard(lock, "migrateVmaTrySetup");
   const { object } = vma;
   const page = vma.objectPage(start);
   const stop = vma.objectPage(end - 1) + 1;
@@ -157,10 +147,7 @@ function isolate(vma: Vma, page: number, end: number): "busy" | "pinned" | "isol
   if (!unmapFromCpu(object, page, end)) {
     return "busy";
   }
-  object.updateFlags(page, end, PageFlag.Busy, 0);
-  rewriteEntries(object, page, end, (pte) =>
-    pte & PTE_PRESENT ? pteOfKind(PteKind.Migrating, ptePfn(pte), (pte & PTE_WRITE) as 0 | 2) : pte,
-  );
+  isolateRun({ object, page, end });
   return "isolated";
 }
 
@@ -171,40 +158,14 @@ function isolate(vma: Vma, page: number, end: number): "busy" | "pinned" | "isol
  * @linux mm/migrate_device.c migrate_vma_pages, migrate_vma_finalize
  */
 export function migrateVmaFinalize(migration: Migration, frameOf: (index: number) => number): void {
-  const { vma, object, page, end, pagemap } = migration;
-  for (let p = page; p < end; p++) {
-    object.setDevicePfn(p, pagemap.pfnOf(frameOf(p - page)));
-  }
-  object.updateFlags(page, end, PageFlag.Device | PageFlag.Own, PageFlag.Busy | PageFlag.Uptodate);
-  rewriteEntries(object, page, end, (pte, mapped, p) =>
-    pteIsKind(pte, PteKind.Migrating) ? deviceEntry(mapped, object, p) : pte,
-  );
-  // In the VMA that asked, pages without an entry get one too: its CPU knows where they are.
-  const first = vpnOf(vma.start) - vma.pgoff;
-  vma.mm.pageTable.forEachRun(first + page, first + end, (block, from, to, vpn) => {
-    for (let i = from; i < to; i++) {
-      if (block[i] === 0) {
-        block[i] = deviceEntry(vma, object, vpn + (i - from) - first);
-      }
-    }
-  });
-  object.wq.wakeAll();
-}
-
-function deviceEntry(vma: Vma, object: MemoryObject, page: number): number {
-  const write = vma.flags & VmFlags.Write ? PTE_WRITE : 0;
-  return pteOfKind(PteKind.DevicePrivate, object.devicePfnOf(page), write);
+  giveToDevice(migration, (i) => migration.pagemap.pfnOf(frameOf(i)), migration.vma);
 }
 
 /** Nothing was copied: the pages are the host's again, mapped read-only. Synchronous, cannot fail. */
 export function migrateVmaAbort(migration: Migration): void {
   const { object, page, end } = migration;
   warnOn((object.flagSummary(page, end) & PageFlag.Busy) === 0, "I-MIG-3", () => "a migration is aborted twice");
-  object.updateFlags(page, end, 0, PageFlag.Busy);
-  rewriteEntries(object, page, end, (pte, vma, p) =>
-    pteIsKind(pte, PteKind.Migrating) ? (vma.flags & VmFlags.Read ? ptePresent(framePfn(object, p), 0) : 0) : pte,
-  );
-  object.wq.wakeAll();
+  giveBack(migration);
 }
 
 /** Bytes of the isolated pages. */

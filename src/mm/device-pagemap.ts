@@ -1,7 +1,21 @@
 /** Device memory that holds pages of address spaces. */
 import { invariant, PAGES_PER_BLOCK, type Pfn } from "../base/index.ts";
+import type { MemoryObject } from "./memory-object.ts";
+import { PageFlag } from "./page-flags.ts";
 import type { PhysicalMemory } from "./physical-memory.ts";
 import type { DevicePagemapOps } from "./ports.ts";
+
+/** A page of an object. */
+export interface ObjectPage {
+  readonly object: MemoryObject;
+  readonly page: number;
+}
+
+/** Which pages were put into 512 frames last. */
+interface FrameHomes {
+  readonly objects: (MemoryObject | undefined)[];
+  readonly pages: Uint32Array;
+}
 
 /**
  * Gives frames of a device's own memory numbers in the space of all pfns, so that a device-private entry can name them.
@@ -15,6 +29,7 @@ export class DevicePagemap {
   readonly owner: object;
   /** Block of 512 device frames -> the first pfn of that block. */
   readonly #pfns = new Map<number, Pfn>();
+  readonly #homes = new Map<number, FrameHomes>();
   #nextFrame = 0;
 
   constructor(memory: PhysicalMemory, owner: object, ops: DevicePagemapOps) {
@@ -55,6 +70,7 @@ export class DevicePagemap {
       const pfn = this.#pfns.get(b);
       if (pfn !== undefined) {
         this.#pfns.delete(b);
+        this.#homes.delete(b);
         this.memory.freeBlock(pfn);
       }
     }
@@ -70,5 +86,33 @@ export class DevicePagemap {
   frameOf(pfn: number): number | undefined {
     const block = this.memory.blockOf(pfn);
     return block?.pagemap === this ? block.frame + (pfn % PAGES_PER_BLOCK) : undefined;
+  }
+
+  /** @internal A page has been put into a frame. What was there before is forgotten. */
+  noteHome(frame: number, object: MemoryObject, page: number): void {
+    const index = Math.floor(frame / PAGES_PER_BLOCK);
+    let homes = this.#homes.get(index);
+    if (homes === undefined) {
+      homes = { objects: new Array(PAGES_PER_BLOCK).fill(undefined), pages: new Uint32Array(PAGES_PER_BLOCK) };
+      this.#homes.set(index, homes);
+    }
+    homes.objects[frame % PAGES_PER_BLOCK] = object;
+    homes.pages[frame % PAGES_PER_BLOCK] = page;
+  }
+
+  /** The page that is in a frame now, or undefined when none is. @linux the page's rmap */
+  homeOf(frame: number): ObjectPage | undefined {
+    const homes = this.#homes.get(Math.floor(frame / PAGES_PER_BLOCK));
+    const object = homes?.objects[frame % PAGES_PER_BLOCK];
+    if (homes === undefined || object === undefined) {
+      return undefined;
+    }
+    const page = homes.pages[frame % PAGES_PER_BLOCK];
+    if (object.flagsOf(page) & PageFlag.Device && object.devicePfnOf(page) === this.pfnOf(frame)) {
+      return { object, page };
+    }
+    // It has left since: what is kept of it would keep the object alive.
+    homes.objects[frame % PAGES_PER_BLOCK] = undefined;
+    return undefined;
   }
 }

@@ -250,6 +250,8 @@ export class MemoryObject {
     const block = this.ensureBlock(blockOfVpn(page));
     block.device ??= new Uint32Array(PAGES_PER_BLOCK);
     block.device[indexInBlock(page)] = pfn;
+    const frames = this.memory.blockOf(pfn);
+    frames?.pagemap?.noteHome(frames.frame + indexInBlock(pfn), this, page);
   }
 
   /** Makes the window that covers `page`. @throws KernelError ENOMEM */

@@ -3,7 +3,7 @@ import { invariant, KernelError, PAGE_SIZE } from "../base/index.ts";
 import type { DevicePagemap } from "./device-pagemap.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import type { DeviceRun } from "./ports.ts";
-import { PTE_NONE, PTE_WRITE, PteKind, pteIsKind, pteOfKind, ptePfn, ptePresent } from "./pte.ts";
+import { PTE_NONE, PTE_PRESENT, PTE_WRITE, PteKind, pteIsKind, pteOfKind, ptePfn, ptePresent } from "./pte.ts";
 import { announceOnObject, rewriteEntries } from "./rmap.ts";
 import { VmFlags } from "./vma.ts";
 
@@ -84,7 +84,7 @@ async function bringBack(object: MemoryObject, pagemap: DevicePagemap, runs: rea
       if (lost) {
         poisonPages(object, run.page, run.page + run.count);
       } else {
-        restoreDevicePages(object, run);
+        restorePages(object, run.page, run.page + run.count);
       }
     }
     object.wq.wakeAll();
@@ -114,16 +114,21 @@ function copyToWindows({ object, page, count }: DeviceRun, byteOffset: number, b
 /** Device-private entries become migration entries: walkers that meet one wait. */
 function isolateRuns(object: MemoryObject, runs: readonly DeviceRun[]): void {
   for (const run of runs) {
-    rewriteEntries(object, run.page, run.page + run.count, (pte) =>
-      pteIsKind(pte, PteKind.DevicePrivate)
-        ? pteOfKind(PteKind.Migrating, ptePfn(pte), (pte & PTE_WRITE) as 0 | 2)
-        : pte,
-    );
+    isolateEntries(object, run.page, run.page + run.count);
   }
 }
 
+/** Entries of pages, in system memory or on a device, become migration entries. The pages are marked Busy. */
+export function isolateEntries(object: MemoryObject, page: number, end: number): void {
+  rewriteEntries(object, page, end, (pte) =>
+    pte & PTE_PRESENT || pteIsKind(pte, PteKind.DevicePrivate)
+      ? pteOfKind(PteKind.Migrating, ptePfn(pte), (pte & PTE_WRITE) as 0 | 2)
+      : pte,
+  );
+}
+
 /** The bytes are in the window: pages are the host's again, mapped read-only so that the next write is announced. */
-function landPages(object: MemoryObject, page: number, end: number): void {
+export function landPages(object: MemoryObject, page: number, end: number): void {
   const dirty = object.pager === undefined ? 0 : PageFlag.Dirty;
   object.updateFlags(
     page,
@@ -140,11 +145,18 @@ function landPages(object: MemoryObject, page: number, end: number): void {
   );
 }
 
-function restoreDevicePages(object: MemoryObject, run: DeviceRun): void {
-  object.updateFlags(run.page, run.page + run.count, 0, PageFlag.Busy);
-  rewriteEntries(object, run.page, run.page + run.count, (pte) =>
-    pteIsKind(pte, PteKind.Migrating) ? pteOfKind(PteKind.DevicePrivate, ptePfn(pte), (pte & PTE_WRITE) as 0 | 2) : pte,
-  );
+/** Nothing was moved: the pages are what they were, those of the host mapped read-only. Synchronous, cannot fail. */
+export function restorePages(object: MemoryObject, page: number, end: number): void {
+  object.updateFlags(page, end, 0, PageFlag.Busy);
+  rewriteEntries(object, page, end, (pte, vma, p) => {
+    if (!pteIsKind(pte, PteKind.Migrating)) {
+      return pte;
+    }
+    if (object.flagsOf(p) & PageFlag.Device) {
+      return pteOfKind(PteKind.DevicePrivate, object.devicePfnOf(p), (pte & PTE_WRITE) as 0 | 2);
+    }
+    return vma.flags & VmFlags.Read ? ptePresent(framePfn(object, p), 0) : PTE_NONE;
+  });
 }
 
 /** Host frame number of a page whose block exists. */

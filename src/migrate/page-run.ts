@@ -1,0 +1,103 @@
+/**
+ * Neighbouring pages of one object in transit: isolated, then given to a device, to the host, or back. Every migration is
+ * made of these steps, all of them synchronous.
+ */
+import { vpnOf } from "../base/index.ts";
+import {
+  isolateEntries,
+  landPages,
+  type MemoryObject,
+  PageFlag,
+  PTE_WRITE,
+  PteKind,
+  pteIsKind,
+  pteOfKind,
+  restorePages,
+  rewriteEntries,
+  type Vma,
+  VmFlags,
+} from "../mm/index.ts";
+
+/** Pages `[page, end)` of an object. */
+export interface PageRun {
+  readonly object: MemoryObject;
+  readonly page: number;
+  readonly end: number;
+}
+
+/** From here on nobody can touch the pages: walkers and faults wait. Between an invalidation's start and its end. */
+export function isolateRun({ object, page, end }: PageRun): void {
+  object.updateFlags(page, end, PageFlag.Busy, 0);
+  isolateEntries(object, page, end);
+}
+
+/** The bytes are in device memory: page i is in the frame that `pfnOf(i)` names. Frames that it leaves are freed. */
+export function giveToDevice(run: PageRun, pfnOf: (index: number) => number, vma: Vma | undefined): void {
+  const { object, page, end } = run;
+  const free = framesOf(run);
+  for (let p = page; p < end; p++) {
+    object.setDevicePfn(p, pfnOf(p - page));
+  }
+  object.updateFlags(page, end, PageFlag.Device | PageFlag.Own, PageFlag.Busy | PageFlag.Uptodate);
+  rewriteEntries(object, page, end, (pte, mapped, p) =>
+    pteIsKind(pte, PteKind.Migrating) ? deviceEntry(mapped, object, p) : pte,
+  );
+  if (vma !== undefined) {
+    fillEntries(run, vma);
+  }
+  free();
+  object.wq.wakeAll();
+}
+
+/** In the VMA that asked, pages without an entry get one too: its CPU knows where they are. */
+function fillEntries({ object, page, end }: PageRun, vma: Vma): void {
+  const first = vpnOf(vma.start) - vma.pgoff;
+  vma.mm.pageTable.forEachRun(first + page, first + end, (block, from, to, vpn) => {
+    for (let i = from; i < to; i++) {
+      if (block[i] === 0) {
+        block[i] = deviceEntry(vma, object, vpn + (i - from) - first);
+      }
+    }
+  });
+}
+
+function deviceEntry(vma: Vma, object: MemoryObject, page: number): number {
+  const write = vma.flags & VmFlags.Write ? PTE_WRITE : 0;
+  return pteOfKind(PteKind.DevicePrivate, object.devicePfnOf(page), write);
+}
+
+/** The bytes are in the window: the pages are the host's, and the frames that they leave are free. */
+export function giveToHost(run: PageRun): void {
+  const free = framesOf(run);
+  landPages(run.object, run.page, run.end);
+  free();
+  run.object.wq.wakeAll();
+}
+
+/** Nothing was moved: the pages stay where they were. */
+export function giveBack({ object, page, end }: PageRun): void {
+  restorePages(object, page, end);
+  object.wq.wakeAll();
+}
+
+/** Notes the device frames that the pages are in; what it returns gives them back to their driver. */
+function framesOf({ object, page, end }: PageRun): () => void {
+  if ((object.flagSummary(page, end) & PageFlag.Device) === 0) {
+    return () => {};
+  }
+  const pfns: number[] = [];
+  for (let p = page; p < end; p++) {
+    if (object.flagsOf(p) & PageFlag.Device) {
+      pfns.push(object.devicePfnOf(p));
+    }
+  }
+  return () => {
+    for (const pfn of pfns) {
+      const pagemap = object.memory.blockOf(pfn)?.pagemap;
+      const frame = pagemap?.frameOf(pfn);
+      if (pagemap !== undefined && frame !== undefined) {
+        pagemap.ops.pageFree(frame, 1);
+      }
+    }
+  };
+}
