@@ -107,6 +107,78 @@ test("search.wgsl finds every match, overlapping ones and those at both ends", a
   expect(offsets.slice(0, count).sort((a, b) => a - b)).toEqual(expected);
 });
 
+/** What an svm example says that it moved, in multiples of what it needed. */
+const timesNeeded = (stdout: string) => Number(/^moved .* MiB, ([\d.]+) times the needed/m.exec(stdout)?.[1]);
+
+test.each([
+  ["knn", ["1M", "256K"], /^query 3: \d+ \(\d+\), /m],
+  ["btree", ["2M", "256K"], /lookups, [1-9]\d* found, in a tree of 3 levels/],
+  ["grep", ["1M", "256K"], /^\d+: .*page\s+fault/m],
+  ["bfs", ["512K", "256K"], /^nodes on each level: 1, \d+, /m],
+])("%s.ts answers as the CPU does, over data larger than the device's memory", async (name, sizes, answer) => {
+  const { status, stdout, stderr } = await runExample(`${name}.ts`, ...sizes);
+  expect([status, stderr]).toEqual([0, ""]);
+  expect(stdout).toMatch(answer);
+  expect(stdout).toMatch(/^\d+ rounds, [1-9]\d* pages evicted, /m);
+  expect(timesNeeded(stdout)).toBeGreaterThanOrEqual(1);
+  expect(stdout.trimEnd().split("\n").at(-1)).toBe("OK: equal to the CPU's result");
+});
+
+test("an svm example keeps its file for another time and uses it then", async () => {
+  const first = await runExample("btree.ts", "1M", "256K", at("tree.bin"));
+  const bytes = readFileSync(at("tree.bin"));
+  const second = await runExample("btree.ts", "1M", "256K", at("tree.bin"));
+  expect([first.status, second.status]).toEqual([0, 0]);
+  expect(readFileSync(at("tree.bin"))).toEqual(bytes);
+  expect(second.stdout.split("\n")[0]).toBe(first.stdout.split("\n")[0]);
+});
+
+test("grep.wgsl counts matches and lines through the command, across pieces and at both ends", async () => {
+  const text = `fault\n${"x".repeat(246)}faultfault ${"line\n".repeat(8000)}.fault`;
+  writeFileSync(at("text.txt"), text);
+  writeFileSync(at("needle.bin"), "fault");
+  const groups = Math.ceil(text.length / 16_384);
+  const { status, stderr } = await pagemirror(
+    [
+      ...["run", example("grep.wgsl"), "--map", "text=text.txt", "--map", "needle=needle.bin", "--map", "total=new:4"],
+      ...["--map", `pieces=new:${groups * 256}`, "--set", "text=@text", "--set", "bytes=#text"],
+      ...["--set", "needle=@needle", "--set", "needle_bytes=#needle", "--set", "total=@total"],
+      ...["--set", "pieces=@pieces", "--workgroups", String(groups)],
+      ...["--out", "total=total.bin", "--out", "pieces=pieces.bin"],
+    ],
+    { cwd: folder },
+  );
+  expect([status, stderr]).toEqual([0, ""]);
+  expect(readFileSync(at("total.bin")).readUInt32LE(0)).toBe(4);
+  const written = readFileSync(at("pieces.bin"));
+  const pieces = [...new Uint32Array(written.buffer, written.byteOffset, written.length / 4)];
+  expect(pieces.reduce((sum, piece) => sum + (piece & 0xffff), 0)).toBe(text.split("\n").length - 1);
+  // The second match begins in the first piece and ends in the second one.
+  expect(pieces.slice(0, 2).map((piece) => piece >>> 16)).toEqual([2, 1]);
+});
+
+test("btree.wgsl looks keys up through the command", async () => {
+  const made = await runExample("btree.ts", "1M", "256K", at("tree.bin"));
+  expect(made.status).toBe(0);
+  const tree = readFileSync(at("tree.bin"));
+  const words = new Uint32Array(tree.buffer, tree.byteOffset, tree.length / 4);
+  // The node after the header is the first leaf.
+  const keys = Uint32Array.of(words[1024 + 2], words[1024 + 2] + 1, words[1024 + 2 + 399]);
+  writeFileSync(at("keys.bin"), keys);
+  const { status, stderr } = await pagemirror(
+    [
+      ...["run", example("btree.wgsl"), "--map", "tree=tree.bin", "--map", "keys=keys.bin", "--map", "values=new:12"],
+      ...["--set", "tree=@tree", "--set", "keys=@keys", "--set", "bytes=#keys", "--set", "values=@values"],
+      ...["--workgroups", "1", "--out", "values=values.bin"],
+    ],
+    { cwd: folder },
+  );
+  expect([status, stderr]).toEqual([0, ""]);
+  const written = readFileSync(at("values.bin"));
+  const expected = [words[1024 + 512], 0xffff_ffff, words[1024 + 512 + 399]];
+  expect([...new Uint32Array(written.buffer, written.byteOffset, 3)]).toEqual(expected);
+});
+
 test("the demo is right and says so with figures", async () => {
   const { status, stdout, stderr } = await runProgram(process.execPath, ["dist/cli/demo.js"]);
   expect([status, stderr]).toEqual([0, ""]);
