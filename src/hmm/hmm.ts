@@ -10,7 +10,7 @@ import type { HmmRange } from "./range.ts";
 /** An invalidation between its start and its end, and the ranges it blocks. */
 interface ActiveInvalidation {
   readonly update: MmuNotifierRange;
-  readonly blocked: HmmRange[];
+  blocked: HmmRange[] | undefined;
 }
 
 /**
@@ -29,15 +29,16 @@ export class Hmm extends MmuNotifier {
   /** Woken when ranges are unblocked. */
   readonly wq = new WaitQueue();
   readonly ledger: LedgerEntry = ledgerTrack("hmm");
-  /** By the identity of the range object, which start and end share. */
-  readonly #active = new Map<MmuNotifierRange, ActiveInvalidation>();
+  /** Few at a time, told apart by the identity of the range object, which start and end share. */
+  readonly #active: ActiveInvalidation[] = [];
 
   /** Counts the invalidations that are now between start and end and overlap; their end will unblock the range. */
   blockNewRange(range: HmmRange): void {
-    for (const { update, blocked } of this.#active.values()) {
+    for (const active of this.#active) {
+      const { update } = active;
       // A range that was unregistered and registered again meanwhile is still counted.
-      if (update.start < range.end && update.end > range.start && !blocked.includes(range)) {
-        blocked.push(range);
+      if (update.start < range.end && update.end > range.start && !active.blocked?.includes(range)) {
+        active.blocked = [...(active.blocked ?? []), range];
         range.block();
       }
     }
@@ -45,33 +46,36 @@ export class Hmm extends MmuNotifier {
 
   /** True while an invalidation that overlaps `[start, end)` is between its start and its end. */
   isInvalidating(start: number, end: number): boolean {
-    for (const { update } of this.#active.values()) {
-      if (update.start < end && update.end > start) {
-        return true;
-      }
-    }
-    return false;
+    return this.#active.some(({ update }) => update.start < end && update.end > start);
   }
 
   /** Before anything else: from here on no range that overlaps is valid. */
   markStart(update: MmuNotifierRange): void {
+    this.#active.push({ update, blocked: this.ranges.size > 0 ? this.#block(update) : undefined });
+  }
+
+  #block(update: MmuNotifierRange): HmmRange[] {
     const blocked: HmmRange[] = [];
-    this.#active.set(update, { update, blocked });
-    if (this.ranges.size > 0) {
-      this.ranges.forEachOverlap(update.start, update.end, (range) => {
-        blocked.push(range);
-        range.block();
-      });
-    }
+    this.ranges.forEachOverlap(update.start, update.end, (range) => {
+      blocked.push(range);
+      range.block();
+    });
+    return blocked;
   }
 
   markEnd(update: MmuNotifierRange): void {
-    const active = this.#active.get(update);
-    this.#active.delete(update);
-    if (warnOn(active === undefined, "I-HMM-7", () => `end of ${formatRange(update)} without its start`)) {
+    const active = this.#active;
+    let at = active.length - 1;
+    while (at >= 0 && active[at].update !== update) {
+      at--;
+    }
+    if (warnOn(at < 0, "I-HMM-7", () => `end of ${formatRange(update)} without its start`)) {
       return;
     }
-    for (const range of active?.blocked ?? []) {
+    const { blocked } = active[at];
+    active[at] = active[active.length - 1];
+    active.pop();
+    for (const range of blocked ?? []) {
       range.unblock();
     }
     if (this.wq.size > 0) {
