@@ -12,6 +12,9 @@ export * from "./index.ts";
 export type { AdapterAttempt, AdapterReport } from "./platform/node/adapter-report.ts";
 export { type OpenAdapter, type OpenDawnOptions, openDawn } from "./platform/node/dawn.ts";
 export { type OpenFileOptions, openFileObject } from "./platform/node/file-pager.ts";
+export { sendOpenTelemetry } from "./platform/node/otel.ts";
+export { publishTrace, traceChannelName } from "./platform/node/trace-channels.ts";
+export { ChromeTraceWriter, type MeterLike, sendMetrics } from "./trace/index.ts";
 
 export interface OpenOptions {
   /** The most bytes of GPU buffers that hold pages. */

@@ -1,0 +1,77 @@
+import { readFileSync } from "node:fs";
+import { afterEach, describe, expect, it } from "vitest";
+import {
+  listenToTrace,
+  TRACE_NAMES,
+  TRACEPOINTS,
+  type TraceEvent,
+  trace,
+  traceIdOf,
+  traceNow,
+  traceOn,
+} from "./index.ts";
+
+describe("tracing", () => {
+  const stops: (() => void)[] = [];
+  afterEach(() => {
+    for (const stop of stops.splice(0)) {
+      stop();
+    }
+  });
+  const listen = (): TraceEvent[] => {
+    const events: TraceEvent[] = [];
+    stops.push(listenToTrace((event) => events.push(event)));
+    return events;
+  };
+
+  it("is off until somebody listens, and off again after the last has stopped", () => {
+    expect([traceOn, traceNow()]).toEqual([false, 0]);
+    const first = listenToTrace(() => undefined);
+    const second = listenToTrace(() => undefined);
+    first();
+    first();
+    expect(traceOn).toBe(true);
+    expect(traceNow()).toBeGreaterThan(0);
+    second();
+    expect(traceOn).toBe(false);
+  });
+
+  it("sends each event to every listener, in the order of the calls", () => {
+    const [a, b] = [listen(), listen()];
+    trace("sync.wait", { lock: "mmap", mode: "read" });
+    trace("gpu.fence", { device: "gpu", why: "idle" });
+    expect(a.map(({ name }) => name)).toEqual(["sync.wait", "gpu.fence"]);
+    expect(b).toEqual(a);
+  });
+
+  it("measures slices from their start, and takes one with an unknown start for an instant", () => {
+    const events = listen();
+    const since = performance.now() - 5;
+    trace("sync.wait", { lock: "mmap", mode: "read" }, since);
+    trace("sync.wait", { lock: "mmap", mode: "read" }, 0);
+    expect(events[0].at).toBe(since);
+    expect(events[0].duration).toBeGreaterThanOrEqual(5);
+    expect(events[1].duration).toBe(0);
+  });
+
+  it("numbers a space once", () => {
+    const [a, b] = [{}, {}];
+    expect(traceIdOf(a)).toBe(traceIdOf(a));
+    expect(traceIdOf(a)).not.toBe(traceIdOf(b));
+  });
+});
+
+describe("docs/tracing.md", () => {
+  const rows = readFileSync(new URL("../../docs/tracing.md", import.meta.url), "utf8")
+    .split("\n")
+    .filter((line) => /^\| `\w+\.\w+` \|/.test(line));
+
+  it("lists the tracepoints of the code, with their shapes, meanings, fields and units", () => {
+    const expected = TRACE_NAMES.map((name) => {
+      const { doc, shape, fields } = TRACEPOINTS[name];
+      const list = Object.entries(fields).map(([field, unit]) => `\`${field}\` ${unit}`);
+      return `| \`${name}\` | ${shape} | ${doc} | ${list.join(", ")} |`;
+    });
+    expect(rows).toEqual(expected);
+  });
+});

@@ -1,0 +1,122 @@
+import { describe, expect, it } from "vitest";
+import type { TraceEvent, TraceFields, TraceName } from "../base/index.ts";
+import { ChromeTraceWriter } from "./chrome.ts";
+
+interface ChromeEvent {
+  readonly ph: string;
+  readonly name: string;
+  readonly pid: number;
+  readonly tid: number;
+  readonly ts?: number;
+  readonly dur?: number;
+  readonly id?: number;
+  readonly s?: string;
+  readonly cat?: string;
+  readonly bp?: string;
+  readonly args?: Readonly<Record<string, unknown>>;
+}
+
+function event<N extends TraceName>(name: N, at: number, duration: number, fields: TraceFields<N>): TraceEvent {
+  return { name, fields, at, duration } as unknown as TraceEvent;
+}
+
+function written(events: readonly TraceEvent[]): ChromeEvent[] {
+  let text = "";
+  const writer = new ChromeTraceWriter((piece) => {
+    text += piece;
+  }, 100);
+  for (const one of events) {
+    writer.add(one);
+  }
+  writer.end();
+  writer.end();
+  return JSON.parse(text) as ChromeEvent[];
+}
+
+const upload = (at: number, start: number, end: number) =>
+  event("gpu.upload", at, 1, { device: "gpu", space: 1, start, end, pages: (end - start) / 4096, bytes: end - start });
+const fault = (at: number, start: number, end: number) =>
+  event("gpu.fault", at, 0, { device: "gpu", space: 1, start, end, write: false, pages: (end - start) / 4096 });
+
+/** What the description of the format asks of each phase that is used. */
+function check(e: ChromeEvent): void {
+  expect(typeof e.name).toBe("string");
+  expect(Number.isInteger(e.pid) && Number.isInteger(e.tid)).toBe(true);
+  switch (e.ph) {
+    case "M":
+      expect(["process_name", "thread_name"]).toContain(e.name);
+      expect(typeof e.args?.name).toBe("string");
+      return;
+    case "X":
+      expect(e.dur).toBeGreaterThanOrEqual(0);
+      break;
+    case "i":
+      expect(["g", "p", "t"]).toContain(e.s);
+      break;
+    case "C":
+      expect(Object.values(e.args ?? {}).every((value) => typeof value === "number")).toBe(true);
+      break;
+    case "s":
+    case "f":
+      expect(Number.isInteger(e.id)).toBe(true);
+      expect(typeof e.cat).toBe("string");
+      break;
+    default:
+      expect.fail(`phase ${e.ph} is not of the format`);
+  }
+  expect(Number.isFinite(e.ts)).toBe(true);
+}
+
+describe("a trace file", () => {
+  it("is one JSON array of well-formed events, in microseconds from its origin", () => {
+    const events = written([
+      event("mm.map", 100, 0, { space: 1, start: 4096, end: 8192, name: 'a "b"', write: true }),
+      event("gpu.dispatch", 101, 2.5, {
+        device: "gpu",
+        kernel: "k",
+        mode: "svm",
+        bytes: 1,
+        pages: 2,
+        restarts: 0,
+        rounds: 3,
+      }),
+      event("gpu.memory", 103, 0, { device: "gpu", resident: 1, dirty: 2, free: 3, toDevice: 4, toHost: 5 }),
+      fault(104, 4096, 8192),
+      upload(105, 4096, 8192),
+    ]);
+    for (const e of events) {
+      check(e);
+    }
+    const dispatch = events.find(({ name }) => name === "gpu.dispatch");
+    expect([dispatch?.ts, dispatch?.dur]).toEqual([1000, 2500]);
+    expect(events.find(({ name }) => name === "mm.map")?.args?.name).toBe('a "b"');
+    expect(events.find(({ name }) => name === "pages gpu")?.args).toEqual({ resident: 1, dirty: 2, free: 3 });
+    expect(events.find(({ name }) => name === "bytes gpu")?.args).toEqual({ toDevice: 4, toHost: 5 });
+  });
+
+  it("has an arrow from each device fault to the upload of its pages, and to that one only", () => {
+    const events = written([
+      fault(100, 4096, 8192),
+      fault(101, 16_384, 20_480),
+      upload(102, 12_288, 20_480),
+      upload(103, 0, 4096),
+    ]);
+    const starts = events.filter(({ ph }) => ph === "s");
+    const ends = events.filter(({ ph }) => ph === "f");
+    expect(starts.map(({ id }) => id)).toEqual([1, 2]);
+    expect(ends.map(({ id, ts }) => [id, ts])).toEqual([[2, 2000]]);
+    expect(ends[0].bp).toBe("e");
+    expect(
+      starts.every(({ tid, ts }) => events.some((e) => e.name === "gpu.fault" && e.tid === tid && e.ts === ts)),
+    ).toBe(true);
+  });
+
+  it("draws slices that overlap in time in rows of their own, so that none hides another", () => {
+    const wait = (at: number, duration: number) => event("sync.wait", at, duration, { lock: "mmap", mode: "read" });
+    const slices = written([wait(100, 10), wait(105, 10), wait(111, 2), wait(120, 1)]).filter(({ ph }) => ph === "X");
+    const [first, second, third, fourth] = slices.map(({ tid }) => tid);
+    expect(second).not.toBe(first);
+    expect(third).toBe(first);
+    expect(fourth).toBe(first);
+  });
+});

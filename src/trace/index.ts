@@ -1,0 +1,2 @@
+export { ChromeTraceWriter } from "./chrome.ts";
+export { type MeterLike, sendMetrics } from "./metrics.ts";
