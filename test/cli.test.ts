@@ -301,7 +301,7 @@ describe("bad input", () => {
     ["an adapter that is not there", ["add.wgsl", ...good, "--adapter", "voodoo"], 1, /adapter: ENODEV: .*"voodoo"/],
     ["a device memory of nothing", ["add.wgsl", ...good, "--device-memory", "0"], 2, /usage: EINVAL: --device-memory/],
     ["--json with --stats", ["add.wgsl", ...good, "--json", "--stats"], 2, /usage: EINVAL: --stats and --json/],
-    ["svm mode", ["add.wgsl", ...good, "--mode", "svm"], 1, /run: ENOTSUP: --mode svm .*--mode bind/],
+    ["svm mode", ["add.wgsl", ...good, "--mode", "svm"], 1, /run: EINVAL: --mode svm: .*leave --mode out/],
     ["the userfaultfd MMU", ["add.wgsl", ...good, "--mmu", "userfaultfd"], 1, /run: ENOTSUP: .*--mmu software/],
     ["a URL of no server", ["add.wgsl", "--map", "values=http://127.0.0.1:2/x"], 1, /map values: EIO: .*check the URL/],
     ["a trace", ["add.wgsl", ...good, "--trace", "x"], 2, /usage: EINVAL: unknown option '--trace'/],
