@@ -4,15 +4,17 @@ import { ShaderStage } from "../usage.ts";
 import { Control, FaultBit } from "./control-layout.ts";
 
 const WORKGROUP = 64;
+/** Workgroups that run for however few pages: they share the workgroups of the round, too. */
+const LEAST = 16;
 
-/** Its only binding is the control buffer. An invocation takes one word of each bitmap: 32 pages. */
+/**
+ * Its only binding is the control buffer. An invocation takes words of the fault bitmaps, 32 pages each, and workgroups that
+ * ran: those with a bit set for one of their invocations go to list-out.
+ */
 export const COMPACTION_WGSL = `
 @group(0) @binding(0) var<storage, read_write> ctl: array<atomic<u32>>;
 
-@compute @workgroup_size(${WORKGROUP})
-fn main(@builtin(global_invocation_id) id: vec3u) {
-  let word = id.x;
-  if (word * 32u >= atomicLoad(&ctl[${Control.Pages}])) { return; }
+fn faults(word: u32) {
   let readAt = atomicLoad(&ctl[${Control.ReadBits}]) + word;
   let writeAt = atomicLoad(&ctl[${Control.WriteBits}]) + word;
   let reads = atomicLoad(&ctl[readAt]);
@@ -35,6 +37,36 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   }
   atomicStore(&ctl[readAt], reads & ~listed);
   atomicStore(&ctl[writeAt], writes & ~listed);
+}
+
+fn settle(number: u32, invocations: u32) {
+  let fresh = atomicLoad(&ctl[${Control.Mode}]) == 0u;
+  var workgroup = atomicLoad(&ctl[${Control.First}]) + number;
+  if (!fresh) { workgroup = atomicLoad(&ctl[atomicLoad(&ctl[${Control.ListIn}]) + number]); }
+  let first = (workgroup - atomicLoad(&ctl[${Control.WindowFirst}])) * invocations;
+  let base = atomicLoad(&ctl[${Control.DoneBase}]);
+  var open = 0u;
+  for (var i = first; i < first + invocations; ) {
+    let bits = min(32u - (i & 31u), first + invocations - i);
+    open += countOneBits(extractBits(atomicLoad(&ctl[base + (i >> 5u)]), i & 31u, bits));
+    i += bits;
+  }
+  if (open == 0u) {
+    atomicAdd(&ctl[${Control.Completed}], 1u);
+    return;
+  }
+  let at = atomicAdd(&ctl[${Control.ListOutCount}], 1u);
+  atomicStore(&ctl[atomicLoad(&ctl[${Control.ListOut}]) + at], workgroup);
+  if (fresh && open < invocations) { atomicAdd(&ctl[${Control.DoneInvocations}], invocations - open); }
+}
+
+@compute @workgroup_size(${WORKGROUP})
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
+  let step = grid.x * ${WORKGROUP}u;
+  for (var word = id.x; word * 32u < atomicLoad(&ctl[${Control.Pages}]); word += step) { faults(word); }
+  let invocations = atomicLoad(&ctl[${Control.Invocations}]);
+  if (invocations == 0u) { return; }
+  for (var number = id.x; number < atomicLoad(&ctl[${Control.Count}]); number += step) { settle(number, invocations); }
 }
 `;
 
@@ -72,5 +104,5 @@ async function make(gpu: GpuHandle): Promise<Compaction> {
     }),
     label,
   );
-  return { pipeline, layout, workgroupsFor: (pages) => Math.max(1, Math.ceil(pages / (32 * WORKGROUP))) };
+  return { pipeline, layout, workgroupsFor: (pages) => Math.max(LEAST, Math.ceil(pages / (32 * WORKGROUP))) };
 }

@@ -17,7 +17,7 @@ export const Control = {
   Mode: 5,
   /** In: device pages of the page table. */
   Pages: 6,
-  /** In: where the areas begin, in words. */
+  /** In: where the areas begin, in words. This one has a bit for each invocation that must run again. */
   DoneBase: 7,
   ListIn: 8,
   ListOut: 9,
@@ -37,7 +37,7 @@ export const Control = {
   FatalAddress: 20,
   FatalWorkgroup: 21,
   FatalLane: 22,
-  /** Invocations that became done in workgroups that did not complete. */
+  /** Invocations that became done; those of workgroups that completed at once are not counted. */
   DoneInvocations: 23,
   /** In: invocations whose local index is outside [LaneFirst, LaneEnd) rest this round. */
   LaneFirst: 24,
@@ -52,6 +52,10 @@ export const Control = {
   ReplayCapacity: 29,
   /** Out: records that some invocation needs to go on; zero while there is room. */
   ReplayNeeded: 30,
+  /** Out: fatal accesses; the first one is described. */
+  FatalCount: 31,
+  /** Between a kernel and the compaction after it: invocations of a workgroup, 0 when it settles its workgroups itself. */
+  Invocations: 32,
 } as const;
 
 /** Why a kernel cannot go on. */
@@ -65,7 +69,7 @@ export const Fatal = {
   StoreLogFull: 4,
   /** It took another way when it ran again. */
   NotRepeatable: 5,
-  /** An index past the end of its span. */
+  /** An index past the end of its span; the address is that of the span. */
   SpanIndex: 6,
 } as const;
 

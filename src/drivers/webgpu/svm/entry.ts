@@ -79,7 +79,8 @@ ${header(shape)}
   let pm_grid = pm_hw_grid;
   ${gid(shape)}
   ${call(shape)}
-  if (pm_code != 0u) {
+  if (pm_code != 0u || pm_past) {
+    pm_judge();
     pm_lane = pm_lidx;
     pm_workgroup = pm_hw.x + pm_hw_grid.x * (pm_hw.y + pm_hw_grid.y * pm_hw.z);
     pm_report();
@@ -106,7 +107,8 @@ ${header(shape)}
   let pm_id = ${POINT.replaceAll("pm_workgroup", "pm_which.y")};
   ${gid(shape)}
   ${call(shape)}
-  if (pm_code != 0u) {
+  if (pm_code != 0u || pm_past) {
+    pm_judge();
     pm_lane = pm_lidx;
     pm_report();
   }
@@ -136,7 +138,10 @@ function rewind(shape: EntryShape, features: KernelFeatures): string {
       ${shape.resetPrivate}`;
 }
 
-/** Each invocation for itself: done bits keep those that are done from running again. */
+/**
+ * Each invocation for itself: those that must run again set their bit, and the compaction after the kernel finds out which
+ * workgroups that leaves open. No workgroup memory and no barrier, and nothing is written when all goes well.
+ */
 function invocationEntry(shape: EntryShape, features: KernelFeatures): string {
   const { replayRecords, logCanOverflow } = features;
   const begin = replayRecords > 0 ? "pm_replay_begin(pm_bit);" : "";
@@ -150,46 +155,35 @@ function invocationEntry(shape: EntryShape, features: KernelFeatures): string {
     : `${call(shape)}
     ${end}`;
   return `
-var<workgroup> pm_wg_open: atomic<u32>;
-var<workgroup> pm_wg_done: atomic<u32>;
 ${header(shape)}
   let pm_p = pm_hw.x + pm_hw.y * pm_hw_grid.x;
-  let pm_live = pm_p < atomicLoad(&pm_ctl[${Control.Count}]);
+  if (pm_p >= atomicLoad(&pm_ctl[${Control.Count}])) { return; }
   pm_lane = pm_lidx;
-  var pm_bit = 0u;
-  var pm_ran = false;
-  if (pm_live) {
-    pm_workgroup = pm_logical(pm_p);
-    pm_bit = (pm_workgroup - atomicLoad(&pm_ctl[${Control.WindowFirst}])) * ${shape.invocations}u + pm_lidx;
-    let pm_done = (atomicLoad(&pm_ctl[atomicLoad(&pm_ctl[${Control.DoneBase}]) + (pm_bit >> 5u)]) >> (pm_bit & 31u)) & 1u;
-    let pm_rests = pm_lidx < atomicLoad(&pm_ctl[${Control.LaneFirst}]) || pm_lidx >= atomicLoad(&pm_ctl[${Control.LaneEnd}]);
-    if (pm_done == 0u && pm_rests) { atomicStore(&pm_wg_open, 1u); }
-    if (pm_done == 0u && !pm_rests) {
-      let pm_grid = ${GRID};
-      let pm_id = ${POINT};
-      ${gid(shape)}
-      ${begin}
-      ${run}
-      if (pm_hurt == 0u) { pm_commit_log(); }
-      if (pm_fault != 0u) {
-        atomicStore(&pm_wg_open, 1u);
-      } else if (pm_code != 0u) {
-        atomicStore(&pm_wg_open, 1u);
-        pm_report();
-      } else {
-        pm_ran = true;
-      }
+  pm_workgroup = pm_logical(pm_p);
+  let pm_bit = (pm_workgroup - atomicLoad(&pm_ctl[${Control.WindowFirst}])) * ${shape.invocations}u + pm_lidx;
+  let pm_bits = atomicLoad(&pm_ctl[${Control.DoneBase}]) + (pm_bit >> 5u);
+  let pm_mask = 1u << (pm_bit & 31u);
+  let pm_waits = (atomicLoad(&pm_ctl[pm_bits]) & pm_mask) != 0u;
+  if ((pm_p | pm_lidx) == 0u) { atomicStore(&pm_ctl[${Control.Invocations}], ${shape.invocations}u); }
+  // In its first round a workgroup runs as a whole.
+  var pm_open = pm_waits | (atomicLoad(&pm_ctl[${Control.Mode}]) == 0u);
+  if (pm_open & (pm_lidx >= atomicLoad(&pm_ctl[${Control.LaneFirst}])) & (pm_lidx < atomicLoad(&pm_ctl[${Control.LaneEnd}]))) {
+    let pm_grid = ${GRID};
+    let pm_id = ${POINT};
+    ${gid(shape)}
+    ${begin}
+    ${run}
+    if ((pm_events | pm_how) != 0u) { pm_settle(); }
+    if (pm_hurt == 0u) {
+      pm_commit_log();
+      pm_open = false;
+    } else if (pm_fault == 0u) {
+      pm_report();
     }
   }
-  workgroupBarrier();
-  if (pm_live && atomicLoad(&pm_wg_open) == 0u) {
-    if (pm_lidx == 0u) { atomicAdd(&pm_ctl[${Control.Completed}], 1u); }
-  } else if (pm_live) {
-    if (pm_ran) {
-      atomicOr(&pm_ctl[atomicLoad(&pm_ctl[${Control.DoneBase}]) + (pm_bit >> 5u)], 1u << (pm_bit & 31u));
-      atomicAdd(&pm_ctl[${Control.DoneInvocations}], 1u);
-    }
-    if (pm_lidx == 0u) { pm_append(pm_workgroup); }
+  if (pm_open != pm_waits) {
+    atomicXor(&pm_ctl[pm_bits], pm_mask);
+    if (!pm_open) { atomicAdd(&pm_ctl[${Control.DoneInvocations}], 1u); }
   }
 }
 `;
@@ -244,6 +238,12 @@ ${header(shape)}
     ${call(shape)}
     ${end}
     ${over}
+    if ((pm_events | pm_how) != 0u) { pm_settle(); }
+    if (pm_fault != 0u) {
+      atomicOr(&pm_wg_fault, ${WgFlag.Fault}u);
+    } else if (pm_code != 0u) {
+      atomicOr(&pm_wg_fault, ${WgFlag.Dead}u);
+    }
     workgroupBarrier();
     ${verdict}
     ${again}

@@ -77,14 +77,14 @@ const FATAL: readonly (readonly [string, string, number, number])[] = [
     "an index past a span",
     "let s = pm_span(4096u + 4u, 8u); pm_store_u32(4096u, pm_span_load_u32(s, 8u));",
     Fatal.SpanIndex,
-    P + 12,
+    P + 4,
   ],
-  ["a store past a span", "let s = pm_span(4096u + 4u, 8u); pm_span_store_u32(s, 9u, 1u);", Fatal.SpanIndex, P + 13],
+  ["a store past a span", "let s = pm_span(4096u + 4u, 8u); pm_span_store_u32(s, 9u, 1u);", Fatal.SpanIndex, P + 4],
   [
     "a vector that runs out of a span",
     "let s = pm_span(4096u + 4u, 8u); pm_store_vec4u(4096u, pm_span_load_vec4u(s, 5u));",
     Fatal.SpanIndex,
-    P + 9,
+    P + 4,
   ],
   [
     "a store through a span of read-only memory",

@@ -5,6 +5,8 @@
  *     pm_hurt    this run is lost: it goes on only to find more faults
  *     pm_fault   it is lost because of a fault, so it will be run again
  *     pm_code    it is lost because of a fatal access
+ *
+ * All of it is inlined at each access, and some devices run both sides of every branch: short is fast here.
  */
 import { Control, DEFAULT_FUEL, Fatal, FaultBit, REPLAY_RECORD } from "./control-layout.ts";
 import { type KernelFeatures, Op } from "./kernel-features.ts";
@@ -15,13 +17,15 @@ import { SHARED_PENDING, sharedStoresWgsl } from "./runtime-shared.ts";
 
 const READ = SvmPte.Valid;
 const WRITE = SvmPte.Valid | SvmPte.Write;
+/** Notes of misses and accessed pages that an invocation keeps; a power of two. */
+const RING = 16;
 /** Times that an invocation's fuel is filled up because it met another page. */
 const REFILLS = 64;
 /** Loops of kernels with barriers look this often whether another invocation of the workgroup had a fault. */
 const TICKS = 64;
 
 /** Bits of `pm_wg_fault`, what happened to any invocation of a workgroup. */
-export const WgFlag = { Fault: 1, Dead: 2, Overflow: 4 } as const;
+export const WgFlag = { Fault: 1, Dead: 2, Overflow: 4, Hurt: 8 } as const;
 
 export function checkedRuntime(features: KernelFeatures, group: number): string {
   const parts = [commonWgsl(features, group), faultWgsl(features), accessWgsl(features), reportWgsl];
@@ -42,10 +46,13 @@ export function checkedRuntime(features: KernelFeatures, group: number): string 
   return parts.join("\n");
 }
 
-/** Faults, fatal accesses, and the fuel that ends loops after them. */
+/**
+ * Misses, fatal accesses, and the fuel that ends loops after them. An access only notes in a ring what it met: this code
+ * stands at each of them. What the notes mean is found out once, at the end of the run or when a loop has filled the ring.
+ */
 function faultWgsl(features: KernelFeatures): string {
   const { collective } = features;
-  const tell = (bits: number) => (collective ? `atomicOr(&pm_wg_fault, ${bits}u);` : "");
+  const tell = collective ? `atomicOr(&pm_wg_fault, ${WgFlag.Hurt}u);` : "";
   return `
 var<private> pm_hurt: u32;
 var<private> pm_fault: u32;
@@ -54,79 +61,96 @@ var<private> pm_refills: u32;
 var<private> pm_low: u32;
 var<private> pm_high: u32;
 var<private> pm_committing: u32;
+// The first miss, until it is known whether it is a fault.
+var<private> pm_how: u32;
+var<private> pm_ring: array<u32, ${RING}>;
+var<private> pm_events: u32;
+var<private> pm_last: u32;
 ${collective ? "var<workgroup> pm_wg_fault: atomic<u32>;\nvar<workgroup> pm_wg_stop: atomic<u32>;\nvar<workgroup> pm_wg_stopped: u32;\nvar<private> pm_ticks: u32;" : ""}
-fn pm_fill() -> u32 {
-  let fuel = atomicLoad(&pm_ctl[${Control.Fuel}]);
-  return select(fuel, ${DEFAULT_FUEL}u, fuel == 0u);
+fn pm_event(a: u32, how: u32) {
+  let key = ((a >> 12u) << ${FaultBit.PageShift}u) | how;
+  if (key != pm_last) {
+    pm_last = key;
+    pm_ring[pm_events & ${RING - 1}u] = key;
+    pm_events++;
+  }
+  // What comes after a miss can be its consequence.
+  if (how != 0u && pm_hurt == 0u) {
+    pm_hurt = 1u;
+    pm_how = how;
+    pm_addr = a;
+    ${tell}
+  }
 }
-// What comes after a fault can be its consequence.
 fn pm_die(code: u32, a: u32) {
   if (pm_hurt == 0u) {
     pm_hurt = 1u;
     pm_code = code;
     pm_addr = a;
-    ${tell(WgFlag.Dead)}
+    ${tell}
   }
 }
-fn pm_lose() {
-  ${tell(WgFlag.Fault)}
-  if (pm_fault == 0u) {
-    pm_fuel = pm_fill();
-    pm_refills = ${REFILLS}u;
-  }
-  pm_hurt = 1u;
-  pm_fault = 1u;
-}
-fn pm_miss(a: u32, e: u32, how: u32) {
-  let writes = how == ${FaultBit.Write}u;
-  if (!pm_reach(pm_word(a), e, ${SvmPte.Mapped}u)) {
-    pm_die(select(${Fatal.ReadUnmapped}u, ${Fatal.WriteUnmapped}u, writes), a);
-    return;
-  }
-  if (writes && (e & ${SvmPte.MappedWrite}u) == 0u) {
-    pm_die(${Fatal.WriteReadOnly}u, a);
-    return;
-  }
-  if (pm_committing != 0u) {
-    pm_die(${Fatal.NotRepeatable}u, a);
-    return;
-  }
-  let page = a >> 12u;
-  let fresh = pm_fault == 0u;
-  pm_lose();
-  // Progress through memory is worth more time; turning round on the same pages is not.
-  if (fresh) {
-    pm_low = page;
-    pm_high = page;
-  } else if ((page < pm_low || page > pm_high) && pm_refills > 0u) {
-    pm_low = min(pm_low, page);
-    pm_high = max(pm_high, page);
-    pm_refills--;
-    pm_fuel = pm_fill();
-  }
-  let base = atomicLoad(&pm_ctl[select(${Control.ReadBits}u, ${Control.WriteBits}u, writes)]);
-  pm_set(base, page);
+fn pm_fill() -> u32 {
+  let fuel = atomicLoad(&pm_ctl[${Control.Fuel}]);
+  return select(fuel, ${DEFAULT_FUEL}u, fuel == 0u);
 }
 fn pm_set(base: u32, bit: u32) {
   let at = base + (bit >> 5u);
   let mask = 1u << (bit & 31u);
   if ((atomicLoad(&pm_ctl[at]) & mask) == 0u) { atomicOr(&pm_ctl[at], mask); }
 }
-fn pm_note(a: u32, e: u32) {
-  if ((e & ${SvmPte.Track}u) != 0u) { pm_set(atomicLoad(&pm_ctl[${Control.AccessedBits}]), a >> 12u); }
+fn pm_settle() {
+  if (pm_how != 0u) {
+    let e = pm_entry_of(pm_addr);
+    if (!pm_reach(pm_word(pm_addr), e, ${SvmPte.Mapped}u)) {
+      pm_code = select(${Fatal.ReadUnmapped}u, ${Fatal.WriteUnmapped}u, pm_how == ${FaultBit.Write}u);
+    } else if (pm_how == ${FaultBit.Write}u && (e & ${SvmPte.MappedWrite}u) == 0u) {
+      pm_code = ${Fatal.WriteReadOnly}u;
+    } else if (pm_committing != 0u) {
+      pm_code = ${Fatal.NotRepeatable}u;
+    } else {
+      pm_fault = 1u;
+      pm_fuel = pm_fill();
+      pm_refills = ${REFILLS}u;
+      pm_low = pm_addr >> 12u;
+      pm_high = pm_low;
+      // The ring may have lost it.
+      pm_ring[${RING}u - 1u] = select(pm_ring[${RING}u - 1u], (pm_low << ${FaultBit.PageShift}u) | pm_how, pm_events >= ${RING}u);
+    }
+    pm_how = 0u;
+  }
+  for (var i = min(pm_events, ${RING}u); i > 0u; i--) {
+    let key = pm_ring[i - 1u];
+    let page = key >> ${FaultBit.PageShift}u;
+    let how = key & 3u;
+    if (how == 0u) {
+      pm_set(atomicLoad(&pm_ctl[${Control.AccessedBits}]), page);
+      continue;
+    }
+    let e = pm_entry_of(page << 12u);
+    let needs = select(${SvmPte.Mapped}u, ${SvmPte.Mapped | SvmPte.MappedWrite}u, how == ${FaultBit.Write}u);
+    let there = select(${READ}u, ${WRITE}u, how == ${FaultBit.Write}u);
+    if (pm_fault == 0u || (e & needs) != needs || (e & there) == there) { continue; }
+    pm_set(atomicLoad(&pm_ctl[select(${Control.ReadBits}u, ${Control.WriteBits}u, how == ${FaultBit.Write}u)]), page);
+    // Progress through memory is worth more time; turning round on the same pages is not.
+    if ((page < pm_low || page > pm_high) && pm_refills > 0u) {
+      pm_low = min(pm_low, page);
+      pm_high = max(pm_high, page);
+      pm_refills--;
+      pm_fuel = pm_fill();
+    }
+  }
+  pm_events = 0u;
 }
+// Asked at the start of each turn of a loop: whether it has to end.
 fn pm_spent() -> bool {
+  if (pm_how != 0u || pm_events >= ${RING}u) { pm_settle(); }
+  if (pm_hurt == 0u) { return false; }
   if (pm_fuel == 0u) { return true; }
   pm_fuel--;
   return false;
 }
 ${collective ? collectiveTicks : ""}
-fn pm_clean() {
-  pm_hurt = 0u;
-  pm_fault = 0u;
-  pm_code = 0u;
-  pm_fuel = 0u;
-}
 `;
 }
 
@@ -138,7 +162,7 @@ fn pm_tick() -> bool {
     pm_hurt = 1u;
     pm_fuel = pm_fill();
   }
-  return pm_hurt != 0u && pm_spent();
+  return (pm_hurt != 0u || pm_events >= ${RING}u) && pm_spent();
 }
 // For loops with barriers: all invocations leave together.
 fn pm_tick_all() -> bool {
@@ -166,12 +190,9 @@ fn pm_seen(a: u32, v: u32) -> u32 {
 ${seen}
 fn pm_load_u32(a: u32) -> u32 {
   let e = pm_entry_of(a);
-  if (!pm_reach(pm_word(a), e, ${READ}u)) {
-    pm_miss(a, e, ${FaultBit.Read}u);
-    return 0u;
-  }
-  pm_note(a, e);
-  return pm_seen(a, ${read("pm_at(a, e)")});
+  let ok = pm_reach(pm_word(a), e, ${READ}u);
+  if (!ok | ((e & ${SvmPte.Track}u) != 0u)) { pm_event(a, select(${FaultBit.Read}u, 0u, ok)); }
+  return pm_seen(a, select(0u, ${read("select(0u, pm_at(a, e), ok)")}, ok));
 }
 fn pm_load_each(a: u32) -> vec4u {
   var v: vec4u;
@@ -182,7 +203,7 @@ fn pm_load_vec4u(a: u32) -> vec4u {
   let e = pm_entry_of(a);
   if (!pm_reach(pm_word(a) + 3u, e, ${READ}u)) { return pm_load_each(a); }
   ${seen4}
-  pm_note(a, e);
+  if ((e & ${SvmPte.Track}u) != 0u) { pm_event(a, 0u); }
   let at = pm_at(a, e);
   return vec4u(${four((k) => read(`at + ${k}u`))});
 }
@@ -190,22 +211,20 @@ fn pm_load_vec4u(a: u32) -> vec4u {
 fn pm_span(a: u32, words: u32) -> PmSpan {
   let e = pm_entry_of(a);
   let there = pm_reach(pm_word(a), e, ${READ}u);
-  if (words != 0u) {
-    if (there) { pm_note(a, e); } else { pm_miss(a, e, ${FaultBit.Read}u); }
-  }
+  if ((words != 0u) & (!there | ((e & ${SvmPte.Track}u) != 0u))) { pm_event(a, select(${FaultBit.Read}u, 0u, there)); }
   let end = select(${DEVICE_PAGE_WORDS}u, pm_span_end(e), pm_reach(pm_word(a), e, ${SvmPte.Mapped}u));
   return PmSpan(a, min(words, end - pm_word(a)), select(pm_word(a), pm_at(a, e), there), select(0u, e, there));
 }
 fn pm_span_load_u32(s: PmSpan, i: u32) -> u32 {
   if (i >= s.words) {
-    pm_die(${Fatal.SpanIndex}u, s.addr + i);
+    pm_die(${Fatal.SpanIndex}u, s.addr);
     return 0u;
   }
   return pm_seen(s.addr + i, select(0u, ${read("s.base + i")}, s.entry != 0u));
 }
 fn pm_span_load_vec4u(s: PmSpan, i: u32) -> vec4u {
   if (i >= s.words || s.words - i < 4u) {
-    pm_die(${Fatal.SpanIndex}u, s.addr + i);
+    pm_die(${Fatal.SpanIndex}u, s.addr);
     return vec4u();
   }
   let a = s.addr + i;
@@ -220,26 +239,23 @@ ${features.writes ? storeWgsl : ""}
 const storeWgsl = `
 fn pm_store_u32(a: u32, v: u32) {
   let e = pm_entry_of(a);
-  if (!pm_reach(pm_word(a), e, ${WRITE}u)) {
-    pm_miss(a, e, ${FaultBit.Write}u);
-    return;
-  }
-  pm_note(a, e);
-  pm_put(a, e, v);
+  let ok = pm_reach(pm_word(a), e, ${WRITE}u);
+  if (!ok | ((e & ${SvmPte.Track}u) != 0u)) { pm_event(a, select(${FaultBit.Write}u, 0u, ok)); }
+  if (pm_hurt == 0u) { pm_put(a, e, v); }
 }
 fn pm_store_vec4u(a: u32, v: vec4u) {
   for (var k = 0u; k < 4u; k++) { pm_store_u32(a + k, v[k]); }
 }
 fn pm_span_store_u32(s: PmSpan, i: u32, v: u32) {
   if (i >= s.words) {
-    pm_die(${Fatal.SpanIndex}u, s.addr + i);
+    pm_die(${Fatal.SpanIndex}u, s.addr);
     return;
   }
   pm_store_u32(s.addr + i, v);
 }
 fn pm_span_store_vec4u(s: PmSpan, i: u32, v: vec4u) {
   if (i >= s.words || s.words - i < 4u) {
-    pm_die(${Fatal.SpanIndex}u, s.addr + i);
+    pm_die(${Fatal.SpanIndex}u, s.addr);
     return;
   }
   pm_store_vec4u(s.addr + i, v);
@@ -308,7 +324,6 @@ ${ops ? `var<private> pm_log_op: array<u32, ${logEntries}>;` : ""}
 ${logCanOverflow ? "var<private> pm_over: u32;\nvar<private> pm_low_store: u32;\nvar<private> pm_high_store: u32;" : ""}
 ${ops ? `fn pm_put(a: u32, e: u32, v: u32) { pm_put_op(a, e, ${Op.Store}u, v); }` : ""}
 ${put}
-  if (pm_hurt != 0u) { return; }
   ${direct}${again}${overflow}
   pm_log_addr[pm_logged] = a;
   pm_log_value[pm_logged] = v;
@@ -342,12 +357,9 @@ function loggedWgsl(): string {
 fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
   if (op == ${Op.Load}u) { return pm_load_u32(a); }
   let e = pm_entry_of(a);
-  if (!pm_reach(pm_word(a), e, ${WRITE}u)) {
-    pm_miss(a, e, ${FaultBit.Write}u);
-    return 0u;
-  }
-  pm_note(a, e);
-  pm_put_op(a, e, op, v);
+  let ok = pm_reach(pm_word(a), e, ${WRITE}u);
+  if (!ok | ((e & ${SvmPte.Track}u) != 0u)) { pm_event(a, select(${FaultBit.Write}u, 0u, ok)); }
+  if (pm_hurt == 0u) { pm_put_op(a, e, op, v); }
   return 0u;
 }
 `;
@@ -401,11 +413,10 @@ fn pm_before(a: u32, there: u32) -> u32 {
 fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
   let e = pm_entry_of(a);
   let loads = op == ${Op.Load}u;
-  if (!pm_reach(pm_word(a), e, select(${WRITE}u, ${READ}u, loads))) {
-    pm_miss(a, e, select(${FaultBit.Write}u, ${FaultBit.Read}u, loads));
-    return 0u;
+  let ok = pm_reach(pm_word(a), e, select(${WRITE}u, ${READ}u, loads));
+  if (!ok | ((e & ${SvmPte.Track}u) != 0u)) {
+    pm_event(a, select(select(${FaultBit.Write}u, ${FaultBit.Read}u, loads), 0u, ok));
   }
-  pm_note(a, e);
   if (${tainted}) { return 0u; }
   ${sharedStores ? SHARED_PENDING : pending}
   let key = (v * 0x9e3779b1u) ^ (c * 0x85ebca77u) ^ (op + 1u);
@@ -424,7 +435,9 @@ fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
   }
   if (pm_recorded >= atomicLoad(&pm_ctl[${Control.ReplayCapacity}])) {
     atomicMax(&pm_ctl[${Control.ReplayNeeded}], pm_recorded + 1u);
-    pm_lose();
+    pm_hurt = 1u;
+    pm_fault = 1u;
+    ${collective ? `atomicOr(&pm_wg_fault, ${WgFlag.Fault}u);` : ""}
     return 0u;
   }
   let old = pm_do(pm_at(a, e), op, v, c);

@@ -17,6 +17,9 @@ export function residentRuntime(features: KernelFeatures, group: number): string
   const parts = [
     commonWgsl(features, group),
     `
+// Too often asked to keep the address: that of the span has to do.
+var<private> pm_past: bool;
+var<private> pm_last_span: u32;
 fn pm_bad(a: u32, code: u32, bad: bool) {
   let first = bad & (pm_code == 0u);
   pm_addr = select(pm_addr, a, first);
@@ -59,35 +62,39 @@ fn pm_span(a: u32, words: u32) -> PmSpan {
   let e = pm_entry_of(a);
   let bad = (words != 0u) & !pm_reach(pm_word(a), e, ${READ}u);
   pm_bad(a, ${Fatal.ReadUnmapped}u, bad);
+  pm_last_span = select(a, pm_last_span, pm_past);
   let end = select(pm_span_end(e), ${DEVICE_PAGE_WORDS}u, bad);
   return PmSpan(a, min(words, max(end, pm_word(a)) - pm_word(a)), select(pm_at(a, e), pm_word(a), bad), e);
 }
 fn pm_span_load_u32(s: PmSpan, i: u32) -> u32 {
   let bad = i >= s.words;
-  pm_bad(s.addr + i, ${Fatal.SpanIndex}u, bad);
+  pm_past |= bad;
   return ${read("select(s.base + i, 0u, bad)")};
 }
 fn pm_span_load_vec4u(s: PmSpan, i: u32) -> vec4u {
   let bad = (i >= s.words) | (s.words - i < 4u);
-  pm_bad(s.addr + i, ${Fatal.SpanIndex}u, bad);
+  pm_past |= bad;
   let at = select(s.base + i, 0u, bad);
   return vec4u(${four((k) => read(`at + ${k}u`)).join(", ")});
 }
 fn pm_span_store_u32(s: PmSpan, i: u32, v: u32) {
   let past = i >= s.words;
   let locked = (s.entry & ${WRITE}u) != ${WRITE}u;
-  pm_bad(s.addr + i, select(${Fatal.WriteUnmapped}u, ${Fatal.SpanIndex}u, past), past | locked);
+  pm_past |= past;
+  pm_bad(s.addr + i, ${Fatal.WriteUnmapped}u, locked);
   ${write("select(s.base + i, 0u, past | locked)", "v")}
 }
 fn pm_span_store_vec4u(s: PmSpan, i: u32, v: vec4u) {
   let past = (i >= s.words) | (s.words - i < 4u);
   let locked = (s.entry & ${WRITE}u) != ${WRITE}u;
-  pm_bad(s.addr + i, select(${Fatal.WriteUnmapped}u, ${Fatal.SpanIndex}u, past), past | locked);
+  pm_past |= past;
+  pm_bad(s.addr + i, ${Fatal.WriteUnmapped}u, locked);
   let at = select(s.base + i, 0u, past | locked);
   ${four((k) => write(`at + ${k}u`, `v[${k}]`)).join("\n  ")}
 }
 `,
     reportWgsl,
+    judgeWgsl,
     typedWgsl(features),
   ];
   if (features.atomics !== "none") {
@@ -111,17 +118,22 @@ fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
 /** `pm_report()`: the invocation's fatal access becomes the dispatch's, unless another one was first. */
 export const reportWgsl = `
 fn pm_report() {
+  if (atomicAdd(&pm_ctl[${Control.FatalCount}], 1u) == 0u) {
+    atomicStore(&pm_ctl[${Control.FatalCode}], pm_code);
+    atomicStore(&pm_ctl[${Control.FatalAddress}], pm_addr);
+    atomicStore(&pm_ctl[${Control.FatalWorkgroup}], pm_workgroup);
+    atomicStore(&pm_ctl[${Control.FatalLane}], pm_lane);
+  }
+}
+`;
+
+/** `pm_judge()`: what a bad access was, once it is over. An index past a span comes before what it may have led to. */
+const judgeWgsl = `
+fn pm_judge() {
   let e = pm_entry_of(pm_addr);
   let mapped = pm_reach(pm_word(pm_addr), e, ${SvmPte.Mapped}u) & ((e & ${SvmPte.MappedWrite}u) == 0u);
-  let code = select(pm_code, ${Fatal.WriteReadOnly}u, (pm_code == ${Fatal.WriteUnmapped}u) & mapped);
-  loop {
-    let r = atomicCompareExchangeWeak(&pm_ctl[${Control.FatalCode}], 0u, code);
-    if (r.exchanged) {
-      atomicStore(&pm_ctl[${Control.FatalAddress}], pm_addr);
-      atomicStore(&pm_ctl[${Control.FatalWorkgroup}], pm_workgroup);
-      atomicStore(&pm_ctl[${Control.FatalLane}], pm_lane);
-    }
-    if (r.exchanged || r.old_value != 0u) { break; }
-  }
+  pm_code = select(pm_code, ${Fatal.WriteReadOnly}u, (pm_code == ${Fatal.WriteUnmapped}u) & mapped);
+  pm_addr = select(pm_addr, pm_last_span, pm_past);
+  pm_code = select(pm_code, ${Fatal.SpanIndex}u, pm_past);
 }
 `;

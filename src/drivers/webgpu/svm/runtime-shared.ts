@@ -32,7 +32,6 @@ fn pm_slot_of(a: u32, insert: bool) -> u32 {
   return ${slots}u;
 }
 fn pm_put(a: u32, e: u32, v: u32) {
-  if (pm_hurt != 0u) { return; }
   let at = pm_slot_of(a, true);
   if (at >= ${slots}u) {
     pm_die(${Fatal.StoreLogFull}u, a);

@@ -232,7 +232,7 @@ function injectLoopChecks(kernel: ParsedKernel, fn: FnElem, analysis: KernelAnal
     loops = true;
     const brace = text.indexOf("{", elem.body.start) + 1;
     if (!features.collective) {
-      edits.insert(brace, " if (pm_hurt != 0u && pm_spent()) { break; } ");
+      edits.insert(brace, " if ((pm_hurt != 0u || pm_events > 15u) && pm_spent()) { break; } ");
     } else if (isCollective(kernel, elem, collective)) {
       edits.insert(brace, " if (pm_tick_all()) { break; } ");
     } else {
