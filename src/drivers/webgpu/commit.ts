@@ -20,27 +20,16 @@ export function commit(
   batch: TransferBatch,
 ): Submitted | Retry {
   const { fences } = job.kernel.device;
-  const stale = new Set(tried.ranges.filter(({ range }) => !range.valid).map((r) => r.placed));
-  const fresh = tried.reads.filter(
-    (run) => ![...stale].some((s) => s.extent === run.extent && s.from <= run.at && run.at < s.to),
-  );
-  for (const { extent, at, count } of fresh) {
-    extent.update(at, at + count, PageState.Valid, 0);
-  }
-  for (const { extent, page } of tried.inPlace) {
-    showInPlace(tried.mirror, extent, page);
-  }
+  const hideReads = showReads(tried);
   let finished: Promise<void>;
-  const complete = stale.size === 0 && isComplete(tried, placed);
+  const complete = isComplete(tried, placed);
   try {
     if (complete) {
       encodeDispatch(job, placed, batch.encoder);
     }
     finished = batch.submit();
   } catch (error) {
-    for (const { extent, at, count } of fresh) {
-      extent.update(at, at + count, 0, PageState.Valid);
-    }
+    hideReads();
     throw error;
   }
   const serial = fences.record(finished);
@@ -58,8 +47,38 @@ export function commit(
     : { wait: () => Promise.resolve(true), why: "its memory is being changed all the time" };
 }
 
-/** Whether the device has all pages that the dispatch reads and writes, those that are arriving included. */
-function isComplete({ arriving }: Attempt, placed: readonly PlacedRange[]): boolean {
+/**
+ * Marks what was gathered for reading and is still what memory holds. Returns what takes that back, for when the uploads
+ * are not submitted after all.
+ *
+ * Locks: the mirror's update lock.
+ */
+export function showReads(tried: Attempt): () => void {
+  const stale = new Set(tried.ranges.filter(({ range }) => !range.valid).map((r) => r.placed));
+  const fresh = tried.reads.filter(
+    (run) => ![...stale].some((s) => s.extent === run.extent && s.from <= run.at && run.at < s.to),
+  );
+  for (const { extent, at, count } of fresh) {
+    extent.update(at, at + count, PageState.Valid, 0);
+  }
+  for (const { extent, page } of tried.inPlace) {
+    showInPlace(tried.mirror, extent, page);
+  }
+  return () => {
+    for (const { extent, at, count } of fresh) {
+      extent.update(at, at + count, 0, PageState.Valid);
+    }
+  };
+}
+
+/**
+ * Whether the device has all pages that the dispatch reads and writes, those that are arriving included, and nothing that
+ * was gathered has changed since.
+ */
+export function isComplete({ arriving, ranges }: Attempt, placed: readonly PlacedRange[]): boolean {
+  if (ranges.some(({ range }) => !range.valid)) {
+    return false;
+  }
   return placed.every((range) => {
     const { extent, to } = range;
     if (!range.bound.write) {

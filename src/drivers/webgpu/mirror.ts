@@ -1,5 +1,15 @@
 /** One device's mirror of one address space: the device page table, invalidation, and the way home. */
-import { KernelError, type MaybePromise, PAGE_SIZE, type VirtRange, vpnOf } from "../../base/index.ts";
+import {
+  KernelError,
+  type MaybePromise,
+  PAGE_SIZE,
+  trace,
+  traceIdOf,
+  traceNow,
+  traceOn,
+  type VirtRange,
+  vpnOf,
+} from "../../base/index.ts";
 import { HmmMirror, type HmmMirrorOps } from "../../hmm/index.ts";
 import {
   type AddressSpace,
@@ -195,6 +205,7 @@ export class DeviceMirror {
       extent.disown(page, page + count);
     }
     // What an invalidation that is under way is about to change cannot be kept: its drop may have come before this.
+    const since = traceNow();
     const epochs = parts.map((part) => (this.#isInvalidating(part) ? -1 : part.extent.epoch));
     try {
       gpu.lost.check("migrate");
@@ -207,6 +218,9 @@ export class DeviceMirror {
         })),
         { op: "migrate" },
       );
+      if (traceOn) {
+        this.#traceReadback(parts, since);
+      }
       parts.forEach((part, i) => {
         if (part.extent.epoch === epochs[i] && !this.#isInvalidating(part)) {
           this.#keepCopies(part);
@@ -228,6 +242,14 @@ export class DeviceMirror {
         extent.readbacks--;
       }
       this.extents.readbacksDone.wakeAll();
+    }
+  }
+
+  #traceReadback(parts: readonly ExtentPart[], since: number): void {
+    const common = { device: this.#context.gpu.label, space: traceIdOf(this.mm) };
+    for (const { extent, page, count } of parts) {
+      const range = { start: extent.addrOf(page), end: extent.addrOf(page + count) };
+      trace("gpu.readback", { ...common, ...range, pages: count, bytes: count * PAGE_SIZE }, since);
     }
   }
 

@@ -19,6 +19,7 @@ import { type AddressSpace, holdFromCpu, syncCpuWrites } from "../../mm/index.ts
 import { lockdepTask } from "../../sync/index.ts";
 import type { BindPlan } from "./bind-plan.ts";
 import { commit, encodeDispatch } from "./commit.ts";
+import type { WebGpuDevice } from "./device.ts";
 import { PageState } from "./extent.ts";
 import {
   type Attempt,
@@ -103,7 +104,7 @@ export async function submitDispatch(job: DispatchJob, waits: DispatchWaits): Pr
   return stats;
 }
 
-/** The address space may be disposed of meanwhile: it exits when the dispatch has been submitted. */
+/** The address space may be disposed of meanwhile: it exits when `body` is over. @throws KernelError ESRCH */
 export async function withUser<T>(mm: AddressSpace | undefined, op: string, body: () => Promise<T>): Promise<T> {
   if (mm === undefined) {
     return body();
@@ -225,7 +226,7 @@ async function gather(
       return retry;
     }
   }
-  await upload(kernel, tried.mirror.mm, tried.reads, batch);
+  await uploadRuns(kernel.device, tried.mirror.mm, tried.reads, batch);
   const written = segments.filter((segment) => segment.placed.bound.write);
   for (const segment of written) {
     await prepareWrites(tried, segment);
@@ -240,12 +241,12 @@ async function gather(
   if (transit !== undefined) {
     return transit;
   }
-  await upload(kernel, tried.mirror.mm, arrivingRuns(tried), batch);
+  await uploadRuns(kernel.device, tried.mirror.mm, arrivingRuns(tried), batch);
   return undefined;
 }
 
 /** What plain arrays wrote becomes known; what the kernel writes is theirs again when the try is over. */
-async function collectCpuWrites(segments: readonly Segment[], held: Disposable[]): Promise<void> {
+export async function collectCpuWrites(segments: readonly Segment[], held: Disposable[]): Promise<void> {
   for (const segment of segments) {
     const { object } = segment.vma;
     const end = endPage(segment);
@@ -275,8 +276,9 @@ function arrivingRuns({ arriving }: Attempt): PageRun[] {
   return runs;
 }
 
-async function upload(
-  kernel: BindKernel,
+/** Records the upload of pages on the batch. @throws KernelError what reading them throws; ENODEV; EINTR; ENOMEM */
+export async function uploadRuns(
+  device: WebGpuDevice,
   mm: AddressSpace,
   runs: readonly PageRun[],
   batch: TransferBatch,
@@ -300,9 +302,9 @@ async function upload(
   if (isPromise(uploaded)) {
     await uploaded;
   }
-  kernel.device.counts.pagesUploaded += plan.pages;
+  device.counts.pagesUploaded += plan.pages;
   if (traceOn) {
-    traceUpload(kernel.device, mm, plan, since);
+    traceUpload(device, mm, plan, since);
   }
 }
 

@@ -1,17 +1,21 @@
 /** The pool of device frames that kernels in svm mode work in, shared by all address spaces of a device. */
 import { KernelError } from "../../../base/index.ts";
+import type { Extent } from "../extent.ts";
 import { createGpuBuffer, type OwnedBuffer } from "../gpu-buffer.ts";
 import type { GpuHandle } from "../gpu-handle.ts";
 import type { MemoryBudget } from "../memory-budget.ts";
 import { BufferUsage } from "../usage.ts";
 import { DEVICE_PAGE } from "./page-entry.ts";
-import type { SvmFrame } from "./svm-table.ts";
+import type { SvmFrame, SvmTable } from "./svm-table.ts";
 
 export interface FramePoolStats {
   /** Frames that were given up for others, and the bytes that had to be brought home for it. */
   readonly evictions: number;
   readonly bytesEvicted: number;
 }
+
+/** Frames to choose from, for each that is to be given up. */
+const CHOICE = 4;
 
 /** Frame 0 is never handed out: it takes accesses that must go nowhere. */
 const FIRST_FRAME = 1;
@@ -27,6 +31,8 @@ export class FramePool {
   #buffer: OwnedBuffer | undefined;
   #capacity = 0;
   #hand = FIRST_FRAME;
+  /** Makes way for nobody while it grows. */
+  #growing = false;
   #evictions = 0;
   #bytesEvicted = 0;
 
@@ -77,25 +83,54 @@ export class FramePool {
   }
 
   /**
-   * Makes room for `frames` pages, or as many as budget and adapter allow. Frames keep their content and number.
+   * Makes room for `frames` pages, or as many as adapter and budget allow beside `bound`. Frames keep their content, unless
+   * old and new do not fit the budget together: then what they hold comes home first.
+   *
+   * Locks: the device's turn, held by the caller.
    * @throws KernelError ENOMEM when not even the smallest pool fits the budget; ENODEV
    */
-  async grow(frames: number): Promise<void> {
-    const wanted = Math.min(this.maxFrames, Math.max(FIRST_FRAME + frames, this.#capacity));
-    if (wanted <= FIRST_FRAME) {
+  async grow(frames: number, bound: ReadonlySet<Extent> = new Set()): Promise<void> {
+    if (this.#capacity >= FIRST_FRAME + frames && this.#capacity > FIRST_FRAME) {
+      return;
+    }
+    const target = this.#targetFor(FIRST_FRAME + Math.max(1, frames), bound);
+    if (target <= FIRST_FRAME) {
       throw new KernelError(
         "ENOMEM",
         "dispatch",
-        `deviceMemory of ${this.#budget.limit} bytes holds no page: svm mode needs at least ${2 * DEVICE_PAGE}`,
+        `deviceMemory of ${this.#budget.limit} bytes, ${sumBytes(bound)} of them for bound ranges, holds no page: svm mode needs at least ${2 * DEVICE_PAGE}`,
       );
     }
-    if (wanted <= this.#capacity) {
+    if (target <= this.#capacity) {
       return;
     }
+    this.#growing = true;
+    try {
+      await this.#replace(target, bound);
+    } finally {
+      this.#growing = false;
+    }
+  }
+
+  /** How large to become: extents that are not bound now make way for half of the budget, and are left alone beyond. */
+  #targetFor(wanted: number, bound: ReadonlySet<Extent>): number {
+    const { limit, used } = this.#budget;
+    const frames = (bytes: number) => Math.min(this.maxFrames, Math.max(0, Math.floor(bytes / DEVICE_PAGE)));
+    const most = frames(limit - sumBytes(bound));
+    const unused = frames(limit - used + this.bytes);
+    const room = Math.min(most, Math.max(unused, frames(limit / 2)));
     // Twice the size as it grows, so that many small mappings do not copy the pool each time.
-    const target = Math.min(this.maxFrames, Math.max(wanted, Math.min(this.#capacity * 2, wanted * 2)));
+    const doubled = Math.min(room, Math.max(wanted, Math.min(this.#capacity * 2, wanted * 2)));
+    // The last time it grows is the one where old and new do not fit beside each other.
+    return (doubled + this.#capacity) * DEVICE_PAGE + sumBytes(bound) > limit ? room : doubled;
+  }
+
+  async #replace(target: number, bound: ReadonlySet<Extent>): Promise<void> {
     const bytes = target * DEVICE_PAGE;
-    await this.#budget.reserve(bytes - this.bytes, new Set(), "the pool of svm frames");
+    if (bytes + this.bytes + sumBytes(bound) > this.#budget.limit) {
+      await this.#empty();
+    }
+    await this.#budget.reserve(bytes, bound, "the pool of svm frames");
     let next: OwnedBuffer;
     try {
       next = await createGpuBuffer(
@@ -104,20 +139,56 @@ export class FramePool {
         "dispatch",
       );
     } catch (error) {
-      this.#budget.release(bytes - this.bytes);
+      this.#budget.release(bytes);
       throw error;
+    }
+    // Pages on their way home are copied from the buffer that they were in when they left.
+    for (let busy = this.#leaving(); busy !== undefined; busy = this.#leaving()) {
+      const frame = busy;
+      await frame.table.mirror.extents.readbacksDone.wait(() => frame.readbacks === 0);
     }
     if (this.#buffer !== undefined) {
       const encoder = this.#gpu.device.createCommandEncoder({ label: "pagemirror frames" });
       encoder.copyBufferToBuffer(this.#buffer.buffer, 0, next.buffer, 0, this.bytes);
       this.#gpu.queue.submit([encoder.finish()]);
       this.#buffer.destroy();
+      this.#budget.release(this.bytes);
     }
     for (let f = target - 1; f >= Math.max(FIRST_FRAME, this.#capacity); f--) {
       this.#free.push(f);
     }
     this.#buffer = next;
     this.#capacity = target;
+  }
+
+  #leaving(): SvmFrame | undefined {
+    return this.#frames.find((frame) => frame !== undefined && frame.readbacks > 0);
+  }
+
+  /**
+   * Gives all memory back, for others. False when there is none to give.
+   *
+   * Locks: the device's turn, held by the caller; takes update locks.
+   * @throws KernelError ENOMEM when the host has no room for what only the device has; the rest stays
+   */
+  async makeWay(): Promise<boolean> {
+    if (this.#growing || this.#capacity === 0) {
+      return false;
+    }
+    await this.#empty();
+    return true;
+  }
+
+  async #empty(): Promise<void> {
+    for (;;) {
+      const frames = this.#frames.filter((frame) => frame !== undefined);
+      if (frames.length === 0) {
+        break;
+      }
+      this.#evictions += frames.length;
+      await evictFrames(frames);
+    }
+    this.destroy();
   }
 
   /** A frame number, when one is free. */
@@ -154,8 +225,10 @@ export class FramePool {
   victims(count: number, window: number): SvmFrame[] {
     const clean: SvmFrame[] = [];
     const dirty: SvmFrame[] = [];
-    // Two rounds: the first takes the mark of use away, the second takes what was not used since.
-    for (let step = 0; step < 2 * this.capacity && clean.length < count; step++) {
+    // Two rounds: the first takes the mark of use away, the second takes what was not used since. Among a few times as many
+    // as are wanted, clean ones are preferred; not among all, which would be the used ones before the unused.
+    const enough = () => clean.length >= count || clean.length + dirty.length >= CHOICE * count;
+    for (let step = 0; step < 2 * this.capacity && !enough(); step++) {
       const frame = this.#frames[this.#hand];
       this.#hand = this.#hand + 1 < this.#capacity ? this.#hand + 1 : FIRST_FRAME;
       if (frame === undefined || frame.window === window || frame.chosen) {
@@ -189,4 +262,25 @@ export class FramePool {
     this.#free.length = 0;
     this.#frames.length = 0;
   }
+}
+
+/** Brings frames of any spaces home and gives them back. @throws KernelError as SvmTable.evict */
+export async function evictFrames(frames: readonly SvmFrame[]): Promise<void> {
+  const groups = new Map<SvmTable, SvmFrame[]>();
+  for (const frame of frames) {
+    const group = groups.get(frame.table) ?? [];
+    groups.set(frame.table, group);
+    group.push(frame);
+  }
+  for (const [table, group] of groups) {
+    await table.evict(group);
+  }
+}
+
+function sumBytes(extents: Iterable<Extent>): number {
+  let bytes = 0;
+  for (const extent of extents) {
+    bytes += extent.bytes;
+  }
+  return bytes;
 }

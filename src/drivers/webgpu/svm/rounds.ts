@@ -8,6 +8,7 @@
  */
 import { KernelError, throwIfAborted } from "../../../base/index.ts";
 import { decodeFault, type RoundReport, type RoundRun } from "./control.ts";
+import { replayWords } from "./control-layout.ts";
 import type { Prefetcher } from "./prefetch.ts";
 import type { Demand } from "./service.ts";
 import type { SvmTable } from "./svm-table.ts";
@@ -15,6 +16,10 @@ import type { SvmTable } from "./svm-table.ts";
 /** Workgroups of a window at most, and invocations. */
 const WINDOW_WORKGROUPS = 65_536;
 const WINDOW_INVOCATIONS = 2 ** 22;
+/** Words of a window's logs of atomic operations at most, as long as one workgroup's fit: 32 MiB. */
+const WINDOW_REPLAY_WORDS = 2 ** 23;
+/** Rounds without anything new before a dispatch looks at its clock. */
+const FUTILE_ROUNDS = 16;
 /** Share of the pool that the working set of a slice is fitted to. */
 const FILL = 0.75;
 
@@ -25,6 +30,8 @@ export interface RoundsJob {
   readonly invocationsPerWorkgroup: number;
   /** Invocations of one workgroup can be done in different rounds. */
   readonly doneBits: boolean;
+  /** Records an invocation of the log of atomic operations; 0 for kernels that keep none. */
+  readonly replayRecords: number;
 }
 
 /** One round, made by the dispatch: serves the demands, then runs. */
@@ -50,7 +57,9 @@ export interface RoundsStats {
 /** Workgroups of a window for a kernel. */
 export function windowSize(job: RoundsJob): number {
   const [x, y, z] = job.grid;
-  const byInvocations = Math.max(1, Math.floor(WINDOW_INVOCATIONS / job.invocationsPerWorkgroup));
+  const logged = job.replayRecords === 0 ? 0 : replayWords(job.replayRecords);
+  const invocations = Math.min(WINDOW_INVOCATIONS, WINDOW_REPLAY_WORDS / Math.max(1, logged));
+  const byInvocations = Math.max(1, Math.floor(invocations / job.invocationsPerWorkgroup));
   return Math.min(x * y * z, WINDOW_WORKGROUPS, byInvocations);
 }
 
@@ -61,6 +70,7 @@ export class Rounds {
   readonly #prefetcher: Prefetcher;
   readonly #run: RunRound;
   readonly #signal: AbortSignal | undefined;
+  readonly #timeoutMs: number;
   readonly #nextStamp: () => number;
   readonly #growReplay: (records: number) => Promise<void>;
   readonly stats: RoundsStats = { rounds: 0, faults: 0 };
@@ -74,6 +84,8 @@ export class Rounds {
     readonly nextStamp: () => number;
     readonly growReplay: (records: number) => Promise<void>;
     readonly signal: AbortSignal | undefined;
+    /** How long rounds may go on that bring nothing new and get nothing done. */
+    readonly timeoutMs: number;
   }) {
     this.#job = parts.job;
     this.#table = parts.table;
@@ -82,6 +94,7 @@ export class Rounds {
     this.#nextStamp = parts.nextStamp;
     this.#growReplay = parts.growReplay;
     this.#signal = parts.signal;
+    this.#timeoutMs = parts.timeoutMs;
     const [x, y, z] = parts.job.grid;
     this.#sliceLimit = Math.min(windowSize(parts.job), firstSlice(x * y * z, parts.table));
   }
@@ -124,6 +137,7 @@ export class Rounds {
     let lanes = this.#job.invocationsPerWorkgroup;
     let laneFirst = 0;
     let idle = 0;
+    const futility = new Futility();
     for (;;) {
       throwIfAborted(this.#signal, this.#job.name);
       const ids = pending?.subarray(0, this.#sliceLimit) as Uint32Array<ArrayBuffer> | undefined;
@@ -169,6 +183,9 @@ export class Rounds {
         continue;
       }
       idle = 0;
+      if (futility.rounds(report.faults, context.window) > FUTILE_ROUNDS && futility.lastsMs > this.#timeoutMs) {
+        throw this.#robbed(futility);
+      }
       pending = joined(report.failed, rest);
       const demands = [...report.faults].map(decodeFault);
       this.stats.faults += demands.length;
@@ -178,7 +195,8 @@ export class Rounds {
       // What is there already but was not asked for in this window may not be evicted for the rest either.
       const missing = pages.filter((page) => this.#table.frameAt(page)?.window !== context.window).length;
       used = Math.max(used, missing + inUse);
-      if (missing + inUse <= room && !report.overflow) {
+      // Faults that the report had no room for wait in the bitmaps, for the next one.
+      if (missing + inUse <= room) {
         const prefetch = this.#prefetcher.choose(this.#table, pages);
         if (progress) {
           this.#grow(missing + inUse, count);
@@ -221,12 +239,51 @@ export class Rounds {
     );
   }
 
+  #robbed(futility: Futility): KernelError {
+    return new KernelError(
+      "EBUSY",
+      this.#job.name,
+      `the same pages were missing ${futility.count} rounds in a row (tried for ${this.#timeoutMs} ms): they are leased or written all the time, or one of them is mapped at two addresses that one invocation uses, and writes through one`,
+    );
+  }
+
   #stuck(report: RoundReport, running: number): KernelError {
     return new KernelError(
       "EIO",
       this.#job.name,
       `${report.failed.length} of ${running} workgroups make no progress although they miss no page: reduce the grid and report this as a bug`,
     );
+  }
+}
+
+/** Counts rounds that ask again for what they were given already, while nothing gets done. */
+class Futility {
+  readonly #asked = new Set<number>();
+  #window = -1;
+  #since = 0;
+  count = 0;
+
+  get lastsMs(): number {
+    return Date.now() - this.#since;
+  }
+
+  /** Rounds so far, this one included, that asked for nothing new; progress changes the number of the window. */
+  rounds(faults: Uint32Array, window: number): number {
+    if (window !== this.#window) {
+      this.#asked.clear();
+      this.#window = window;
+    }
+    const before = this.#asked.size;
+    for (const fault of faults) {
+      this.#asked.add(fault);
+    }
+    if (this.#asked.size > before) {
+      this.count = 0;
+      this.#since = Date.now();
+    } else {
+      this.count++;
+    }
+    return this.count;
   }
 }
 

@@ -74,6 +74,8 @@ export class Service {
     readonly frames: readonly SvmFrame[];
     readonly sub: number;
   }[] = [];
+  /** Ranges that the demands became. */
+  ranges = 0;
   /** Pages whose bytes went to the device. */
   pagesUploaded = 0;
   readonly #inPlace: { readonly frame: SvmFrame; readonly sub: number }[] = [];
@@ -94,6 +96,7 @@ export class Service {
    */
   async gather(demands: readonly Demand[], batch: TransferBatch): Promise<ServiceRetry | undefined> {
     const runs = this.#runs(demands);
+    this.ranges = runs.length;
     for (const { frames } of runs) {
       await this.#sendStrangersHome(frames);
     }
@@ -161,7 +164,7 @@ export class Service {
         if (!isInPlace(this.#mirror, frame, sub, 0)) {
           const { object, page } = frame.homeOf(sub);
           await waitWhileBusy(object, page, page + 1);
-          await migrateToRam(object, page, page + 1);
+          await migrateToRam(object, page, page + 1, "remap");
           sub = -1;
         }
       }

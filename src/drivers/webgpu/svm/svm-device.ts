@@ -2,15 +2,31 @@
 import { KernelError, type VirtRange } from "../../../base/index.ts";
 import type { MmapRead, WaitOptions } from "../../../sync/index.ts";
 import type { WebGpuDevice } from "../device.ts";
+import type { Extent } from "../extent.ts";
+import { BUSY_MEMORY, type Retry } from "../gather.ts";
 import { createGpuBuffer, type OwnedBuffer } from "../gpu-buffer.ts";
 import type { DeviceMirror } from "../mirror.ts";
 import { BufferUsage } from "../usage.ts";
+import type { BoundRanges } from "./bound-ranges.ts";
 import { ControlBuffers } from "./control.ts";
-import { FramePool } from "./frame-pool.ts";
+import { evictFrames, FramePool } from "./frame-pool.ts";
 import { mappedFlags, pageOfAddr, SvmPte } from "./page-entry.ts";
 import { Prefetcher } from "./prefetch.ts";
 import { type Demand, Service } from "./service.ts";
-import { type SvmFrame, SvmTable } from "./svm-table.ts";
+import { SvmTable } from "./svm-table.ts";
+
+/** What was submitted. Not complete: an invalidation took some pages back at once, which fault again. */
+export interface Submission {
+  readonly finished: Promise<void>;
+  readonly complete: boolean;
+}
+
+/** How a submission waits, and what it has to bring beside the demanded pages. */
+export interface SubmitOptions extends WaitOptions {
+  readonly timeoutMs: number;
+  readonly op: string;
+  readonly bound?: BoundRanges | undefined;
+}
 
 /** Protected by the device's turn. */
 export class SvmDevice {
@@ -40,34 +56,36 @@ export class SvmDevice {
   }
 
   /**
-   * The page table of a space, up to date with its mappings, with a pool and a buffer to match.
+   * The page table of a space, up to date with its mappings, with a pool and a buffer to match. The pool leaves the
+   * extents in `bound` alone.
    *
    * Locks: takes mmapLock, read.
    * @throws KernelError ENOMEM over deviceMemory; ENODEV; ESRCH
    */
-  async tableOf(mirror: DeviceMirror, op: string): Promise<SvmTable> {
-    let table = mirror.frames;
-    if (!(table instanceof SvmTable)) {
-      await this.pool.grow(1);
-      table = new SvmTable(mirror, this.pool, this.device.fences);
-      mirror.frames = table;
-    }
-    if (!(table instanceof SvmTable)) {
-      throw new KernelError("ENODEV", op, "the mirror was closed");
-    }
+  async tableOf(mirror: DeviceMirror, op: string, bound: ReadonlySet<Extent> = new Set()): Promise<SvmTable> {
+    const table = mirror.frames instanceof SvmTable ? mirror.frames : this.#makeTable(mirror);
     {
       using _lock = await mirror.mm.mmapLock.read();
       mirror.mm.assertAlive(op);
       table.refresh();
     }
-    await this.pool.grow(table.mappedPages);
+    await this.pool.grow(table.mappedPages, bound);
     await this.#tableBuffer(table);
+    return table;
+  }
+
+  #makeTable(mirror: DeviceMirror): SvmTable {
+    const table = new SvmTable(mirror, this.pool, this.device.fences, () => {
+      this.#tableBuffers.get(table)?.destroy();
+      this.#tableBuffers.delete(table);
+    });
+    mirror.frames = table;
     return table;
   }
 
   async #tableBuffer(table: SvmTable): Promise<void> {
     // Kernels take the last entry for pages past the end: it stays 0.
-    const bytes = (table.pages + 1) * 4;
+    const bytes = Math.ceil((table.pages + 1) / TABLE_ENTRIES) * TABLE_ENTRIES * 4;
     const former = this.#tableBuffers.get(table);
     if (former !== undefined && former.bytes >= bytes) {
       return;
@@ -129,9 +147,7 @@ export class SvmDevice {
           `${homeless} device pages are needed and ${this.pool.freeFrames} of ${this.pool.capacity} frames can be had: raise deviceMemory`,
         );
       }
-      for (const [owner, frames] of groupByTable(victims)) {
-        await owner.evict(frames);
-      }
+      await evictFrames(victims);
     }
     const placed: Demand[] = [];
     for (const demand of [...demands].sort((a, b) => a.page - b.page)) {
@@ -149,7 +165,7 @@ export class SvmDevice {
         frame.prefetched = true;
         frame.referenced = false;
         this.pagesPrefetched++;
-        placed.push({ page, write: false });
+        placed.push({ page, write: false, optional: true });
       }
     }
     return placed;
@@ -161,12 +177,7 @@ export class SvmDevice {
    * Locks: the device's turn, held by the caller; as {@link submit}.
    * @throws KernelError those of {@link submit}
    */
-  async prefetch(
-    table: SvmTable,
-    range: VirtRange,
-    write: boolean,
-    options: WaitOptions & { readonly timeoutMs: number; readonly op: string },
-  ): Promise<number> {
+  async prefetch(table: SvmTable, range: VirtRange, write: boolean, options: SubmitOptions): Promise<number> {
     const window = this.nextStamp();
     const wanted: Demand[] = [];
     const end = Math.min(table.pages, pageOfAddr(range.end - 1) + 1);
@@ -194,16 +205,32 @@ export class SvmDevice {
   async submit(
     table: SvmTable,
     demands: readonly Demand[],
-    options: WaitOptions & { readonly timeoutMs: number; readonly op: string },
+    options: SubmitOptions,
     encode: (encoder: GPUCommandEncoder) => void,
-  ): Promise<{ readonly finished: Promise<void>; readonly complete: boolean }> {
+  ): Promise<Submission> {
     const deadline = Date.now() + options.timeoutMs;
+    let wanted = demands;
     for (;;) {
-      const tried = await this.#try(table, demands, options, encode);
+      const isGuessing = wanted.some((demand) => demand.optional);
+      let tried: Submission | Retry;
+      try {
+        tried = await this.#try(table, wanted, options, encode);
+      } catch (error) {
+        if (!isGuessing) {
+          throw error;
+        }
+        // Guesses may be pages that nobody can read.
+        wanted = wanted.filter((demand) => !demand.optional);
+        continue;
+      }
       if (!("why" in tried)) {
         return tried;
       }
       this.device.counts.restarts++;
+      if (isGuessing) {
+        wanted = wanted.filter((demand) => !demand.optional);
+        continue;
+      }
       const left = deadline - Date.now();
       if (left <= 0 || !(await tried.wait({ signal: options.signal, timeoutMs: left }))) {
         throw new KernelError("EBUSY", options.op, `${tried.why} (tried for ${options.timeoutMs} ms)`);
@@ -214,26 +241,54 @@ export class SvmDevice {
   async #try(
     table: SvmTable,
     demands: readonly Demand[],
-    options: WaitOptions & { readonly op: string },
+    options: SubmitOptions,
     encode: (encoder: GPUCommandEncoder) => void,
-  ) {
+  ): Promise<Submission | Retry> {
     const { mirror, mm } = table;
-    const { signal } = options;
+    const { signal, bound } = options;
     using lock: MmapRead = mm.mmapLock.tryRead() ?? (await mm.mmapLock.read({ signal }));
     mm.assertAlive(options.op);
+    if (table.isStale) {
+      table.refresh("as long as it is");
+    }
     using batch = this.device.transfer.begin({ op: options.op, signal });
+    using boundTry = await bound?.gather(lock, signal, batch);
+    if (boundTry?.retry !== undefined) {
+      return boundTry.retry;
+    }
     const service = new Service(table, lock);
     try {
-      const retry = await service.gather(demands, batch);
+      // What is no longer mapped is for the kernel to find out, which can say where it was going.
+      const mapped = demands.filter(({ page, write }) => table.isMapped(page, write));
+      for (const { page, write } of mapped) {
+        if (write) {
+          bound?.checkStore(page);
+        }
+      }
+      const retry = await service.gather(mapped, batch);
       if (retry !== undefined) {
         return retry;
       }
       using _update = mirror.update.tryLock() ?? (await mirror.update.lock({ signal }));
+      const shown = boundTry?.commit();
+      if (shown?.complete === false) {
+        shown.undo();
+        return { wait: () => Promise.resolve(true), why: BUSY_MEMORY };
+      }
       const committed = service.commit();
-      this.flushEntries(table);
-      encode(batch.encoder);
-      const finished = batch.submit();
-      table.lastSerial = this.device.fences.record(finished);
+      let finished: Promise<void>;
+      try {
+        this.flushEntries(table);
+        encode(batch.encoder);
+        finished = batch.submit();
+      } catch (error) {
+        service.undo();
+        shown?.undo();
+        throw error;
+      }
+      const serial = this.device.fences.record(finished);
+      table.lastSerial = serial;
+      boundTry?.submitted(serial);
       committed.finish();
       this.device.counts.pagesUploaded += service.pagesUploaded;
       this.pagesMigrated += committed.pagesMigrated;
@@ -256,15 +311,8 @@ export class SvmDevice {
 /** Device pages that a prefetch brings with one submission: 16 MiB. */
 const PREFETCH_AT_ONCE = 1024;
 
+/** The page table's buffer grows by so many entries: 64 MiB of memory. */
+const TABLE_ENTRIES = 4096;
+
 /** Frames given up together, so that dirty ones come home in few readbacks. */
 const EVICT_AT_ONCE = 64;
-
-function groupByTable(frames: readonly SvmFrame[]): Map<SvmTable, SvmFrame[]> {
-  const groups = new Map<SvmTable, SvmFrame[]>();
-  for (const frame of frames) {
-    const group = groups.get(frame.table) ?? [];
-    groups.set(frame.table, group);
-    group.push(frame);
-  }
-  return groups;
-}

@@ -1,18 +1,22 @@
 /** A kernel that follows pointers, and its dispatch. */
 import { formatAddr, KernelError } from "../../../base/index.ts";
 import { type AddressSpace, addrOfSvm } from "../../../mm/index.ts";
+import { lockdepTask } from "../../../sync/index.ts";
+import { type BindPlan, planBindings } from "../bind-plan.ts";
 import { checkWorkgroups } from "../compile.ts";
 import type { WebGpuDevice } from "../device.ts";
 import { type DispatchOptions, takeUniform, type WebGpuKernel } from "../kernel.ts";
 import { packParams } from "../params.ts";
+import { type PlacedRange, placeRanges } from "../place.ts";
 import type { KernelReflection } from "../reflect.ts";
-import type { DispatchStats } from "../submit.ts";
+import { type DispatchStats, withUser } from "../submit.ts";
+import { BoundRanges } from "./bound-ranges.ts";
 import { type Compaction, compactionPipeline } from "./compaction.ts";
 import type { CompiledSvmKernel } from "./compile-svm.ts";
 import type { RoundReport, RoundRun } from "./control.ts";
 import type { FatalCode } from "./control-layout.ts";
 import { type RoundContext, Rounds, type RoundsStats, windowSize } from "./rounds.ts";
-import type { SvmDevice } from "./svm-device.ts";
+import type { SubmitOptions, SvmDevice } from "./svm-device.ts";
 import type { SvmTable } from "./svm-table.ts";
 
 interface Run {
@@ -21,7 +25,16 @@ interface Run {
   readonly grid: readonly [number, number, number];
   readonly groups: readonly (GPUBindGroup | undefined)[];
   readonly compaction: Compaction;
-  readonly options: { readonly signal: AbortSignal | undefined; readonly timeoutMs: number; readonly op: string };
+  readonly options: SubmitOptions;
+}
+
+/** A checked dispatch. */
+interface Job {
+  readonly mm: AddressSpace;
+  readonly grid: readonly [number, number, number];
+  readonly plan: BindPlan;
+  readonly uniform: GPUBuffer | undefined;
+  readonly options: DispatchOptions;
 }
 
 /** Got from WebGpuDevice.kernel for WGSL that calls `pm_*` functions. */
@@ -50,55 +63,65 @@ export class SvmKernel implements WebGpuKernel {
    *   needs more than the pool
    */
   async dispatch(options: DispatchOptions): Promise<DispatchStats> {
-    const { device, name, compiled } = this;
+    const { device, name } = this;
     device.assertOpen(name);
     const grid = checkWorkgroups(device.gpu.limits, options.workgroups, name);
     const params = packParams(this.reflection.params, options.params ?? {}, name);
-    const mm = this.#spaceOf(options);
+    const plan = planBindings(this.reflection, options.bind ?? {}, device.gpu.limits, name);
+    const mm = this.#spaceOf(options, plan);
     const uniform = await takeUniform(device, this.reflection, params, name);
-    const turn = await device.turn.lock({ signal: options.signal });
     try {
-      device.assertOpen(name);
-      const mirror = await device.mirrorOf(mm);
-      const svm = device.svm;
-      const table = await svm.tableOf(mirror, name);
-      const waits = { signal: options.signal, timeoutMs: options.timeoutMs ?? 1000, op: name };
-      const before = this.#counts(svm);
-      const job = {
-        name,
-        grid,
-        invocationsPerWorkgroup: compiled.invocationsPerWorkgroup,
-        doneBits: compiled.doneBits,
-      };
-      await svm.control.prepare({
-        window: windowSize(job),
-        invocationsPerWorkgroup: compiled.invocationsPerWorkgroup,
-        pages: table.pages,
-        replayRecords: compiled.replayRecords,
-        doneBits: compiled.doneBits,
-      });
-      const compaction = await compactionPipeline(device.gpu);
-      const run: Run = { svm, table, grid, groups: this.#userGroups(uniform?.buffer), compaction, options: waits };
-      const stats = (await this.#runResident(run)) ?? (await this.#runRounds(run, job));
-      const after = this.#counts(svm);
-      device.counts.dispatches++;
-      return {
-        rounds: stats.rounds,
-        deviceFaults: stats.faults,
-        pagesPrefetched: after.pagesPrefetched - before.pagesPrefetched,
-        prefetchHits: after.prefetchHits - before.prefetchHits,
-        bytesToDevice: after.bytesToDevice - before.bytesToDevice,
-        pagesUploaded: after.pagesUploaded - before.pagesUploaded,
-        pagesMigrated: after.pagesMigrated - before.pagesMigrated,
-        evictions: after.evictions - before.evictions,
-        restarts: after.restarts - before.restarts,
-      };
+      return await withUser(mm, name, () =>
+        lockdepTask(name, () => this.#inTurn({ mm, grid, plan, uniform: uniform?.buffer, options })),
+      );
     } finally {
-      turn.release();
       if (uniform !== undefined) {
         device.putUniform(uniform);
       }
     }
+  }
+
+  /** One svm dispatch at a time has the device: it works in a pool that all share. */
+  async #inTurn({ mm, grid, plan, uniform, options }: Job): Promise<DispatchStats> {
+    const { device, name, compiled } = this;
+    using _turn = device.turn.tryLock() ?? (await device.turn.lock({ signal: options.signal }));
+    device.assertOpen(name);
+    const mirror = await device.mirrorOf(mm);
+    const svm = device.svm;
+    const bound = new BoundRanges(device, mirror, await placeRanges(device, mirror, plan.ranges));
+    const table = await svm.tableOf(mirror, name, bound.extents);
+    const waits = { signal: options.signal, timeoutMs: options.timeoutMs ?? 1000, op: name, bound };
+    const before = this.#counts(svm);
+    const job = {
+      name,
+      grid,
+      invocationsPerWorkgroup: compiled.invocationsPerWorkgroup,
+      doneBits: compiled.doneBits,
+      replayRecords: compiled.replayRecords,
+    };
+    await svm.control.prepare({
+      window: windowSize(job),
+      invocationsPerWorkgroup: compiled.invocationsPerWorkgroup,
+      pages: table.pages,
+      replayRecords: compiled.replayRecords,
+      doneBits: compiled.doneBits,
+    });
+    const compaction = await compactionPipeline(device.gpu);
+    const run: Run = { svm, table, grid, groups: this.#userGroups(uniform, bound), compaction, options: waits };
+    const stats = (await this.#runResident(run)) ?? (await this.#runRounds(run, job));
+    const after = this.#counts(svm);
+    device.counts.dispatches++;
+    return {
+      rounds: stats.rounds,
+      deviceFaults: stats.faults,
+      pagesPrefetched: after.pagesPrefetched - before.pagesPrefetched,
+      prefetchHits: after.prefetchHits - before.prefetchHits,
+      bytesToDevice: after.bytesToDevice - before.bytesToDevice,
+      pagesUploaded: after.pagesUploaded - before.pagesUploaded,
+      pagesMigrated: after.pagesMigrated - before.pagesMigrated,
+      evictions: after.evictions - before.evictions,
+      restarts: after.restarts - before.restarts,
+    };
   }
 
   #counts(svm: SvmDevice) {
@@ -115,34 +138,42 @@ export class SvmKernel implements WebGpuKernel {
     };
   }
 
-  #spaceOf(options: DispatchOptions): AddressSpace {
-    if (options.mm === undefined) {
+  #spaceOf(options: DispatchOptions, plan: BindPlan): AddressSpace {
+    if (options.mm !== undefined && plan.mm !== undefined && plan.mm !== options.mm) {
+      throw new KernelError(
+        "EINVAL",
+        this.name,
+        `${plan.ranges[0].binding.name} is bound to memory of another address space than the kernel's pointers name: use one`,
+      );
+    }
+    const mm = options.mm ?? plan.mm;
+    if (mm === undefined) {
       throw new KernelError(
         "EINVAL",
         this.name,
         "the kernel follows pointers: name their address space, dispatch({ mm, … })",
       );
     }
-    for (const [name, target] of Object.entries(options.bind ?? {})) {
-      throw new KernelError(
-        "ENOTSUP",
-        this.name,
-        `${name} is bound to ${"name" in target ? target.name : target.mapping.name}: in svm mode pass its svmAddress in params`,
-      );
-    }
-    return options.mm;
+    return mm;
   }
 
-  #userGroups(uniform: GPUBuffer | undefined): (GPUBindGroup | undefined)[] {
+  #userGroups(uniform: GPUBuffer | undefined, { placed }: BoundRanges): (GPUBindGroup | undefined)[] {
     const { groupLayouts, runtimeGroup, reflection } = this.compiled;
     return groupLayouts.map((layout, group) => {
       const entries = reflection.bindings.filter((binding) => binding.group === group);
-      if (group === runtimeGroup || entries.length === 0 || uniform === undefined) {
+      if (group === runtimeGroup || entries.length === 0) {
         return undefined;
       }
       return this.device.gpu.device.createBindGroup({
         layout,
-        entries: entries.map(({ binding }) => ({ binding, resource: { buffer: uniform } })),
+        entries: entries.flatMap((wanted) => {
+          const { binding } = wanted;
+          const range = placed.find(({ bound }) => bound.binding === wanted);
+          if (range !== undefined) {
+            return { binding, resource: boundResource(range) };
+          }
+          return uniform === undefined ? [] : { binding, resource: { buffer: uniform } };
+        }),
       });
     });
   }
@@ -187,6 +218,7 @@ export class SvmKernel implements WebGpuKernel {
       nextStamp: () => run.svm.nextStamp(),
       growReplay: (records) => run.svm.control.growReplay(records),
       signal: run.options.signal,
+      timeoutMs: run.options.timeoutMs,
     });
     await rounds.all();
     return rounds.stats;
@@ -223,7 +255,7 @@ export class SvmKernel implements WebGpuKernel {
     if (table.mm.vmas.find(addrOfSvm(address)) === undefined || page >= table.pages) {
       return false;
     }
-    table.refresh();
+    table.refresh("as long as it is");
     return table.accessOf(page) !== before;
   }
 
@@ -299,4 +331,9 @@ export class SvmKernel implements WebGpuKernel {
     pass.dispatchWorkgroups(compaction.workgroupsFor(table.pages));
     pass.end();
   }
+}
+
+function boundResource({ bound, extent }: PlacedRange): GPUBindingResource {
+  const offset = extent.bufferOffset + (bound.start - extent.start);
+  return { buffer: extent.buffer.buffer, offset, size: bound.bytes };
 }

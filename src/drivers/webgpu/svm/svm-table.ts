@@ -1,6 +1,13 @@
 /** The device page table of one address space in svm mode: which device pages are in which frames of the pool. */
-import { PAGE_SIZE, type VirtRange } from "../../../base/index.ts";
-import { type AddressSpace, type MemoryObject, migrateToRam, VmFlags, waitWhileBusy } from "../../../mm/index.ts";
+import { PAGE_SIZE, PAGES_PER_BLOCK, type VirtRange } from "../../../base/index.ts";
+import {
+  type AddressSpace,
+  type MemoryObject,
+  migrateToRam,
+  type Vma,
+  VmFlags,
+  waitWhileBusy,
+} from "../../../mm/index.ts";
 import { Extent, PageState } from "../extent.ts";
 import type { FenceTimeline } from "../fence.ts";
 import { WRITABLE } from "../gather.ts";
@@ -26,7 +33,7 @@ export class SvmFrame extends Extent {
   constructor(table: SvmTable, page: number, index: number) {
     const start = addrOfPage(page);
     const range = { start, end: start + DEVICE_PAGE } as VirtRange;
-    super(range, table.pool.handle, table.pagemapBase + index * SUB_PAGES, index * DEVICE_PAGE);
+    super(range, table.pool.handle, table.pagemapFrame(index), index * DEVICE_PAGE);
     this.table = table;
     this.page = page;
     this.index = index;
@@ -72,9 +79,11 @@ export class SvmTable implements FrameStore {
   readonly mm: AddressSpace;
   readonly mirror: DeviceMirror;
   readonly pool: FramePool;
-  /** Frame of the mirror's pagemap that is CPU page 0 of the pool. */
-  readonly pagemapBase: number;
   readonly #fences: FenceTimeline;
+  readonly #onClose: () => void;
+  /** Blocks of the mirror's pagemap, by the frames of the pool that they name, and the other way round. */
+  readonly #blocks = new Map<number, number>();
+  readonly #chunks = new Map<number, number>();
   readonly #frames: (SvmFrame | undefined)[] = [];
   /** By device page: what is mapped, see `reachablePages`. */
   #access = new Uint8Array(0);
@@ -84,14 +93,32 @@ export class SvmTable implements FrameStore {
   readonly #changes: number[] = [];
   #resident = 0;
   #mapped = 0;
+  /** Mappings went or lost permissions since the last {@link refresh}. */
+  #isStale = false;
   lastSerial = 0;
 
-  constructor(mirror: DeviceMirror, pool: FramePool, fences: FenceTimeline) {
+  constructor(mirror: DeviceMirror, pool: FramePool, fences: FenceTimeline, onClose: () => void) {
     this.mm = mirror.mm;
     this.mirror = mirror;
     this.pool = pool;
     this.#fences = fences;
-    this.pagemapBase = mirror.pagemap.addFrames(pool.maxFrames * SUB_PAGES);
+    this.#onClose = onClose;
+  }
+
+  /**
+   * The name in the mirror's pagemap of CPU page 0 of a frame. Named when the space first uses a frame near it: pfns are
+   * few, and a pool shared by many spaces is large.
+   * @throws KernelError ENOMEM
+   */
+  pagemapFrame(index: number): number {
+    const chunk = Math.floor(index / CHUNK);
+    let first = this.#blocks.get(chunk);
+    if (first === undefined) {
+      first = this.mirror.pagemap.addFrames(CHUNK * SUB_PAGES);
+      this.#blocks.set(chunk, first);
+      this.#chunks.set(first, chunk);
+    }
+    return first + (index % CHUNK) * SUB_PAGES;
   }
 
   /** Device pages that the table reaches. */
@@ -114,7 +141,9 @@ export class SvmTable implements FrameStore {
   }
 
   ofFrame(frame: number): Extent | undefined {
-    const owner = this.pool.ownerOf(Math.floor((frame - this.pagemapBase) / SUB_PAGES));
+    const at = frame % (CHUNK * SUB_PAGES);
+    const chunk = this.#chunks.get(frame - at);
+    const owner = chunk === undefined ? undefined : this.pool.ownerOf(chunk * CHUNK + Math.floor(at / SUB_PAGES));
     return owner?.table === this ? owner : undefined;
   }
 
@@ -133,8 +162,28 @@ export class SvmTable implements FrameStore {
     return this.#access[page] ?? 0;
   }
 
-  /** Looks at the mappings anew; entries of pages where something changed are written before the next round. */
-  refresh(): void {
+  noteMappings(): void {
+    this.#isStale = true;
+  }
+
+  get isStale(): boolean {
+    return this.#isStale;
+  }
+
+  /** Whether kernels may access a page, for all that the last {@link refresh} saw. */
+  isMapped(page: number, write: boolean): boolean {
+    const flags = mappedFlags(this.accessOf(page));
+    return (flags & (write ? SvmPte.MappedWrite : SvmPte.Mapped)) !== 0;
+  }
+
+  /**
+   * Looks at the mappings anew; entries of pages where something changed are written before the next round. While rounds
+   * run, the table keeps its length: their buffers are made for it.
+   *
+   * Locks: mmapLock, read.
+   */
+  refresh(length: "grow" | "as long as it is" = "grow"): void {
+    this.#isStale = false;
     let pages = 0;
     for (const vma of this.mm.vmas.values(addrOfPage(0))) {
       const first = pageOfAddr(vma.start);
@@ -143,11 +192,12 @@ export class SvmTable implements FrameStore {
       }
       pages = Math.min(2 ** 20, pageOfAddr(vma.end - 1) + 1);
     }
-    const access = new Uint8Array(Math.max(pages, this.#access.length));
+    const access = new Uint8Array(length === "grow" ? Math.max(pages, this.#access.length) : this.#access.length);
     for (const vma of this.mm.vmas.values(addrOfPage(0))) {
-      const bits = vma.flags & VmFlags.Read ? (vma.flags & VmFlags.Write ? 0x11 : 0x01) : 0;
+      const bits = accessBits(vma);
       const from = Math.floor((vma.start - addrOfPage(0)) / PAGE_SIZE);
-      const to = Math.min(access.length * SUB_PAGES, Math.floor((vma.end - addrOfPage(0)) / PAGE_SIZE));
+      // What lies past the object's end is no memory.
+      const to = Math.min(access.length * SUB_PAGES, from + Math.min(vma.pages, vma.object.pages - vma.pgoff));
       for (let sub = from; sub < to; ) {
         if (sub % SUB_PAGES === 0 && to - sub >= SUB_PAGES) {
           const whole = Math.floor((to - sub) / SUB_PAGES);
@@ -262,13 +312,19 @@ export class SvmTable implements FrameStore {
     return true;
   }
 
-  /** Puts a device page into a free frame; undefined when there is none. */
+  /** Puts a device page into a free frame; undefined when there is none. @throws KernelError ENOMEM, for its pfns */
   place(page: number): SvmFrame | undefined {
     const index = this.pool.take();
     if (index === undefined) {
       return undefined;
     }
-    const frame = new SvmFrame(this, page, index);
+    let frame: SvmFrame;
+    try {
+      frame = new SvmFrame(this, page, index);
+    } catch (error) {
+      this.pool.put(index);
+      throw error;
+    }
     // The frame's former tenant left its bytes.
     frame.update(0, SUB_PAGES, PageState.Touched, 0);
     this.pool.setOwner(index, frame);
@@ -344,10 +400,28 @@ export class SvmTable implements FrameStore {
       bytes += frames.reduce((sum, frame) => sum + frame.ownedPages, 0) * PAGE_SIZE;
       await this.evict(frames);
     }
-    this.mirror.pagemap.removeFrames(this.pagemapBase, this.pool.maxFrames * SUB_PAGES);
+    for (const first of this.#chunks.keys()) {
+      this.mirror.pagemap.removeFrames(first, CHUNK * SUB_PAGES);
+    }
+    this.#chunks.clear();
+    this.#blocks.clear();
+    this.#onClose();
     return bytes;
   }
 }
+
+const NO_MEMORY = VmFlags.Io | VmFlags.PfnMap | VmFlags.MixedMap;
+
+/** What a kernel may do with a mapping's pages, for the first of four. */
+function accessBits({ flags }: Vma): number {
+  if (!(flags & VmFlags.Read) || flags & NO_MEMORY) {
+    return 0;
+  }
+  return flags & VmFlags.Write ? 0x11 : 0x01;
+}
+
+/** Frames whose pages one block of the pagemap names. */
+const CHUNK = PAGES_PER_BLOCK / SUB_PAGES;
 
 /** Entries between two changed ones that are written with them rather than in a write of their own. */
 const MERGE_GAP = 512;
