@@ -2,7 +2,7 @@
  * Neighbouring pages of one object in transit: isolated, then given to a device, to the host, or back. Every migration is
  * made of these steps, all of them synchronous.
  */
-import { vpnOf } from "../base/index.ts";
+import { traceOn, vpnOf } from "../base/index.ts";
 import {
   isolateEntries,
   landPages,
@@ -14,6 +14,7 @@ import {
   pteOfKind,
   restorePages,
   rewriteEntries,
+  traceMigrate,
   type Vma,
   VmFlags,
 } from "../mm/index.ts";
@@ -44,6 +45,9 @@ export function giveToDevice(run: PageRun, pfnOf: (index: number) => number, vma
   );
   if (vma !== undefined) {
     fillEntries(run, vma);
+  }
+  if (traceOn) {
+    traceMigrate(object, page, end, "device", "kernel write");
   }
   free();
   object.wq.wakeAll();

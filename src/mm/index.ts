@@ -36,6 +36,7 @@ export type {
 } from "./ports.ts";
 export * from "./pte.ts";
 export { announceOnObject, forEachMapping, isWritable, rewriteEntries, writeProtectPages } from "./rmap.ts";
+export { type MigrateCause, traceMigrate, traceSpace } from "./trace-mm.ts";
 export { validateMm } from "./validate.ts";
 export { type Prot, Vma, VmFlags } from "./vma.ts";
 export { msync, writeBack } from "./writeback.ts";

@@ -143,7 +143,7 @@ function readRun(object: MemoryObject, page: number, end: number, place: number,
       );
       return undefined;
     case Place.Device:
-      return { wait: migrateToRam(object, page, end), again: true, pages };
+      return { wait: migrateToRam(object, page, end, "copy"), again: true, pages };
     case Place.Busy:
       return { wait: waitWhileBusy(object, page, end), again: true, pages };
     case Place.Poisoned:

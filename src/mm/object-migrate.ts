@@ -1,10 +1,11 @@
 /** Pages that move between the host and a device's memory, as seen by their object. */
-import { invariant, KernelError, PAGE_SIZE } from "../base/index.ts";
+import { invariant, KernelError, PAGE_SIZE, traceNow, traceOn } from "../base/index.ts";
 import type { DevicePagemap } from "./device-pagemap.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import type { DeviceRun } from "./ports.ts";
 import { PTE_NONE, PTE_PRESENT, PTE_WRITE, PteKind, pteIsKind, pteOfKind, ptePfn, ptePresent } from "./pte.ts";
 import { announceOnObject, rewriteEntries } from "./rmap.ts";
+import { type MigrateCause, traceMigrate, tracePoison } from "./trace-mm.ts";
 import { VmFlags } from "./vma.ts";
 
 /**
@@ -48,21 +49,32 @@ function deviceRuns(
  * @throws KernelError ENOMEM before anything changed
  * @linux include/linux/memremap.h dev_pagemap_ops.migrate_to_ram
  */
-export async function migrateToRam(object: MemoryObject, page: number, end: number): Promise<void> {
+export async function migrateToRam(
+  object: MemoryObject,
+  page: number,
+  end: number,
+  cause: MigrateCause = "cpu fault",
+): Promise<void> {
   object.forEachWindow(page, end, (p) => object.ensureWindow(p));
   // Whoever asked may not be who keeps the object: it must outlive its pages' transit.
   object.get();
   try {
     // Looked up anew for each device: while one is waited for, the pages of another may move by themselves.
     for (let found = deviceRuns(object, page, end); found !== undefined; found = deviceRuns(object, page, end)) {
-      await bringBack(object, found.pagemap, found.runs);
+      await bringBack(object, found.pagemap, found.runs, cause);
     }
   } finally {
     await object.put();
   }
 }
 
-async function bringBack(object: MemoryObject, pagemap: DevicePagemap, runs: readonly DeviceRun[]): Promise<void> {
+async function bringBack(
+  object: MemoryObject,
+  pagemap: DevicePagemap,
+  runs: readonly DeviceRun[],
+  cause: MigrateCause,
+): Promise<void> {
+  const since = traceNow();
   const first = runs[0];
   const last = runs[runs.length - 1];
   for (const run of runs) {
@@ -95,6 +107,9 @@ async function bringBack(object: MemoryObject, pagemap: DevicePagemap, runs: rea
   }
   for (const run of runs) {
     landPages(object, run.page, run.page + run.count);
+    if (traceOn) {
+      traceMigrate(object, run.page, run.page + run.count, "host", cause, since);
+    }
   }
   object.wq.wakeAll();
 }
@@ -173,5 +188,8 @@ export function framePfn(object: MemoryObject, page: number): number {
 export function poisonPages(object: MemoryObject, page: number, end: number): void {
   object.updateFlags(page, end, PageFlag.Poisoned, PageFlag.Device | PageFlag.Busy | PageFlag.Uptodate);
   rewriteEntries(object, page, end, (pte) => pteOfKind(PteKind.Poisoned, ptePfn(pte)));
+  if (traceOn) {
+    tracePoison(object, page, end);
+  }
   object.wq.wakeAll();
 }

@@ -1,8 +1,9 @@
 /** From a page of an object to every page-table entry that maps it. */
-import { isPromise, type MaybePromise, PAGE_SIZE, type VirtAddr, vpnOf } from "../base/index.ts";
+import { isPromise, type MaybePromise, PAGE_SIZE, traceOn, type VirtAddr, vpnOf } from "../base/index.ts";
 import type { MemoryObject } from "./memory-object.ts";
 import type { MmuNotifierRange, MmuNotifyEvent } from "./ports.ts";
 import { PTE_PRESENT, PTE_WRITE } from "./pte.ts";
+import { tracedStart, traceEnd } from "./trace-mm.ts";
 import type { Vma } from "./vma.ts";
 
 /** Calls `visit` with the part of each VMA that maps pages `[page, end)`, in virtual page numbers. */
@@ -93,6 +94,9 @@ export function announce<T>(
 }
 
 function startOf(range: MmuNotifierRange): MaybePromise<0 | "EAGAIN"> | undefined {
+  if (traceOn) {
+    return tracedStart(range);
+  }
   return range.mm.notifiers?.invalidateRangeStart(range);
 }
 
@@ -146,6 +150,9 @@ function endAll(ranges: readonly MmuNotifierRange[]): Promise<void> | undefined 
   let pending: Promise<void>[] | undefined;
   for (const range of ranges) {
     const ended = range.mm.notifiers?.invalidateRangeEnd(range);
+    if (traceOn) {
+      traceEnd(range);
+    }
     if (ended !== undefined && isPromise(ended)) {
       pending ??= [];
       pending.push(ended);

@@ -33,7 +33,7 @@ export async function writeBack(object: MemoryObject, page: number, end: number)
   }
   for (const [from, to] of runsWith(object, page, end, PageFlag.Device | PageFlag.Busy)) {
     await waitWhileBusy(object, from, to);
-    await migrateToRam(object, from, to);
+    await migrateToRam(object, from, to, "writeback");
   }
   for (const [from, to] of runsWith(object, page, end, PageFlag.Dirty)) {
     for (let p = from; p < to; p += WRITE_PAGES) {

@@ -209,7 +209,7 @@ export class ExtentTable {
       const runs = extent.ownedRuns();
       for (const run of runs) {
         await waitWhileBusy(run.object, run.page, run.page + run.count);
-        await migrateToRam(run.object, run.page, run.page + run.count);
+        await migrateToRam(run.object, run.page, run.page + run.count, "evict");
         bytes += run.count * PAGE_SIZE;
       }
       await this.#quiesce(extent);

@@ -84,7 +84,7 @@ export function sendStrangersHome(tried: Attempt, placed: readonly PlacedRange[]
       if (!isInPlace(tried.mirror, extent, p, 0)) {
         const { object, page } = extent.homeOf(p);
         return waitWhileBusy(object, page, page + 1)
-          .then(() => migrateToRam(object, page, page + 1))
+          .then(() => migrateToRam(object, page, page + 1, "remap"))
           .then(() => sendStrangersHome(tried, placed));
       }
     }
