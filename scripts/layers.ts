@@ -46,7 +46,7 @@ export const LAYERS: readonly Layer[] = [
     node: true,
   },
   { name: "index", imports: [...core, ...drivers, "platform/software", "platform/http"], packages: [], node: false },
-  { name: "node", imports: ["index", "trace", ...core, ...drivers, ...platforms], packages: [], node: true },
+  { name: "node", imports: ["index", "trace", "service", ...core, ...drivers, ...platforms], packages: [], node: true },
   { name: "testing-kit", imports: [...core, "platform/software"], packages: [], node: false },
   { name: "check", imports: [...core, "drivers/dmirror"], packages: [], node: false },
   {

@@ -7,6 +7,7 @@ import type { AdapterReport } from "./platform/node/adapter-report.ts";
 import { openDawn } from "./platform/node/dawn.ts";
 import { type OpenFileOptions, openFileObject } from "./platform/node/file-pager.ts";
 import { SoftwareMmu } from "./platform/software/cpu-mmu.ts";
+import { openShared, type SharedMirror, type SharedOptions } from "./service/index.ts";
 
 export * from "./index.ts";
 export type { AdapterAttempt, AdapterReport } from "./platform/node/adapter-report.ts";
@@ -14,6 +15,10 @@ export { type OpenAdapter, type OpenDawnOptions, openDawn } from "./platform/nod
 export { type OpenFileOptions, openFileObject } from "./platform/node/file-pager.ts";
 export { sendOpenTelemetry } from "./platform/node/otel.ts";
 export { publishTrace, traceChannelName } from "./platform/node/trace-channels.ts";
+export { type FaultError, FaultLog, POISON_WORD } from "./platform/userfaultfd/fault-log.ts";
+export { UserfaultfdMmu, type UserfaultfdMmuOptions } from "./platform/userfaultfd/mmu.ts";
+export { probeUserfaultfd, type UserfaultfdReport } from "./platform/userfaultfd/probe.ts";
+export * from "./service/index.ts";
 export { ChromeTraceWriter, type MeterLike, sendMetrics } from "./trace/index.ts";
 
 export interface OpenOptions {
@@ -81,10 +86,23 @@ export class PageMirror implements AsyncDisposable {
 }
 
 /**
+ * Opens an address space and a device with one API for both MMUs: on userfaultfd they live in a thread of their own, and
+ * mappings are plain arrays that page-fault; on software the same arrays need leases. See {@link openShared}.
+ * @throws KernelError ENODEV; EINVAL; ENOTSUP userfaultfd was asked for and does not work, with the remedy
+ */
+export function open(
+  options: SharedOptions & { readonly mmu: NonNullable<SharedOptions["mmu"]> },
+): Promise<SharedMirror>;
+/**
  * Opens an address space and a device.
  * @throws KernelError ENODEV no adapter, with what was tried; EINVAL
  */
-export async function open(options: OpenOptions = {}): Promise<PageMirror> {
+export function open(options?: OpenOptions & { readonly mmu?: undefined }): Promise<PageMirror>;
+export function open(options: OpenOptions | SharedOptions = {}): Promise<PageMirror | SharedMirror> {
+  return "mmu" in options && options.mmu !== undefined ? openShared(options) : openHere(options);
+}
+
+async function openHere(options: OpenOptions): Promise<PageMirror> {
   const { adapter, report, close } = await openDawn({ adapter: options.adapter });
   const driver = new WebGpuDriver();
   try {

@@ -32,6 +32,7 @@ export class Libc {
   readonly read: (fd: number, addr: number, length: number) => number;
   readonly open: (path: string, flags: number) => number;
   readonly close: (fd: number) => number;
+  readonly schedSetaffinity: (thread: number, bytes: number, mask: number) => number;
   readonly syscall: (number: number, a: number, b: number, c: number, d: number) => number;
   /** Address of the scratch memory, and its words: a 64-bit field is words 2i (low) and 2i + 1. */
   readonly scratch: number;
@@ -51,12 +52,13 @@ export class Libc {
     this.read = libc.func("intptr_t read(int fd, uintptr_t addr, size_t length)");
     this.open = libc.func("int open(const char *path, int flags)");
     this.close = libc.func("int close(int fd)");
+    this.schedSetaffinity = libc.func("int sched_setaffinity(int pid, size_t bytes, uintptr_t mask)");
     this.syscall = libc.func("intptr_t syscall(long number, intptr_t a, intptr_t b, intptr_t c, intptr_t d)");
     this.scratch = this.mmap(0, SCRATCH_BYTES, PROT_READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (this.scratch < 0) {
       throw new KernelError("ENOMEM", "open", "no memory for the arguments of system calls: free some");
     }
-    this.words = new Uint32Array(koffi.view(this.scratch as unknown as Parameters<Koffi["view"]>[0], SCRATCH_BYTES));
+    this.words = this.wordsAt(this.scratch, SCRATCH_BYTES);
   }
 
   /** @throws NoLibc not Linux with glibc on x64 or arm64, or no koffi; the message says what to do */
@@ -84,6 +86,11 @@ export class Libc {
   /** Where a buffer's bytes are. They must not move: wasm memories do not. */
   addressOf(buffer: ArrayBufferLike): number {
     return Number(this.#koffi.address(new Uint8Array(buffer)));
+  }
+
+  /** Memory that this process mapped itself, as words. It must stay mapped while they are used. */
+  wordsAt(addr: number, bytes: number): Uint32Array {
+    return new Uint32Array(this.#koffi.view(addr as unknown as Parameters<Koffi["view"]>[0], bytes));
   }
 
   /** Sets 64-bit field `index` of the scratch memory. */

@@ -34,6 +34,8 @@ export interface UserfaultfdMmuOptions {
   readonly faultAround?: number | undefined;
   /** Where errors of plain accesses are reported. Default: a log of its own. */
   readonly log?: FaultLog | undefined;
+  /** Called with memory of applications before it can trap. */
+  readonly onMemory?: ((buffer: SharedArrayBuffer) => void) | undefined;
   /** Called after an error was reported. */
   readonly onFaultError?: ((error: KernelError, address: number) => void) | undefined;
 }
@@ -54,6 +56,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
   readonly #around: FaultAround;
   readonly #sequential: FaultAround;
   readonly #onFaultError: ((error: KernelError, address: number) => void) | undefined;
+  readonly #onMemory: ((buffer: SharedArrayBuffer) => void) | undefined;
   readonly #traps = new RangeMap<UffdTrap>();
   #last: UffdTrap | undefined;
   #held: { readonly trap: UffdTrap; readonly page: number; readonly inFile: boolean }[] = [];
@@ -66,6 +69,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     this.uffd = Uffd.open((address, inFile) => this.#fault(address, inFile));
     this.log = options.log ?? new FaultLog();
     this.#onFaultError = options.onFaultError;
+    this.#onMemory = options.onMemory;
     const host = options.faultAround ?? AROUND.host;
     this.#around = { ...AROUND, host };
     this.#sequential = { ...SEQUENTIAL, host };
@@ -104,6 +108,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     const fileOffset = uffd.reserveFile(Math.ceil(byteLength / WASM_PAGE) * WASM_PAGE);
     uffd.mapFile(ownAddress, byteLength, fileOffset);
     uffd.mapFile(appAddress, byteLength, fileOffset);
+    this.#onMemory?.(app);
     uffd.register(appAddress, byteLength);
     return { app, own, appAddress, ownAddress, fileOffset };
   }
@@ -184,6 +189,24 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
       object.updateFlags(base + page, base + page + 1, PageFlag.Used, 0);
     }
     this.#show(trap, page, page + 1, page, false);
+  }
+
+  /** Shows pages of an object that are present, so that no access to them is a fault. */
+  populate(object: MemoryObject, page: number, end: number): void {
+    const found = object.trapAt(page);
+    if (found === undefined || !(found.trap instanceof UffdTrap)) {
+      return;
+    }
+    const { trap, base } = found;
+    for (let p = page; p < Math.min(end, object.pages); ) {
+      const served = trap.isHeld(p - base) ? undefined : serveCpuFault(object, p, this.#sequential);
+      if (served === undefined || served instanceof Promise || served.error !== undefined) {
+        p++;
+        continue;
+      }
+      trap.show(served.page - base, served.end - base, p - base, true);
+      p = served.end;
+    }
   }
 
   retryHeld(): void {

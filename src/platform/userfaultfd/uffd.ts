@@ -103,6 +103,11 @@ export class Uffd {
     }
   }
 
+  /** The userfaultfd first: for whoever has to clean up after this thread. */
+  get descriptors(): readonly number[] {
+    return [this.#fd, this.#memfd, this.#pagemap];
+  }
+
   /** A stretch of the file that nobody had before. */
   reserveFile(bytes: number): number {
     const at = this.#fileUsed;

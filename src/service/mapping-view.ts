@@ -1,0 +1,25 @@
+/** Where plain arrays find a mapping. */
+import { PAGE_SIZE, pageAlignUp } from "../base/index.ts";
+import type { Mapping } from "../mm/index.ts";
+import type { MappingInfo } from "./protocol.ts";
+
+/** The application's side of a mapping's window, made if need be. Undefined when no one array can show the mapping. */
+export function mappingView(mapping: Mapping): MappingInfo["view"] {
+  const { mm, start, length } = mapping;
+  const vma = mm.vmas.find(start);
+  if (vma === undefined || vma.end < pageAlignUp(mapping.end)) {
+    return undefined;
+  }
+  const page = vma.objectPage(start);
+  const end = Math.min(vma.object.pages, page + Math.ceil(length / PAGE_SIZE));
+  if (page >= end || !vma.object.inOneWindow(page, end)) {
+    return undefined;
+  }
+  vma.object.ensureWindow(page);
+  const found = vma.object.trapAt(page);
+  if (found === undefined) {
+    return vma.object.windowOffset(page);
+  }
+  const { trap, base } = found;
+  return { buffer: trap.buffer, byteOffset: trap.byteOffset + (page - base) * PAGE_SIZE };
+}

@@ -1,0 +1,43 @@
+/** The service thread: owns the address space, the driver and the GPU, and serves page faults from its event loop. */
+import { type MessagePort, parentPort, workerData } from "node:worker_threads";
+import { KernelError } from "../base/index.ts";
+import { FaultLog } from "../platform/userfaultfd/fault-log.ts";
+import { pinThread } from "../platform/userfaultfd/pin.ts";
+import { ServiceHost } from "./host.ts";
+import { openTrapParts } from "./parts.ts";
+import type { ServiceOptions } from "./protocol.ts";
+import { serveChannel } from "./wire.ts";
+
+const { options, log, rescue } = workerData as {
+  readonly options: ServiceOptions;
+  readonly log: SharedArrayBuffer;
+  readonly rescue: MessagePort;
+};
+
+if (parentPort !== null) {
+  const port = parentPort;
+  try {
+    if (options.cpu !== undefined) {
+      pinThread(options.cpu);
+    }
+    const parts = await openTrapParts(options, {
+      log: new FaultLog(log),
+      onMemory: (buffer) => rescue.postMessage({ buffer }),
+      onFaultError: ({ code, why }, address) => port.postMessage({ fault: { code, why, address } }),
+    });
+    rescue.postMessage({ descriptors: parts.descriptors });
+    const close = async () => {
+      try {
+        await parts.close();
+      } finally {
+        rescue.postMessage({ closed: true });
+      }
+    };
+    serveChannel(port, new ServiceHost({ ...parts, close }));
+    port.postMessage({ ready: true });
+  } catch (error) {
+    const { code, op, why } =
+      error instanceof KernelError ? error : { code: "EIO" as const, op: "open", why: String(error) };
+    port.postMessage({ failed: { code, op, why } });
+  }
+}
