@@ -163,15 +163,24 @@ function endAll(ranges: readonly MmuNotifierRange[]): Promise<void> | undefined 
 
 /** Whether an entry lets somebody write one of the pages. */
 export function isWritable(object: MemoryObject, page: number, end: number): boolean {
-  let writable = 0;
+  let writable = false;
   forEachMapping(object, page, end, (vma, vpn, vpnEnd) => {
     vma.mm.pageTable.forEachRun(vpn, vpnEnd, (block, from, to) => {
-      for (let i = from; i < to; i++) {
-        writable |= block[i] & PTE_PRESENT ? block[i] & PTE_WRITE : 0;
-      }
+      writable ||= hasWritable(block, from, to);
     });
   });
-  return writable !== 0;
+  return writable;
+}
+
+const WRITABLE_ENTRY = PTE_PRESENT | PTE_WRITE;
+
+function hasWritable(block: Uint32Array, from: number, to: number): boolean {
+  for (let i = from; i < to; i++) {
+    if ((block[i] & WRITABLE_ENTRY) === WRITABLE_ENTRY) {
+      return true;
+    }
+  }
+  return false;
 }
 
 /**
@@ -205,7 +214,7 @@ function protectEntries(object: MemoryObject, page: number, end: number): boolea
   forEachMapping(object, page, end, (vma, vpn, vpnEnd) => {
     vma.mm.pageTable.forEachRun(vpn, vpnEnd, (block, from, to) => {
       for (let i = from; i < to; i++) {
-        if (block[i] & PTE_PRESENT) {
+        if ((block[i] & WRITABLE_ENTRY) === WRITABLE_ENTRY) {
           block[i] &= ~PTE_WRITE;
         }
       }

@@ -1,6 +1,6 @@
 /** From the bytes of an object's pages to upload runs. */
 import { isPromise, type MaybePromise, PAGE_SIZE } from "../../base/index.ts";
-import { isZeroPage, type MemoryObject, readPages, type Transit } from "../../mm/index.ts";
+import { isZeroPage, type MemoryObject, PageFlag, readPages, type Transit } from "../../mm/index.ts";
 import { type Extent, PageState } from "./extent.ts";
 import type { UploadRun } from "./transfer-batch.ts";
 
@@ -24,26 +24,41 @@ export interface UploadPlan {
   /** Zero pages over bytes that may differ: cleared on the device, no bytes move. */
   readonly clears: { readonly buffer: GPUBuffer; readonly offset: number; readonly bytes: number }[];
   pages: number;
+  /** The window that a run was read from last. */
+  window?: Uint8Array<SharedArrayBuffer>;
 }
 
 /** Adds one run to the plan: pages that are known to be zero are cleared, or left alone in a buffer that never was touched. */
 export function planUpload(plan: UploadPlan, run: PageRun): void {
   const { extent, at, count, object, page, transit } = run;
   for (let i = 0; i < count; ) {
-    const zero = isZeroPage(object, page + i, transit);
+    const place = placeOf(object, page + i, transit);
+    const limit = place === "window" ? object.windowEnd(page + i, page + count) - page : count;
     let stop = i + 1;
-    while (stop < count && isZeroPage(object, page + stop, transit) === zero) {
+    while (stop < limit && placeOf(object, page + stop, transit) === place) {
       stop++;
     }
-    if (zero) {
+    if (place === "zero") {
       planClears(plan, extent, at + i, at + stop);
     } else {
-      plan.uploads.push(uploadRun(run, i, stop));
+      plan.uploads.push(uploadRun(plan, run, i, stop, place === "window"));
       plan.filled.push({ extent, page: at + i, end: at + stop });
       plan.pages += stop - i;
     }
     i = stop;
   }
+}
+
+/** Where a page's bytes are to be had: nowhere, in the CPU window as they are, or wherever reading finds them. */
+function placeOf(object: MemoryObject, page: number, transit: Transit): "zero" | "window" | "elsewhere" {
+  const flags = object.flagsOf(page) & (transit === "isolated" ? ~PageFlag.Busy : ~0);
+  if (flags & (PageFlag.Busy | PageFlag.Device | PageFlag.Poisoned)) {
+    return "elsewhere";
+  }
+  if (flags & PageFlag.Uptodate) {
+    return "window";
+  }
+  return isZeroPage(object, page, transit) ? "zero" : "elsewhere";
 }
 
 function planClears(plan: UploadPlan, extent: Extent, page: number, end: number): void {
@@ -54,13 +69,24 @@ function planClears(plan: UploadPlan, extent: Extent, page: number, end: number)
   }
 }
 
-function uploadRun({ extent, at, object, page, transit }: PageRun, from: number, to: number): UploadRun {
+function uploadRun(plan: UploadPlan, run: PageRun, from: number, to: number, inWindow: boolean): UploadRun {
+  const { extent, at, object, page, transit } = run;
   return {
     buffer: extent.buffer.buffer,
     offset: extent.offsetOf(at + from),
     bytes: (to - from) * PAGE_SIZE,
     fill: (dst, byte) => readBytes(object, (page + from) * PAGE_SIZE + byte, dst, transit),
+    source: inWindow ? windowSource(plan, object, page + from) : undefined,
   };
+}
+
+/** One view of a whole window does for all of its pages. */
+function windowSource(plan: UploadPlan, object: MemoryObject, page: number): UploadRun["source"] {
+  const { buffer, byteOffset } = object.windowOffset(page);
+  if (plan.window?.buffer !== buffer) {
+    plan.window = new Uint8Array(buffer);
+  }
+  return { bytes: plan.window, offset: byteOffset };
 }
 
 /** {@link readPages} from any byte on: staging may end within a page. */

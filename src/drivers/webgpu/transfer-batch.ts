@@ -15,6 +15,8 @@ export interface UploadRun {
    * asked for in pieces, in order. `dst` is gone once the call is over, or its promise settled.
    */
   fill(dst: Uint8Array, at: number): MaybePromise<void>;
+  /** Where the bytes are now, when they are all in one array: `fill` is not called then. */
+  readonly source?: { readonly bytes: Uint8Array; readonly offset: number } | undefined;
 }
 
 /** Many stretches of one GPU buffer out of one array, without an object for each. */
@@ -183,6 +185,14 @@ export class TransferBatch implements Disposable {
           return chunk.then(() => this.#uploadFrom(runs, index, from));
         }
         const piece = Math.min(run.bytes - from, chunk.bytes - chunk.used);
+        const { source } = run;
+        if (source !== undefined) {
+          const start = source.offset + from;
+          chunk.view.set(source.bytes.subarray(start, start + piece), chunk.used);
+          this.#place(run.buffer, run.offset + from, piece, chunk);
+          at = from + piece;
+          continue;
+        }
         const filled = run.fill(chunk.view.subarray(chunk.used, chunk.used + piece), from);
         if (isPromise(filled)) {
           return filled.then(() => {
