@@ -41,6 +41,8 @@ export const MigrateSelect = {
   System: 1,
   /** Pages in private memory of a device of `pgmapOwner`. */
   DevicePrivate: 2,
+  /** Pages in coherent memory of a device of `pgmapOwner`. */
+  DeviceCoherent: 4,
 } as const;
 
 /** @linux include/linux/migrate.h struct migrate_vma */
@@ -184,9 +186,10 @@ function sourceOf(object: MemoryObject, page: number, owner: object, select: num
   if (flags & (PageFlag.Busy | PageFlag.Poisoned)) {
     return 0;
   }
-  if (flags & PageFlag.Device) {
+  if (flags & (PageFlag.Device | PageFlag.Coherent)) {
+    const kind = flags & PageFlag.Device ? MigrateSelect.DevicePrivate : MigrateSelect.DeviceCoherent;
     const pfn = object.devicePfnOf(page);
-    const selected = select & MigrateSelect.DevicePrivate && object.memory.blockOf(pfn)?.pagemap?.owner === owner;
+    const selected = select & kind && object.memory.blockOf(pfn)?.pagemap?.owner === owner;
     return selected ? migratePfn(pfn) | MIGRATE_PFN_MIGRATE : 0;
   }
   if ((select & MigrateSelect.System) === 0) {

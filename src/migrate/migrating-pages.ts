@@ -1,6 +1,6 @@
 /** Pages on their way, one entry a page for where each is and where it goes: what all migrations page by page share. */
 import { isPromise, KernelError, type MaybePromise, type Pfn, warnOn } from "../base/index.ts";
-import { forEachMapping, framePfn, isZeroPage, type MemoryObject, PageFlag, type Vma } from "../mm/index.ts";
+import { forEachMapping, hostPfn, isZeroPage, type MemoryObject, PageFlag, type Vma } from "../mm/index.ts";
 import { giveBack, giveToDevice, giveToHost, type PageRun } from "./page-run.ts";
 
 /** The entry has a pfn. In `src`: without it, a page that may move is zeros without a frame. @linux MIGRATE_PFN_VALID */
@@ -82,7 +82,7 @@ export class MigratingPages {
 
   /** The entry of `dst` that takes page i to system memory. */
   toHost(i: number): number {
-    return migratePfn(framePfn(this.#objectAt(i), this.#pages[i]));
+    return migratePfn(hostPfn(this.#objectAt(i), this.#pages[i]));
   }
 
   #objectAt(i: number): MemoryObject {

@@ -26,20 +26,32 @@ export interface PageRun {
   readonly end: number;
 }
 
+const COHERENT = PageFlag.Coherent | PageFlag.Uptodate | PageFlag.Own | PageFlag.Used;
+
 /** From here on nobody can touch the pages: walkers and faults wait. Between an invalidation's start and its end. */
 export function isolateRun({ object, page, end }: PageRun): void {
   object.updateFlags(page, end, PageFlag.Busy, 0);
   isolateEntries(object, page, end);
 }
 
-/** The bytes are in device memory: page i is in the frame that `pfnOf(i)` names. Frames that it leaves are freed. */
+/**
+ * The bytes are in the device's memory: for private memory its driver has copied them, coherent memory is seen in the
+ * window. Page i is in the frame that `pfnOf(i)` names; frames that pages leave are freed.
+ */
 export function giveToDevice(run: PageRun, pfnOf: (index: number) => number, vma: Vma | undefined): void {
   const { object, page, end } = run;
   const free = framesOf(run);
   for (let p = page; p < end; p++) {
     object.setDevicePfn(p, pfnOf(p - page));
   }
-  object.updateFlags(page, end, PageFlag.Device | PageFlag.Own, PageFlag.Busy | PageFlag.Uptodate);
+  if (object.memory.blockOf(pfnOf(0))?.pagemap?.kind === "coherent") {
+    object.updateFlags(page, end, COHERENT, PageFlag.Busy | PageFlag.Device);
+    restorePages(object, page, end);
+    free();
+    object.wq.wakeAll();
+    return;
+  }
+  object.updateFlags(page, end, PageFlag.Device | PageFlag.Own, PageFlag.Busy | PageFlag.Uptodate | PageFlag.Coherent);
   rewriteEntries(object, page, end, (pte, mapped, p) =>
     pteIsKind(pte, PteKind.Migrating) ? deviceEntry(mapped, object, p) : pte,
   );
@@ -84,14 +96,16 @@ export function giveBack({ object, page, end }: PageRun): void {
   object.wq.wakeAll();
 }
 
+const ON_DEVICE = PageFlag.Device | PageFlag.Coherent;
+
 /** Notes the device frames that the pages are in; what it returns gives them back to their driver. */
 function framesOf({ object, page, end }: PageRun): () => void {
-  if ((object.flagSummary(page, end) & PageFlag.Device) === 0) {
+  if ((object.flagSummary(page, end) & ON_DEVICE) === 0) {
     return () => {};
   }
   const pfns: number[] = [];
   for (let p = page; p < end; p++) {
-    if (object.flagsOf(p) & PageFlag.Device) {
+    if (object.flagsOf(p) & ON_DEVICE) {
       pfns.push(object.devicePfnOf(p));
     }
   }

@@ -5,6 +5,13 @@ import { PageFlag } from "./page-flags.ts";
 import type { PhysicalMemory } from "./physical-memory.ts";
 import type { DevicePagemapOps } from "./ports.ts";
 
+/**
+ * What the CPU can do with the memory of a device: nothing (a touch brings the page home), or all that it can do with its
+ * own.
+ * @linux include/linux/memremap.h enum memory_type
+ */
+export type DeviceMemoryKind = "private" | "coherent";
+
 /** A page of an object. */
 export interface ObjectPage {
   readonly object: MemoryObject;
@@ -20,22 +27,24 @@ interface FrameHomes {
 /**
  * Gives frames of a device's own memory numbers in the space of all pfns, so that a device-private entry can name them.
  *
- * @linux include/linux/memremap.h struct dev_pagemap (MEMORY_DEVICE_PRIVATE)
+ * @linux include/linux/memremap.h struct dev_pagemap (MEMORY_DEVICE_PRIVATE, MEMORY_DEVICE_COHERENT)
  */
 export class DevicePagemap {
   readonly memory: PhysicalMemory;
   readonly ops: DevicePagemapOps;
   /** Whose memory it is: compared with `MmuNotifierRange.owner`. */
   readonly owner: object;
+  readonly kind: DeviceMemoryKind;
   /** Block of 512 device frames -> the first pfn of that block. */
   readonly #pfns = new Map<number, Pfn>();
   readonly #homes = new Map<number, FrameHomes>();
   #nextFrame = 0;
 
-  constructor(memory: PhysicalMemory, owner: object, ops: DevicePagemapOps) {
+  constructor(memory: PhysicalMemory, owner: object, ops: DevicePagemapOps, kind: DeviceMemoryKind = "private") {
     this.memory = memory;
     this.owner = owner;
     this.ops = ops;
+    this.kind = kind;
   }
 
   /**
@@ -108,7 +117,10 @@ export class DevicePagemap {
       return undefined;
     }
     const page = homes.pages[frame % PAGES_PER_BLOCK];
-    if (object.flagsOf(page) & PageFlag.Device && object.devicePfnOf(page) === this.pfnOf(frame)) {
+    if (
+      object.flagsOf(page) & (PageFlag.Device | PageFlag.Coherent) &&
+      object.devicePfnOf(page) === this.pfnOf(frame)
+    ) {
       return { object, page };
     }
     // It has left since: what is kept of it would keep the object alive.

@@ -25,6 +25,7 @@ import type { MmapRead } from "../sync/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import { poisonedError } from "./object-content.ts";
+import { framePfn } from "./object-migrate.ts";
 import { type PageNeed, pagesAreReady, preparePages } from "./object-prepare.ts";
 import { PTE_PRESENT, PTE_WRITE, ptePresent } from "./pte.ts";
 import { announceOnObject } from "./rmap.ts";
@@ -310,19 +311,21 @@ function lastWithout(mm: AddressSpace, vpn: number, end: number, bits: number): 
 function setEntries(vma: Vma, vpn: number, page: number, end: number, write: boolean): void {
   const { object } = vma;
   const { pageTable } = vma.mm;
+  const coherent = (object.flagSummary(page, end) & PageFlag.Coherent) !== 0;
   let v = vpn;
   for (let p = page; p < end; ) {
     const pteIndex = indexInBlock(v);
     const frameIndex = indexInBlock(p);
     const run = Math.min(PAGES_PER_BLOCK - Math.max(pteIndex, frameIndex), end - p);
     const block = pageTable.ensureBlock(blockOfVpn(v));
-    const pfn = object.ensureBlock(blockOfVpn(p)).pfn + frameIndex;
+    const first = object.ensureBlock(blockOfVpn(p)).pfn + frameIndex;
     for (let i = 0; i < run; i++) {
       const pte = block[pteIndex + i];
+      const pfn = coherent ? framePfn(object, p + i) : first + i;
       if (write) {
-        block[pteIndex + i] = ptePresent(pfn + i, PTE_WRITE);
+        block[pteIndex + i] = ptePresent(pfn, PTE_WRITE);
       } else if ((pte & PTE_PRESENT) === 0) {
-        block[pteIndex + i] = ptePresent(pfn + i, 0);
+        block[pteIndex + i] = ptePresent(pfn, 0);
       }
     }
     v += run;

@@ -2,6 +2,7 @@
 import { type VirtAddr, vpnOf } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { unmapFromCpu } from "./cpu-trap.ts";
+import { dropExclusive } from "./exclusive-pages.ts";
 import { MemoryObject } from "./memory-object.ts";
 import { pullPages } from "./object-content.ts";
 import { PTE_WRITE } from "./pte.ts";
@@ -74,6 +75,7 @@ async function protectParent(mm: AddressSpace, vmas: readonly Vma[]): Promise<vo
   const end = doomed[doomed.length - 1].end as VirtAddr;
   await announce([{ mm, start, end, blockable: true, event: "protection-page" }], () => {
     for (const vma of doomed) {
+      dropExclusive(vma);
       unmapFromCpu(vma.object, vma.pgoff, vma.pgoff + vma.pages);
       mm.pageTable.forEachRun(vpnOf(vma.start), vpnOf(vma.end), (block, from, to) => {
         for (let i = from; i < to; i++) {

@@ -10,7 +10,8 @@ export {
   takeCpuFailure,
   unmapFromCpu,
 } from "./cpu-trap.ts";
-export { DevicePagemap, type ObjectPage } from "./device-pagemap.ts";
+export { type ExclusivePage, makeDeviceExclusive } from "./device-exclusive.ts";
+export { type DeviceMemoryKind, DevicePagemap, type ObjectPage } from "./device-pagemap.ts";
 export { type FaultFlags, type FaultOutcome, faultRange, handleMmFault } from "./fault.ts";
 export { type ByteRange, Lease } from "./lease.ts";
 export type { Advice } from "./madvise.ts";
@@ -19,7 +20,15 @@ export { MemoryObject, type ObjectBlock, PageFlag, type PinMode } from "./memory
 export type { MmapOptions } from "./mmap.ts";
 export type { MremapOptions } from "./mremap.ts";
 export { isZeroPage, poisonedError, readPages, type Transit, waitWhileBusy } from "./object-content.ts";
-export { framePfn, isolateEntries, landPages, migrateToRam, poisonPages, restorePages } from "./object-migrate.ts";
+export {
+  framePfn,
+  hostPfn,
+  isolateEntries,
+  landPages,
+  migrateToRam,
+  poisonPages,
+  restorePages,
+} from "./object-migrate.ts";
 export { pagesAreReady, preparePages } from "./object-prepare.ts";
 export { PageTable } from "./page-table.ts";
 export { type Allocation, type FrameBlock, PhysicalMemory } from "./physical-memory.ts";

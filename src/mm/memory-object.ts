@@ -27,7 +27,8 @@ import {
 } from "../base/index.ts";
 import { IntervalTree } from "../collections/index.ts";
 import { WaitQueue } from "../sync/index.ts";
-import type { DevicePagemap } from "./device-pagemap.ts";
+import { FrameFreer } from "./frame-freer.ts";
+import type { MemoryObjectOptions } from "./object-options.ts";
 import { type ObjectBlock, PageFlag, summarize } from "./page-flags.ts";
 import type { PhysicalMemory } from "./physical-memory.ts";
 import type { CpuTrap, CpuWindow, Pager } from "./ports.ts";
@@ -40,16 +41,6 @@ export { type ObjectBlock, PageFlag };
 
 /** Pages in one window: 4 GiB. */
 const WINDOW_PAGES = 2 ** 20;
-
-/** Options of {@link MemoryObject}. */
-export interface MemoryObjectOptions {
-  readonly pages: number;
-  readonly pager?: Pager | undefined;
-  /** Makes this a private copy of `object` from page `page` on. */
-  readonly source?: { readonly object: MemoryObject; readonly page: number } | undefined;
-  /** The source changes under this copy, which then needs the old bytes first (fork). */
-  readonly snapshot?: boolean;
-}
 
 /** A mappable, reference-counted run of pages. Begins with one reference, the creator's. */
 export class MemoryObject {
@@ -66,6 +57,8 @@ export class MemoryObject {
   readonly vmas = new IntervalTree<Vma>();
   /** Who holds pages, by object page. */
   readonly pins = new IntervalTree<PinMode>();
+  /** Pages that a device has for itself, in system memory; see device-exclusive.ts. */
+  readonly exclusive = new Set<number>();
   /** Woken when a page stops being Busy and when a pin goes. */
   readonly wq = new WaitQueue();
   readonly #blocks = new Map<number, ObjectBlock>();
@@ -241,7 +234,7 @@ export class MemoryObject {
     return (or & 0xff) | (seen < end - page ? 0 : and << 8);
   }
 
-  /** Device pfn of a page with PageFlag.Device. */
+  /** Device pfn of a page with PageFlag.Device or Coherent. */
   devicePfnOf(page: number): number {
     return this.#blocks.get(blockOfVpn(page))?.device?.[indexInBlock(page)] ?? 0;
   }
@@ -377,33 +370,23 @@ export class MemoryObject {
    * Device frames are freed. Pages in transit must not be dropped.
    */
   dropPages(page: number, end: number): void {
-    let run: { readonly pagemap: DevicePagemap; readonly frame: number; count: number } | undefined;
-    const flush = () => {
-      run?.pagemap.ops.pageFree(run.frame, run.count);
-      run = undefined;
-    };
+    for (const p of this.exclusive) {
+      if (page <= p && p < end) {
+        this.exclusive.delete(p);
+      }
+    }
+    const frames = new FrameFreer(this.memory);
     this.#forEachBlock(page, end, (block, from, to, base) => {
       const summary = summarize(block.flags, from, to);
       bugOn((summary & PageFlag.Busy) !== 0, "I-MM-10", () => `a page in ${base} and following is dropped in transit`);
-      for (let i = from; i < to && summary & PageFlag.Device; i++) {
-        if (block.flags[i] & PageFlag.Device) {
-          const pfn = block.device?.[i] ?? 0;
-          const pagemap = this.memory.blockOf(pfn)?.pagemap;
-          const frame = pagemap?.frameOf(pfn);
-          invariant(pagemap !== undefined && frame !== undefined, "I-MIG-1", () => `page ${base + i} is on no device`);
-          if (run?.pagemap === pagemap && run.frame + run.count === frame) {
-            run.count++;
-          } else {
-            flush();
-            run = { pagemap, frame, count: 1 };
-          }
-        }
+      if (summary & (PageFlag.Device | PageFlag.Coherent)) {
+        frames.add(block, from, to, base);
       }
       for (let i = from; i < to; i++) {
         block.flags[i] &= PageFlag.Used;
       }
     });
-    flush();
+    frames.flush();
     if (this.memory.mmu.traps) {
       this.forEachWindow(page, end, (p, stop) => {
         const found = this.trapAt(p);

@@ -1,6 +1,7 @@
 /** mprotect: other permissions. */
 import { KernelError, vpnOf } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
+import { dropExclusive } from "./exclusive-pages.ts";
 import type { MemoryObject } from "./memory-object.ts";
 import { PTE_NONE, PTE_PRESENT, PTE_WRITE } from "./pte.ts";
 import { assertNoHoles, pageRange } from "./range-args.ts";
@@ -47,6 +48,7 @@ export async function mprotect(mm: AddressSpace, start: number, length: number, 
 
 /** I-MM-4: an entry grants no more than its VMA. */
 function restrictEntries(vma: Vma): void {
+  dropExclusive(vma);
   const readable = (vma.flags & VmFlags.Read) !== 0;
   vma.mm.pageTable.forEachRun(vpnOf(vma.start), vpnOf(vma.end), (block, from, to) => {
     for (let i = from; i < to; i++) {

@@ -149,7 +149,7 @@ export function landPages(object: MemoryObject, page: number, end: number): void
     page,
     end,
     PageFlag.Uptodate | PageFlag.Own | PageFlag.Used | dirty,
-    PageFlag.Device | PageFlag.Busy,
+    PageFlag.Device | PageFlag.Busy | PageFlag.Coherent,
   );
   rewriteEntries(object, page, end, (pte, vma, p) =>
     pteIsKind(pte, PteKind.Migrating) || pteIsKind(pte, PteKind.DevicePrivate)
@@ -174,8 +174,13 @@ export function restorePages(object: MemoryObject, page: number, end: number): v
   });
 }
 
-/** Host frame number of a page whose block exists. */
+/** Number of the frame that a CPU's entry for the page names, whose block exists. */
 export function framePfn(object: MemoryObject, page: number): number {
+  return object.flagsOf(page) & PageFlag.Coherent ? object.devicePfnOf(page) : hostPfn(object, page);
+}
+
+/** Number of the frame in system memory that belongs to a page whose block exists. */
+export function hostPfn(object: MemoryObject, page: number): number {
   const block = object.block(Math.floor(page / 512));
   invariant(block !== undefined, "I-MM-5", () => `page ${page} is mapped but has no frame`);
   return block.pfn + (page % 512);

@@ -1,5 +1,6 @@
 /** Bringing an object's pages into the state that an access needs. */
 import { isPromise, type MaybePromise } from "../base/index.ts";
+import { isExclusive, revokeExclusive } from "./exclusive-pages.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import { pullPages, waitWhileBusy } from "./object-content.ts";
 import { migrateToRam } from "./object-migrate.ts";
@@ -52,6 +53,10 @@ function prepareStep(
   if (summary & PageFlag.Device) {
     return migrateToRam(object, page, end);
   }
+  if (object.exclusive.size > 0 && isExclusive(object, page, end)) {
+    const revoked = revokeExclusive(object, page, end);
+    return isPromise(revoked) ? revoked : undefined;
+  }
   if (need.write && object.shadows.size > 0 && shadowsLack(object, page, end)) {
     const pushed = pushToShadows(object, page, end);
     return isPromise(pushed) ? pushed : undefined;
@@ -68,6 +73,7 @@ export function pagesAreReady(object: MemoryObject, page: number, end: number, n
   const summary = object.flagSummary(page, end);
   return (
     (summary & (PageFlag.Busy | PageFlag.Poisoned | PageFlag.Device)) === 0 &&
+    (object.exclusive.size === 0 || !isExclusive(object, page, end)) &&
     (!need.cpu || ((summary >> 8) & PageFlag.Uptodate) !== 0) &&
     (!need.write || object.shadows.size === 0 || !shadowsLack(object, page, end))
   );

@@ -17,6 +17,8 @@ export const PageFlag = {
   Own: 32,
   /** The window's bytes were handed out and may not be zero. */
   Used: 64,
+  /** The page's frame is in coherent device memory. The CPU and the device see the same bytes, in the window. */
+  Coherent: 128,
 } as const;
 
 /** State of 512 pages. */
@@ -25,7 +27,7 @@ export interface ObjectBlock {
   readonly pfn: Pfn;
   /** {@link PageFlag} bits, one byte a page. */
   readonly flags: Uint8Array;
-  /** Device frame number of pages with PageFlag.Device; made when the first page moves. */
+  /** Device frame number of pages with PageFlag.Device or Coherent; made when the first page moves. */
   device: Uint32Array | undefined;
 }
 

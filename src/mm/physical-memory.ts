@@ -64,12 +64,17 @@ export class PhysicalMemory {
     return this.#blocks[Math.floor(pfn / PAGES_PER_BLOCK)];
   }
 
-  /** The object's page that a pfn names, or undefined for a device's frame or a free one. */
+  /**
+   * The object's page that a pfn names: in system memory, or in coherent device memory. Undefined for a frame of private
+   * device memory and for a free one.
+   */
   pageOf(pfn: number): { readonly object: MemoryObject; readonly page: number } | undefined {
     const block = this.blockOf(pfn);
-    return block?.object === undefined
-      ? undefined
-      : { object: block.object, page: block.page + (pfn % PAGES_PER_BLOCK) };
+    if (block?.pagemap !== undefined) {
+      const { pagemap, frame } = block;
+      return pagemap.kind === "coherent" ? pagemap.homeOf(frame + (pfn % PAGES_PER_BLOCK)) : undefined;
+    }
+    return block === undefined ? undefined : { object: block.object, page: block.page + (pfn % PAGES_PER_BLOCK) };
   }
 
   /** Frames in use, in blocks of 512. */

@@ -28,6 +28,8 @@ export const PteKind = {
   Poisoned: 3 << KIND_SHIFT,
   /** A mapping without a page behind it, never usable by devices. */
   Special: 4 << KIND_SHIFT,
+  /** A device has the page in system memory for itself; pfn names its frame. */
+  DeviceExclusive: 5 << KIND_SHIFT,
 } as const;
 
 /** A host page, readable, and writable when `write` is PTE_WRITE. */

@@ -1,7 +1,8 @@
 /** Checks an address space against INVARIANTS.md; for tests, and for drivers in doubt. */
-import { BugError, blockOfVpn, formatAddr, formatRange, indexInBlock, PAGE_SIZE, vpnOf } from "../base/index.ts";
+import { BugError, blockOfVpn, formatAddr, formatRange, PAGE_SIZE, vpnOf } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { PageFlag } from "./memory-object.ts";
+import { framePfn } from "./object-migrate.ts";
 import { shadowsLack } from "./object-shadows.ts";
 import { PTE_PRESENT, PTE_WRITE, PteKind, pteIsKind, ptePfn } from "./pte.ts";
 import { canMerge, type Vma, VmFlags } from "./vma.ts";
@@ -67,8 +68,7 @@ function validateEntry(vma: Vma, vpn: number, pte: number): void {
     throw new BugError("I-MM-4", `the entry of ${at()} grants more than its VMA`);
   }
   if (pte & PTE_PRESENT) {
-    const block = vma.object.block(blockOfVpn(page));
-    if (block === undefined || block.pfn + indexInBlock(page) !== ptePfn(pte)) {
+    if (vma.object.block(blockOfVpn(page)) === undefined || framePfn(vma.object, page) !== ptePfn(pte)) {
       throw new BugError("I-MM-5", `the entry of ${at()} names another page's frame`);
     }
     if (flags & (PageFlag.Device | PageFlag.Poisoned)) {
@@ -81,6 +81,9 @@ function validateEntry(vma: Vma, vpn: number, pte: number): void {
     if (!(flags & PageFlag.Device) || vma.object.devicePfnOf(page) !== ptePfn(pte)) {
       throw new BugError("I-MIG-1", `the device entry of ${at()} does not name where its page is`);
     }
+  }
+  if (pteIsKind(pte, PteKind.DeviceExclusive) !== vma.object.exclusive.has(page)) {
+    throw new BugError("I-MIG-4", `the entry of ${at()} and its object differ on whether a device has it for itself`);
   }
   if (flags & PageFlag.Uptodate && flags & PageFlag.Device) {
     throw new BugError("I-MIG-1", `the bytes of ${at()} are in system and in device memory`);
