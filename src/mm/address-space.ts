@@ -19,6 +19,7 @@ import { exitMmap } from "./exit.ts";
 import { fork } from "./fork.ts";
 import { type Advice, madvise } from "./madvise.ts";
 import type { Mapping } from "./mapping.ts";
+import { type AddressSpaceStats, spaceStats } from "./maps.ts";
 import { type MmapOptions, mmap } from "./mmap.ts";
 import { mprotect } from "./mprotect.ts";
 import { type MremapOptions, mremap } from "./mremap.ts";
@@ -125,6 +126,11 @@ export class AddressSpace implements AsyncDisposable {
     if (this.#users === 0) {
       throw new KernelError("ESRCH", op, "the address space has exited: open a new one");
     }
+  }
+
+  /** Mappings, and their pages by state. Looks at each entry. */
+  stats(): AddressSpaceStats {
+    return spaceStats(this);
   }
 
   /** See {@link mmap}. */

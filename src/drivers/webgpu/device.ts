@@ -36,6 +36,8 @@ export interface WebGpuDeviceStats {
   readonly bytesEvicted: number;
   /** Bytes of GPU buffers that hold pages now, and the cap on them. */
   readonly deviceMemory: { readonly used: number; readonly limit: number };
+  /** What those buffers hold. */
+  readonly pages: DevicePageCounts;
 }
 
 /** Got from WebGpuDriver.open. */
@@ -108,6 +110,7 @@ export class WebGpuDevice {
       bytesToDevice,
       bytesToHost,
       deviceMemory: { used: this.budget.used, limit: this.budget.limit },
+      pages: this.pageCounts(),
     };
   }
 
