@@ -1,0 +1,323 @@
+/** Kernels that follow pointers against a model of words: any memory, any residence, any pool, and a CPU that meddles. */
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { PAGE_SIZE } from "../../../base/index.ts";
+import { AddressSpace, Mapping, MemoryObject, validateMm } from "../../../mm/index.ts";
+import { INCREMENT, Machine } from "../../../testing/machine.ts";
+import { TestPager } from "../../../testing/mm.ts";
+import { SVM_PAGE } from "../../../testing/svm-kernels.ts";
+import type { WebGpuDevice } from "../device.ts";
+import type { WebGpuKernel } from "../kernel.ts";
+
+const HEAD = /* wgsl */ `
+struct Params { a: u32, b: u32, words: u32, k: u32 }
+@group(0) @binding(0) var<uniform> params: Params;`;
+const EACH = /* wgsl */ `@compute @workgroup_size(32) fn main(@builtin(global_invocation_id) id: vec3u) {
+  let i = id.x;
+  if (i >= params.words) { return; }`;
+
+/** What each kernel does to words `a` and `b` with a number `k` that has no factor in common with their count. */
+const KERNELS = {
+  increment: {
+    wgsl: `${HEAD} ${EACH} pm_store_u32(params.a + i, pm_load_u32(params.a + i) + params.k); }`,
+    model: (a: Uint32Array, _b: Uint32Array, k: number) => {
+      for (let i = 0; i < a.length; i++) a[i] += k;
+    },
+  },
+  copy: {
+    wgsl: `${HEAD} ${EACH} if (i * 4u + 3u < params.words) { pm_store_vec4u(params.b + i * 4u, pm_load_vec4u(params.a + i * 4u) + params.k); } }`,
+    model: (a: Uint32Array, b: Uint32Array, k: number) => {
+      for (let i = 0; i < a.length - (a.length % 4); i++) b[i] = a[i] + k;
+    },
+  },
+  scatter: {
+    wgsl: `${HEAD} ${EACH} pm_store_u32(params.b + (i * params.k) % params.words, pm_load_u32(params.a + i)); }`,
+    model: (a: Uint32Array, b: Uint32Array, k: number) => {
+      for (let i = 0; i < a.length; i++) b[(i * k) % a.length] = a[i];
+    },
+  },
+  gather: {
+    wgsl: `${HEAD} ${EACH} pm_store_u32(params.b + i, pm_load_u32(params.a + (i * params.k) % params.words)); }`,
+    model: (a: Uint32Array, b: Uint32Array, k: number) => {
+      for (let i = 0; i < a.length; i++) b[i] = a[(i * k) % a.length];
+    },
+  },
+  histogram: {
+    wgsl: `${HEAD} ${EACH} pm_atomic_add_u32(params.b + pm_load_u32(params.a + i) % 16u, params.k); }`,
+    model: (a: Uint32Array, b: Uint32Array, k: number) => {
+      for (const word of a) b[word % 16] += k;
+    },
+  },
+  runningSum: {
+    wgsl: `${HEAD} @compute @workgroup_size(1) fn main() {
+      let step = max(1u, params.words / 8u);
+      var sum = params.k;
+      for (var i = 0u; i < params.words; i += step) { sum += pm_load_u32(params.a + i); pm_store_u32(params.a + i, sum); }
+    }`,
+    model: (a: Uint32Array, _b: Uint32Array, k: number) => {
+      const step = Math.max(1, Math.floor(a.length / 8));
+      let sum = k;
+      for (let i = 0; i < a.length; i += step) {
+        sum += a[i];
+        a[i] = sum;
+      }
+    },
+  },
+  chase: {
+    wgsl: `${HEAD} @compute @workgroup_size(4) fn main(@builtin(local_invocation_index) lane: u32) {
+      var at = lane % params.words;
+      for (var n = 0u; n < 6u; n++) { at = (pm_load_u32(params.a + at) * params.k + n) % params.words; }
+      pm_store_u32(params.b + lane, at);
+    }`,
+    model: (a: Uint32Array, b: Uint32Array, k: number) => {
+      for (let lane = 0; lane < 4; lane++) {
+        let at = lane % a.length;
+        for (let n = 0; n < 6; n++) {
+          at = ((Math.imul(a[at], k) + n) >>> 0) % a.length;
+        }
+        b[lane] = at;
+      }
+    },
+  },
+} as const;
+
+type KernelName = keyof typeof KERNELS;
+const NAMES = Object.keys(KERNELS) as KernelName[];
+/** Frames of the devices' pools: the least that these kernels' single invocations need, and room for nearly all. */
+const POOLS = [12, 100];
+
+interface Gpu {
+  readonly device: WebGpuDevice;
+  readonly kernels: Record<KernelName, WebGpuKernel>;
+  readonly bind: WebGpuKernel;
+}
+
+let machine: Machine;
+let gpus: Gpu[] = [];
+
+async function openGpus(): Promise<Gpu[]> {
+  const opened: Gpu[] = [];
+  for (const frames of POOLS) {
+    const device = await machine.open({ deviceMemory: (frames + 1) * SVM_PAGE });
+    const kernels = {} as Record<KernelName, WebGpuKernel>;
+    for (const name of NAMES) {
+      kernels[name] = await device.kernel(KERNELS[name].wgsl, { name });
+    }
+    opened.push({ device, kernels, bind: await device.kernel(INCREMENT) });
+  }
+  return opened;
+}
+
+/** A piece of memory with the words that it should hold; pieces over one object share them. */
+interface Piece {
+  readonly mapping: Mapping;
+  readonly words: Uint32Array;
+}
+
+interface World {
+  readonly spaces: { readonly mm: AddressSpace; readonly pieces: Piece[] }[];
+}
+
+type Kind = "anon" | "shared" | "file" | "copy";
+const kind = fc.constantFrom<Kind>("anon", "shared", "file", "copy");
+/** In CPU pages: not whole device pages. */
+const sizes = fc.integer({ min: 1, max: 19 });
+
+async function addPiece(world: World, what: Kind, pages: number, hole: boolean): Promise<void> {
+  const { mm, pieces } = world.spaces[0];
+  const length = pages * PAGE_SIZE;
+  const object =
+    what === "anon"
+      ? undefined
+      : new MemoryObject(
+          machine.memory,
+          what === "file" ? { pages, pager: new TestPager(new Uint8Array(length).fill(3)) } : { pages },
+        );
+  // A hole before and after each: the next device page is nobody's.
+  const gap = hole ? await mm.mmap({ length: SVM_PAGE }) : undefined;
+  const mapping = await mm.mmap({ length, ...(object && { object }), shared: what === "shared" || what === "file" });
+  await gap?.munmap();
+  await object?.put();
+  const words = new Uint32Array(length / 4);
+  words.set(new Uint32Array((await mapping.read()).buffer));
+  words.forEach((word, i) => {
+    words[i] = word + Math.imul(i, 2654435761);
+  });
+  // Only the first half is written: the rest is as it was born.
+  const half = Math.ceil(pages / 2) * (PAGE_SIZE / 4);
+  const original = new Uint32Array((await mapping.read()).buffer);
+  words.set(original.subarray(half), half);
+  await mapping.write(0, words.subarray(0, half));
+  pieces.push({ mapping, words });
+}
+
+type Step = (world: World) => Promise<void>;
+const named = (label: string, step: Step): Step => Object.assign(step, { toString: () => label });
+
+const pieceOf = (world: World, s: number, p: number): Piece => {
+  const { pieces } = world.spaces[s % world.spaces.length];
+  return pieces[p % pieces.length];
+};
+
+/** Changes no word, whatever it meets. */
+type Meddler = (world: World, piece: Piece, device: WebGpuDevice) => Promise<void>;
+const tick = () => new Promise((resolve) => setImmediate(resolve));
+const meddlers: Record<string, Meddler> = {
+  leaseRead: async (_w, { mapping }) => {
+    using _lease = await mapping.lease("r");
+    await tick();
+  },
+  leaseWrite: async (_w, { mapping }) => {
+    using lease = await mapping.lease("rw", { offset: 0, length: PAGE_SIZE });
+    const [first] = lease.u32;
+    await tick();
+    lease.u32[0] = first;
+  },
+  fork: async (_w, { mapping }) => {
+    const child = await mapping.mm.fork();
+    await tick();
+    await child[Symbol.asyncDispose]();
+  },
+  mapElsewhere: async (_w, { mapping }) => {
+    const other = await mapping.mm.mmap({ length: 5 * PAGE_SIZE });
+    await other.write(0, new Uint8Array(100));
+    await other.munmap();
+  },
+  sync: async (_w, { mapping }) => mapping.msync(),
+};
+
+const meddling = fc.array(fc.tuple(fc.constantFrom(...Object.keys(meddlers)), fc.nat(9), fc.nat(9)), { maxLength: 4 });
+
+const write = fc.tuple(fc.nat(2), fc.nat(9), fc.nat(99), fc.nat(1 << 20)).map(([s, p, at, value]) =>
+  named(`write(${s}, ${p}, ${at}, ${value})`, async (world) => {
+    const { mapping, words } = pieceOf(world, s, p);
+    const word = Math.floor((at / 100) * words.length);
+    await mapping.write(word * 4, Uint32Array.of(value));
+    words[word] = value;
+  }),
+);
+
+const read = fc.tuple(fc.nat(2), fc.nat(9)).map(([s, p]) =>
+  named(`read(${s}, ${p})`, async (world) => {
+    const { mapping, words } = pieceOf(world, s, p);
+    expectWords(new Uint32Array((await mapping.read()).buffer), words, mapping);
+  }),
+);
+
+const prefetch = fc.tuple(fc.nat(2), fc.nat(9), fc.nat(1), fc.boolean()).map(([s, p, g, forWrite]) =>
+  named(`prefetch(${s}, ${p}, gpu${g}, ${forWrite})`, async (world) => {
+    await gpus[g].device.prefetch(pieceOf(world, s, p).mapping, { write: forWrite });
+  }),
+);
+
+const bind = fc.tuple(fc.nat(2), fc.nat(9), fc.nat(1)).map(([s, p, g]) =>
+  named(`bind(${s}, ${p}, gpu${g})`, async (world) => {
+    const { mapping, words } = pieceOf(world, s, p);
+    await gpus[g].bind.dispatch({ bind: { data: mapping }, workgroups: Math.ceil(words.length / 64) });
+    words.forEach((word, i) => {
+      words[i] = word + 1;
+    });
+  }),
+);
+
+const forkStep = fc.constant(
+  named("fork()", async (world) => {
+    if (world.spaces.length < 3) {
+      const [{ mm, pieces }] = world.spaces;
+      const child = await mm.fork();
+      world.spaces.push({
+        mm: child,
+        pieces: pieces.map(({ mapping, words }) => ({
+          mapping: new Mapping(child, mapping.start, mapping.length, mapping.name),
+          words: mm.vmas.find(mapping.start)?.shared ? words : words.slice(),
+        })),
+      });
+    }
+  }),
+);
+
+const dispatch = fc
+  .tuple(fc.constantFrom(...NAMES), fc.nat(2), fc.nat(9), fc.nat(9), fc.nat(1), fc.nat(50), meddling)
+  .map(([name, s, a, b, g, number, tasks]) =>
+    named(`${name}(${s}, ${a}, ${b}, gpu${g}, ${number}, [${tasks}])`, async (world) => {
+      const from = pieceOf(world, s, a);
+      const to = pieceOf(world, s, b);
+      if (from === to && name !== "increment" && name !== "runningSum") {
+        return;
+      }
+      const count = Math.min(from.words.length, to.words.length);
+      const k = number * 2 + 1;
+      let over = false;
+      const running = gpus[g].kernels[name]
+        .dispatch({
+          mm: from.mapping.mm,
+          params: { a: from.mapping.svmAddress, b: to.mapping.svmAddress, words: count, k },
+          workgroups: name === "runningSum" || name === "chase" ? 1 : Math.ceil(count / 32),
+          timeoutMs: 10_000,
+        })
+        .finally(() => {
+          over = true;
+        });
+      const meddled = tasks.map(async ([what, ms, mp], i) => {
+        for (let t = 0; t < i * 20 && !over; t++) {
+          await tick();
+        }
+        await meddlers[what](world, pieceOf(world, ms, mp), gpus[g].device);
+      });
+      await Promise.all([running, ...meddled]);
+      KERNELS[name].model(from.words.subarray(0, count), to.words.subarray(0, count), k);
+    }),
+  );
+
+function expectWords(found: Uint32Array, expected: Uint32Array, { name }: Mapping): void {
+  const at = found.findIndex((word, i) => word !== expected[i]);
+  expect(at < 0 ? "" : `${name} word ${at}: ${found[at]} for ${expected[at]}`).toBe("");
+}
+
+test("any kernels over any memory, wherever its pages are, do what one thread would over plain words", async () => {
+  await using opened = new Machine();
+  machine = opened;
+  gpus = await openGpus();
+  const steps = fc.array(
+    fc.oneof(
+      { weight: 6, arbitrary: dispatch },
+      { weight: 1, arbitrary: write },
+      { weight: 1, arbitrary: read },
+      { weight: 1, arbitrary: prefetch },
+      { weight: 1, arbitrary: bind },
+      { weight: 1, arbitrary: forkStep },
+    ),
+    { minLength: 1, maxLength: 12 },
+  );
+  const pieces = fc.array(fc.tuple(kind, sizes, fc.boolean()), { minLength: 2, maxLength: 5 });
+  await fc.assert(
+    fc.asyncProperty(pieces, steps, async (wanted, list) => {
+      const world: World = { spaces: [{ mm: AddressSpace.create({ memory: machine.memory }), pieces: [] }] };
+      try {
+        for (const [what, pages, hole] of wanted) {
+          await addPiece(world, what, pages, hole);
+        }
+        for (const step of list) {
+          await step(world);
+          for (const { device } of gpus) {
+            const { used, limit } = device.stats().deviceMemory;
+            expect(used).toBeLessThanOrEqual(limit);
+          }
+          for (const { mm } of world.spaces) {
+            validateMm(mm);
+          }
+        }
+        for (const space of world.spaces) {
+          for (const { mapping, words } of space.pieces) {
+            expectWords(new Uint32Array((await mapping.read()).buffer), words, mapping);
+          }
+        }
+      } finally {
+        for (const { mm } of world.spaces) {
+          await mm[Symbol.asyncDispose]();
+        }
+      }
+    }),
+    { numRuns: Number(process.env.PM_RUNS ?? 25) },
+  );
+}, 300_000);
