@@ -23,6 +23,8 @@ export class StagingChunk {
   view: Uint8Array;
   /** Bytes in use, from the start. */
   used = 0;
+  /** Tells whether there was memory for it, as long as nobody has asked: null when there was. */
+  outOfMemory: Promise<GPUError | null> | undefined;
   readonly #ledger: LedgerEntry;
 
   constructor(buffer: GPUBuffer, bytes: number, view: Uint8Array) {
@@ -57,7 +59,7 @@ export interface StagingOptions {
 }
 
 interface Waiter {
-  readonly resolve: (chunk: StagingChunk) => void;
+  readonly resolve: (chunk: MaybePromise<StagingChunk>) => void;
   readonly reject: (error: unknown) => void;
 }
 
@@ -108,7 +110,38 @@ export class StagingPool {
     throwIfAborted(signal, op);
     this.check(op);
     const chunk = this.#free.pop() ?? this.#grow(op);
-    return chunk ?? (traceOn ? this.#tracedWait(op, signal) : this.#waitForOne(op, signal));
+    if (chunk !== undefined) {
+      return this.#proven(chunk, op, signal);
+    }
+    return traceOn ? this.#tracedWait(op, signal) : this.#waitForOne(op, signal);
+  }
+
+  /** A chunk of which it is known that it has memory. */
+  #proven(chunk: StagingChunk, op: string, signal?: AbortSignal): MaybePromise<StagingChunk> {
+    const { outOfMemory } = chunk;
+    if (outOfMemory === undefined) {
+      return chunk;
+    }
+    return this.#gpu.lost.wait(outOfMemory, op, { signal }).then(
+      (error) => {
+        if (error !== null) {
+          this.discard(chunk, false);
+          throw this.#noMemory(op, error);
+        }
+        chunk.outOfMemory = undefined;
+        return chunk;
+      },
+      (error: unknown) => {
+        this.discard(chunk, false);
+        throw error;
+      },
+    );
+  }
+
+  #noMemory(op: string, cause: unknown): KernelError {
+    const { chunkBytes } = this.#options;
+    const why = `the GPU has no memory for a staging buffer of ${chunkBytes} bytes: free buffers first`;
+    return new KernelError("ENOMEM", op, why, { cause });
   }
 
   /** Says that the chunk comes back through {@link release} or {@link remap} without anybody's doing. */
@@ -181,7 +214,7 @@ export class StagingPool {
       if (chunk === undefined) {
         this.#waiters.push(waiter);
       } else {
-        waiter.resolve(chunk);
+        waiter.resolve(this.#proven(chunk, "transfer"));
       }
     } catch (error) {
       waiter.reject(error);
@@ -196,14 +229,20 @@ export class StagingPool {
     }
     const { chunkBytes } = this.#options;
     const upload = this.#kind === "upload";
+    const { device } = this.#gpu;
     try {
-      const buffer = this.#gpu.device.createBuffer({
+      // A buffer that is mapped from the start throws when there is no memory; another one says so to an error scope.
+      if (!upload) {
+        device.pushErrorScope("out-of-memory");
+      }
+      const buffer = device.createBuffer({
         label: `staging for ${this.#kind}`,
         size: chunkBytes,
         usage: upload ? BufferUsage.MapWrite | BufferUsage.CopySrc : BufferUsage.MapRead | BufferUsage.CopyDst,
         mappedAtCreation: upload,
       });
       const chunk = new StagingChunk(buffer, chunkBytes, upload ? new Uint8Array(buffer.getMappedRange()) : EMPTY);
+      chunk.outOfMemory = upload ? undefined : device.popErrorScope();
       this.#all.add(chunk);
       return chunk;
     } catch (error) {
@@ -211,12 +250,7 @@ export class StagingPool {
       if (this.#inFlight > this.#waiters.length) {
         return undefined;
       }
-      throw new KernelError(
-        "ENOMEM",
-        op,
-        `the GPU has no memory for a staging buffer of ${chunkBytes} bytes: free buffers first`,
-        { cause: error },
-      );
+      throw this.#noMemory(op, error);
     }
   }
 
