@@ -1,5 +1,4 @@
 /** Opening a service: in a thread of its own on userfaultfd, in this one on the software MMU. */
-import { once } from "node:events";
 import { MessageChannel, Worker } from "node:worker_threads";
 import { type Errno, KernelError } from "../base/index.ts";
 import { FaultLog } from "../platform/userfaultfd/fault-log.ts";
@@ -74,8 +73,8 @@ async function openThread(options: ServiceOptions, why: string): Promise<SharedM
   const rescue = startWorker("rescue-thread", { log });
   rescue.postMessage({ service: toRescue }, [toRescue]);
   const service = startWorker("thread", { options, log, rescue: toService }, [toService]);
-  const rescued = once(rescue, "exit");
-  const exited = once(service, "exit");
+  const rescued = ended(rescue);
+  const exited = ended(service);
   try {
     await untilReady(service);
   } catch (error) {
@@ -84,18 +83,32 @@ async function openThread(options: ServiceOptions, why: string): Promise<SharedM
     throw error;
   }
   const channel = new PortChannel(service);
+  service.on("error", (error) => channel.die(`the service thread failed (${error.message}): open a new one`));
   service.on("exit", () => channel.die("the service thread has ended: open a new one"));
   service.unref();
   rescue.unref();
   const hello = await channel.call("hello", undefined);
-  const kill = async () => {
+  const gone = async () => {
     service.ref();
     rescue.ref();
-    await service.terminate();
-    await exited;
-    await rescued;
+    await Promise.all([exited, rescued]);
   };
-  return new SharedMirror(refWhileBusy(channel, service), { name: "userfaultfd", why }, hello, kill, kill);
+  const end = async () => {
+    await service.terminate();
+    await gone();
+  };
+  // Not terminated: a thread that is ended from outside in the middle of a native callback takes the process along.
+  const kill = () => {
+    service.postMessage({ die: true });
+    return gone();
+  };
+  return new SharedMirror(refWhileBusy(channel, service), { name: "userfaultfd", why }, hello, end, kill);
+}
+
+function ended(worker: Worker): Promise<void> {
+  return new Promise((resolve) => {
+    worker.once("exit", () => resolve());
+  });
 }
 
 /** The process stays alive while a call is under way, and not because a service is open. */

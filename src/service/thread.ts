@@ -34,6 +34,11 @@ if (parentPort !== null) {
       }
     };
     serveChannel(port, new ServiceHost({ ...parts, close }));
+    port.on("message", ({ die }: { readonly die?: boolean }) => {
+      if (die) {
+        throw new Error("a test wants it to");
+      }
+    });
     port.postMessage({ ready: true });
   } catch (error) {
     const { code, op, why } =

@@ -34,6 +34,9 @@ function fromWire({ code, op, why }: WireError): Error {
 export function serveChannel(endpoint: Endpoint, host: Channel): void {
   endpoint.on("message", (message) => {
     const { id, op, args } = message as Request;
+    if (op === undefined) {
+      return;
+    }
     host.call(op, args).then(
       (value) => endpoint.postMessage({ id, value } satisfies Reply),
       (error: unknown) => endpoint.postMessage({ id, error: wireError(error) } satisfies Reply),

@@ -63,7 +63,16 @@ export class Uffd {
     if (this.#memfd < 0 || this.#pagemap < 0 || libc.ftruncate(this.#memfd, FILE_BYTES) !== 0) {
       throw new KernelError("ENOMEM", "open", `no file for the memory (errno ${libc.errno}): free descriptors`);
     }
-    this.#watch = libc.watch(fd, () => this.#drain(onFault));
+    this.#watch = libc.watch(fd, () => {
+      try {
+        this.#drain(onFault);
+      } catch (error) {
+        // Thrown where no native frame is below: an error that passes through one takes the process along.
+        setImmediate(() => {
+          throw error;
+        });
+      }
+    });
   }
 
   /** @throws KernelError ENOTSUP with the reason and the remedy; ENOMEM. NoLibc as Libc.load */
