@@ -1,0 +1,165 @@
+import { describe, expect, it } from "vitest";
+import type { TraceEvent, TraceFields, TraceName } from "../base/index.ts";
+import { ChromeTraceWriter } from "../trace/index.ts";
+import { analyse, EventStore, PAGE_STATES, rowAt, SpaceModel, TraceLoader } from "./index.ts";
+
+type Step = { readonly [N in TraceName]: readonly [N, TraceFields<N>, number?] }[TraceName];
+
+const range = (page: number, pages: number) => ({ space: 1, start: page * 4096, end: (page + pages) * 4096 });
+const device = "gpu";
+
+/** One page's life, a millisecond an event: mapped, written, sent up, written by a kernel, brought home, unmapped. */
+const LIFE: readonly Step[] = [
+  ["mm.map", { ...range(100, 4), name: "a", write: true }],
+  ["mm.fault", { ...range(100, 2), write: true, device: false }],
+  ["gpu.upload", { device, ...range(100, 2), pages: 2, bytes: 8192 }, 0.5],
+  ["mmu.start", { ...range(100, 1), event: "migrate", blockable: true }],
+  ["mm.migrate", { ...range(100, 1), pages: 1, to: "device", cause: "kernel write" }],
+  ["gpu.memory", { device, resident: 2, dirty: 1, free: 6, toDevice: 8192, toHost: 0 }],
+  ["gpu.readback", { device, ...range(100, 1), pages: 1, bytes: 4096 }, 0.7],
+  ["mm.migrate", { ...range(100, 1), pages: 1, to: "host", cause: "cpu fault" }],
+  ["mm.poison", range(101, 1)],
+  ["sync.wait", { lock: "mmap", mode: "write" }, 0.9],
+  ["mm.unmap", range(100, 4)],
+];
+
+function traceText(steps: readonly Step[]): string {
+  let text = "";
+  const writer = new ChromeTraceWriter((piece) => {
+    text += piece;
+  }, 0);
+  steps.forEach(([name, fields, duration = 0], i) => {
+    writer.add({ name, fields, at: i + 1 - duration, duration } as unknown as TraceEvent);
+  });
+  writer.end();
+  return text;
+}
+
+function loaded(text: string, piece = 7): EventStore {
+  const store = new EventStore(2);
+  const loader = new TraceLoader(store);
+  for (let i = 0; i < text.length; i += piece) {
+    loader.push(text.slice(i, i + piece));
+  }
+  loader.end();
+  return store;
+}
+
+const states = (model: SpaceModel) => [...model.states].map((state) => PAGE_STATES[state]);
+
+describe("a loaded trace", () => {
+  it("has the events of the file, whatever pieces it came in and however it is laid out", () => {
+    const text = traceText(LIFE);
+    const byLine = loaded(text);
+    const pretty = loaded(JSON.stringify(JSON.parse(text), undefined, 2));
+    const wrapped = loaded(JSON.stringify({ traceEvents: JSON.parse(text) }), 1000);
+    expect(byLine.count).toBe(LIFE.length - 1);
+    expect(byLine.samples).toEqual([
+      { time: 6000, device: 1, resident: 2, dirty: 1, free: 6, toDevice: 8192, toHost: 0 },
+    ]);
+    for (const other of [pretty, wrapped]) {
+      expect(other.encode(0, 0)).toEqual(byLine.encode(0, 0));
+    }
+  });
+
+  it("is refused when it is no trace, and read as far as it goes when the run was killed", () => {
+    expect(() => loaded("<html>")).toThrow(/EINVAL: the file is no trace/);
+    expect(() => loaded('{"a": 1}')).toThrow(/EINVAL/);
+    const text = traceText(LIFE);
+    expect(loaded(text.slice(0, text.indexOf("mm.poison") + 3)).count).toBe(7);
+  });
+});
+
+describe("a store", () => {
+  it("goes over the wire in parts, and parts that come twice change nothing", () => {
+    const store = loaded(traceText(LIFE));
+    const copy = new EventStore(1);
+    const half = loaded(traceText(LIFE.slice(0, 5)));
+    copy.append(half.encode(0, 0).buffer);
+    expect(copy.count).toBe(5);
+    expect(copy.append(store.encode(3, 0).buffer)).toBe(store.count - 5);
+    expect(copy.append(store.encode(0, 0).buffer)).toBe(0);
+    expect(copy.encode(0, 0)).toEqual(store.encode(0, 0));
+    expect(() => new EventStore().append(store.encode(3, 0).buffer)).toThrow(/rows 0 to 3 are missing/);
+  });
+
+  it("leaves out what is over its limit and says how much", () => {
+    const store = new EventStore(1, 2);
+    for (let i = 0; i < 5; i++) {
+      store.add("gpu.fence", { device, why: "idle" }, i, 0);
+    }
+    expect([store.count, store.dropped]).toEqual([2, 3]);
+  });
+});
+
+describe("the model of a space", () => {
+  it("knows each page's state at any time, forwards and backwards", () => {
+    const store = loaded(traceText(LIFE));
+    const model = new SpaceModel(store);
+    model.update();
+    expect(model.regions).toEqual([{ space: 1, page: 100, pages: 4, name: "a", slot: 0 }]);
+    const at = (ms: number) => {
+      model.seek(rowAt(store, ms * 1000));
+      return states(model);
+    };
+    expect(at(1)).toEqual(["absent", "absent", "absent", "absent"]);
+    expect(at(2)).toEqual(["written", "written", "absent", "absent"]);
+    expect(at(3)).toEqual(["copy", "copy", "absent", "absent"]);
+    expect(at(4)).toEqual(["migrating", "copy", "absent", "absent"]);
+    expect(at(5)).toEqual(["device", "copy", "absent", "absent"]);
+    expect(at(9)).toEqual(["copy", "poisoned", "absent", "absent"]);
+    expect(at(11)).toEqual(["unmapped", "unmapped", "unmapped", "unmapped"]);
+    expect(at(4)).toEqual(["migrating", "copy", "absent", "absent"]);
+  });
+
+  it("says the same wherever it comes from, with thousands of events", () => {
+    const store = new EventStore();
+    store.add("mm.map", { ...range(0, 64), name: "a", write: true }, 0, 0);
+    let x = 1;
+    for (let i = 1; i < 20_000; i++) {
+      x = (Math.imul(x, 1664525) + 1013904223) >>> 0;
+      const at = range(x % 64, 1);
+      const write = (x & 4096) !== 0;
+      if (x & 8192) {
+        store.add("mm.fault", { ...at, write, device: false }, i, 0);
+      } else {
+        store.add("gpu.upload", { device, ...at, pages: 1, bytes: 4096 }, i, 0);
+      }
+    }
+    const model = new SpaceModel(store);
+    model.update();
+    for (const row of [19_000, 5, 12_345, 12_346, 0, 20_000]) {
+      model.seek(row);
+      const part = new EventStore();
+      part.append(store.encode(0, 0).buffer);
+      part.count = row;
+      const fresh = new SpaceModel(part);
+      fresh.update();
+      expect(fresh.slots === 0 ? [] : [...model.states]).toEqual([...fresh.states]);
+    }
+  });
+});
+
+describe("the analysis", () => {
+  it("counts bytes by cause, pages that go to and fro, locks, and names the largest causes with a remedy", () => {
+    const store = loaded(traceText([...LIFE.slice(0, 8), ...LIFE.slice(2, 8), ...LIFE.slice(9)]));
+    const model = new SpaceModel(store);
+    model.update();
+    const { bytes, thrashing, hottest, locks, causes } = analyse(model);
+    expect(bytes.map(({ label, bytes: n }) => [label, n])).toEqual([
+      ["to device: uploaded", 16_384],
+      ["to host: cpu fault", 8192],
+    ]);
+    expect(thrashing).toEqual([{ slot: 0, events: 7, up: 2, down: 2 }]);
+    expect(hottest[0].slot).toBe(0);
+    expect(locks).toEqual([
+      { label: "mmap, write", count: 1, bytes: 0, ms: expect.closeTo(0.9, 3), most: expect.closeTo(0.9, 3) },
+    ]);
+    expect(causes.map(({ what }) => what)).toEqual([
+      "bringing pages home",
+      "sending pages to the device",
+      "waiting for locks",
+    ]);
+    expect(causes.every(({ remedy }) => remedy.length > 0)).toBe(true);
+  });
+});

@@ -1,0 +1,116 @@
+/** Reads trace files into a store. */
+import { KernelError } from "../base/index.ts";
+import type { EventStore } from "./event-store.ts";
+
+interface ChromeEvent {
+  readonly ph?: unknown;
+  readonly name?: unknown;
+  readonly ts?: unknown;
+  readonly dur?: unknown;
+  readonly args?: Readonly<Record<string, unknown>>;
+}
+
+const PAGES_OF = "pages ";
+const BYTES_OF = "bytes ";
+
+/** Takes a trace file piece by piece. Files of this project have one event a line; any other JSON is read as a whole. */
+export class TraceLoader {
+  readonly #store: EventStore;
+  #rest = "";
+  /** What came before the first event. */
+  #head = "";
+  /** Lines that stood for themselves; undefined once the file has proved to be of another form. */
+  #whole: string[] | undefined;
+  #pages: { readonly device: string; readonly args: Readonly<Record<string, unknown>> } | undefined;
+  /** Events that were taken. */
+  events = 0;
+
+  constructor(store: EventStore) {
+    this.#store = store;
+  }
+
+  /** Takes the next piece of the file. */
+  push(text: string): void {
+    if (this.#whole !== undefined) {
+      this.#whole.push(text);
+      return;
+    }
+    const all = this.#rest + text;
+    let from = 0;
+    for (let end = all.indexOf("\n", from); end >= 0; end = all.indexOf("\n", from)) {
+      if (!this.#line(all.slice(from, end)) && this.events === 0) {
+        this.#whole = [this.#head + all];
+        return;
+      }
+      from = end + 1;
+    }
+    this.#rest = all.slice(from);
+    this.#head = this.events === 0 ? this.#head + all.slice(0, from) : "";
+  }
+
+  /** Ends the file. @throws KernelError EINVAL when it is no trace */
+  end(): void {
+    if (this.#whole !== undefined) {
+      this.#wholeFile(this.#whole.join(""));
+    } else if (this.events === 0) {
+      this.#wholeFile(this.#head + this.#rest);
+    } else {
+      // A run that was killed leaves half a line, which is nobody's event.
+      this.#line(this.#rest);
+    }
+    if (this.events === 0) {
+      throw notATrace();
+    }
+  }
+
+  #line(raw: string): boolean {
+    const line = raw.trim();
+    if (line === "" || line === "[" || line === "]") {
+      return true;
+    }
+    if (!line.startsWith("{")) {
+      return false;
+    }
+    try {
+      this.#event(JSON.parse(line.endsWith(",") ? line.slice(0, -1) : line) as ChromeEvent);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  #wholeFile(text: string): void {
+    let events: unknown;
+    try {
+      const parsed: unknown = JSON.parse(text);
+      events = Array.isArray(parsed) ? parsed : (parsed as { traceEvents?: unknown } | null)?.traceEvents;
+    } catch {
+      throw notATrace();
+    }
+    if (!Array.isArray(events)) {
+      throw notATrace();
+    }
+    for (const event of events as ChromeEvent[]) {
+      this.#event(event);
+    }
+  }
+
+  #event({ ph, name, ts, dur, args }: ChromeEvent): void {
+    if (typeof name !== "string" || typeof ts !== "number" || args === undefined) {
+      this.events += ph === "M" ? 1 : 0;
+      return;
+    }
+    if (ph === "X" || ph === "i") {
+      this.events++;
+      this.#store.add(name, args, ts, typeof dur === "number" ? dur : 0);
+    } else if (ph === "C" && name.startsWith(PAGES_OF)) {
+      this.#pages = { device: name.slice(PAGES_OF.length), args };
+    } else if (ph === "C" && name === BYTES_OF + this.#pages?.device) {
+      this.#store.add("gpu.memory", { ...this.#pages?.args, ...args, device: this.#pages?.device }, ts, 0);
+    }
+  }
+}
+
+function notATrace(): KernelError {
+  return new KernelError("EINVAL", "inspect", "the file is no trace: make one with pagemirror run … --trace FILE");
+}
