@@ -55,7 +55,7 @@ describe("a loaded trace", () => {
     const wrapped = loaded(JSON.stringify({ traceEvents: JSON.parse(text) }), 1000);
     expect(byLine.count).toBe(LIFE.length - 1);
     expect(byLine.samples).toEqual([
-      { time: 6000, device: 1, resident: 2, dirty: 1, free: 6, toDevice: 8192, toHost: 0 },
+      { time: 6000, device: byLine.texts.indexOf(device), resident: 2, dirty: 1, free: 6, toDevice: 8192, toHost: 0 },
     ]);
     for (const other of [pretty, wrapped]) {
       expect(other.encode(0, 0)).toEqual(byLine.encode(0, 0));

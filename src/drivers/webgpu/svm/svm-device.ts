@@ -1,5 +1,5 @@
 /** What svm mode keeps for a device: the pool of frames, the buffers of rounds, the page table of each address space. */
-import { KernelError, type VirtRange } from "../../../base/index.ts";
+import { KernelError, traceNow, traceOn, type VirtRange } from "../../../base/index.ts";
 import type { MmapRead, WaitOptions } from "../../../sync/index.ts";
 import type { WebGpuDevice } from "../device.ts";
 import type { Extent } from "../extent.ts";
@@ -14,6 +14,7 @@ import { mappedFlags, pageOfAddr, SvmPte } from "./page-entry.ts";
 import { Prefetcher } from "./prefetch.ts";
 import { type Demand, Service } from "./service.ts";
 import { SvmTable } from "./svm-table.ts";
+import { tracePrefetch, traceService } from "./trace-svm.ts";
 
 /** What was submitted. Not complete: an invalidation took some pages back at once, which fault again. */
 export interface Submission {
@@ -168,6 +169,9 @@ export class SvmDevice {
         placed.push({ page, write: false, optional: true });
       }
     }
+    if (traceOn && prefetch.length > 0) {
+      tracePrefetch(this.device, table, prefetch);
+    }
     return placed;
   }
 
@@ -186,6 +190,10 @@ export class SvmDevice {
       if (flags !== 0 && (!write || flags & SvmPte.MappedWrite) && !table.isResident(page, write)) {
         wanted.push({ page, write });
       }
+    }
+    if (traceOn) {
+      const pages = wanted.map(({ page }) => page);
+      tracePrefetch(this.device, table, pages);
     }
     for (let i = 0; i < wanted.length; i += PREFETCH_AT_ONCE) {
       const demands = await this.placeFrames(table, wanted.slice(i, i + PREFETCH_AT_ONCE), [], window);
@@ -265,7 +273,11 @@ export class SvmDevice {
           bound?.checkStore(page);
         }
       }
+      const since = traceNow();
       const retry = await service.gather(mapped, batch);
+      if (traceOn && mapped.length > 0) {
+        traceService(this.device, table, service, mapped.length, since);
+      }
       if (retry !== undefined) {
         return retry;
       }

@@ -1,5 +1,5 @@
 /** A kernel that follows pointers, and its dispatch. */
-import { formatAddr, KernelError } from "../../../base/index.ts";
+import { formatAddr, KernelError, trace, traceNow, traceOn } from "../../../base/index.ts";
 import { type AddressSpace, addrOfSvm } from "../../../mm/index.ts";
 import { lockdepTask } from "../../../sync/index.ts";
 import { type BindPlan, planBindings } from "../bind-plan.ts";
@@ -10,6 +10,7 @@ import { packParams } from "../params.ts";
 import { type PlacedRange, placeRanges } from "../place.ts";
 import type { KernelReflection } from "../reflect.ts";
 import { type DispatchStats, withUser } from "../submit.ts";
+import { traceDispatch } from "../trace-gpu.ts";
 import { BoundRanges } from "./bound-ranges.ts";
 import { type Compaction, compactionPipeline } from "./compaction.ts";
 import type { CompiledSvmKernel } from "./compile-svm.ts";
@@ -18,6 +19,7 @@ import type { FatalCode } from "./control-layout.ts";
 import { type RoundContext, Rounds, type RoundsStats, windowSize } from "./rounds.ts";
 import type { SubmitOptions, SvmDevice } from "./svm-device.ts";
 import type { SvmTable } from "./svm-table.ts";
+import { traceRound } from "./trace-svm.ts";
 
 interface Run {
   readonly svm: SvmDevice;
@@ -84,6 +86,7 @@ export class SvmKernel implements WebGpuKernel {
   /** One svm dispatch at a time has the device: it works in a pool that all share. */
   async #inTurn({ mm, grid, plan, uniform, options }: Job): Promise<DispatchStats> {
     const { device, name, compiled } = this;
+    const since = traceNow();
     using _turn = device.turn.tryLock() ?? (await device.turn.lock({ signal: options.signal }));
     device.assertOpen(name);
     const mirror = await device.mirrorOf(mm);
@@ -111,7 +114,7 @@ export class SvmKernel implements WebGpuKernel {
     const stats = (await this.#runResident(run)) ?? (await this.#runRounds(run, job));
     const after = this.#counts(svm);
     device.counts.dispatches++;
-    return {
+    const took: DispatchStats = {
       rounds: stats.rounds,
       deviceFaults: stats.faults,
       pagesPrefetched: after.pagesPrefetched - before.pagesPrefetched,
@@ -122,6 +125,10 @@ export class SvmKernel implements WebGpuKernel {
       evictions: after.evictions - before.evictions,
       restarts: after.restarts - before.restarts,
     };
+    if (traceOn) {
+      traceDispatch(device, name, "svm", took, since);
+    }
+    return took;
   }
 
   #counts(svm: SvmDevice) {
@@ -226,6 +233,7 @@ export class SvmKernel implements WebGpuKernel {
 
   async #round(run: Run, round: RoundRun, context: RoundContext): Promise<RoundReport> {
     const { svm, table } = run;
+    const since = traceNow();
     const demands = await svm.placeFrames(table, context.demands, context.prefetch, context.window);
     await svm.submit(table, demands, run.options, (encoder) => {
       if (context.newWindow) {
@@ -239,7 +247,12 @@ export class SvmKernel implements WebGpuKernel {
       this.#encodeCompaction(run, encoder);
       svm.control.record(encoder, round.count);
     });
+    const submitted = traceNow();
     const report = await svm.control.read(round.count);
+    if (traceOn) {
+      trace("gpu.fence", { device: this.device.label, why: "round" }, submitted);
+      traceRound(this.device, table, { kernel: this.name, workgroups: round.count }, report, since);
+    }
     svm.prefetchHits += table.noteAccessed(report.accessed);
     if (report.fatal !== undefined && !(await this.#isMappedSince(run, report.fatal.address))) {
       this.#throwFatal(run, report.fatal);

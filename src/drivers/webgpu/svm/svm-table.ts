@@ -1,5 +1,5 @@
 /** The device page table of one address space in svm mode: which device pages are in which frames of the pool. */
-import { PAGE_SIZE, PAGES_PER_BLOCK, type VirtRange } from "../../../base/index.ts";
+import { PAGE_SIZE, PAGES_PER_BLOCK, traceNow, traceOn, type VirtRange } from "../../../base/index.ts";
 import {
   type AddressSpace,
   type MemoryObject,
@@ -14,6 +14,7 @@ import { WRITABLE } from "../gather.ts";
 import type { DeviceMirror, FrameStore } from "../mirror.ts";
 import type { FramePool } from "./frame-pool.ts";
 import { addrOfPage, DEVICE_PAGE, mappedFlags, pageOfAddr, reachablePages, SUB_PAGES, SvmPte } from "./page-entry.ts";
+import { traceEvictedFrames } from "./trace-svm.ts";
 
 /** One device page in its frame: an extent of four CPU pages. */
 export class SvmFrame extends Extent {
@@ -349,13 +350,18 @@ export class SvmTable implements FrameStore {
    */
   async evict(frames: readonly SvmFrame[]): Promise<void> {
     const runs = homeRuns(frames);
+    const since = traceNow();
     await Promise.all(
       runs.map(async (run) => {
         await waitWhileBusy(run.object, run.page, run.page + run.count);
-        await migrateToRam(run.object, run.page, run.page + run.count);
+        await migrateToRam(run.object, run.page, run.page + run.count, "evict");
       }),
     );
-    this.pool.noteEvicted(runs.reduce((sum, run) => sum + run.count, 0) * PAGE_SIZE);
+    const bytes = runs.reduce((sum, run) => sum + run.count, 0) * PAGE_SIZE;
+    this.pool.noteEvicted(bytes);
+    if (traceOn) {
+      traceEvictedFrames(this, frames, bytes, since);
+    }
     if (!this.#fences.isDone(this.lastSerial)) {
       await this.#fences.idle();
     }

@@ -34,6 +34,18 @@ export function traceRound(
   traceMemory(device);
 }
 
+/** Sends what became of a round's faults. */
+export function traceService(
+  { label: device }: WebGpuDevice,
+  table: SvmTable,
+  { ranges, pagesUploaded: pages }: { readonly ranges: number; readonly pagesUploaded: number },
+  faults: number,
+  since: number,
+): void {
+  trace("gpu.coalesce", { device, faults, ranges });
+  trace("gpu.service", { device, space: traceIdOf(table.mm), faults, pages, retry: pages === 0 }, since);
+}
+
 function endOfRun<T, K>(
   items: readonly T[],
   from: number,
