@@ -323,3 +323,20 @@ test("the walk of an invalidation visits the ranges that overlap, not the others
   await Promise.all(ranges.map((range) => range.unregister()));
   await turn();
 });
+
+test("a fault without entries grants the same, leaves pfns alone, and still fails where nothing is mapped", async () => {
+  await using s = await setUp();
+  const range = s.range(0, 16, { pfns: new Uint32Array(16).fill(77) });
+  range.defaultFlags = range.flags.valid;
+  using lock = await s.mm.mmapLock.read();
+  expect(await range.faultLocked(lock, { noEntries: true })).toBe(16);
+  expect(range.valid).toBe(true);
+  expect([...range.pfns]).toEqual(new Array(16).fill(77));
+  expect(s.mm.pageTable.get(BASE / P + 1) & 1).toBe(1);
+  const beyond = s.range(12, 20);
+  beyond.defaultFlags = beyond.flags.valid;
+  await expect((async () => await beyond.faultLocked(lock, { noEntries: true }))()).rejects.toMatchObject({
+    code: "EFAULT",
+  });
+  expect(beyond.valid).toBe(false);
+});

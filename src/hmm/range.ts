@@ -62,6 +62,8 @@ export interface HmmFaultOptions {
   readonly allowRetry?: boolean;
   /** Fault nothing, wait for nothing. @linux HMM_FAULT_SNAPSHOT */
   readonly snapshot?: boolean;
+  /** Leaves `pfns` as they are when the fault succeeds: for a driver that copies pages and maps none. */
+  readonly noEntries?: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -249,7 +251,8 @@ export class HmmRange implements WalkedRange, AsyncDisposable {
         this.#registeredHmm("fault");
         return this.#blocked > 0;
       },
-      finish: (stop) => this.#read(mm, "HmmRange.fault", stop),
+      finish: (stop) =>
+        options.noEntries && stop === undefined ? this.#confirm() : this.#read(mm, "HmmRange.fault", stop),
       giveUp: (outcome) => this.#giveUp(outcome),
     });
   }
@@ -262,6 +265,11 @@ export class HmmRange implements WalkedRange, AsyncDisposable {
       this.pfns[failure.vpn - vpnOf(this.start)] = failure.entry;
       throw new KernelError(failure.code, op, `${formatAddr(addrOf(failure.vpn))}: ${failure.why}`);
     }
+    return this.#confirm();
+  }
+
+  /** What was found is true in this moment. */
+  #confirm(): number {
     this.#seen = this.#generation;
     return this.pages;
   }

@@ -173,7 +173,7 @@ function faultReads(
       ? collectReads(tried, placed, segments)
       : { wait: (options) => waitUntilSettled(mirror, range, options), why: BUSY_MEMORY };
   try {
-    const faulted = range.faultLocked(lock, { signal });
+    const faulted = range.faultLocked(lock, { signal, noEntries: true });
     return isPromise(faulted)
       ? faulted.then(takeReads, (error: unknown) => failedRead(error, placed, segments))
       : takeReads(faulted);

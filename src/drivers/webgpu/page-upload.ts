@@ -1,5 +1,5 @@
 /** From the bytes of an object's pages to upload runs. */
-import { isPromise, type MaybePromise, PAGE_SIZE } from "../../base/index.ts";
+import { BugError, isPromise, type MaybePromise, PAGE_SIZE } from "../../base/index.ts";
 import { isZeroPage, type MemoryObject, PageFlag, readPages, type Transit } from "../../mm/index.ts";
 import { type Extent, PageState } from "./extent.ts";
 import type { UploadRun } from "./transfer-batch.ts";
@@ -75,9 +75,14 @@ function uploadRun(plan: UploadPlan, run: PageRun, from: number, to: number, inW
     buffer: extent.buffer.buffer,
     offset: extent.offsetOf(at + from),
     bytes: (to - from) * PAGE_SIZE,
-    fill: (dst, byte) => readBytes(object, (page + from) * PAGE_SIZE + byte, dst, transit),
+    fill: inWindow ? notAsked : (dst, byte) => readBytes(object, (page + from) * PAGE_SIZE + byte, dst, transit),
     source: inWindow ? windowSource(plan, object, page + from) : undefined,
   };
+}
+
+/** The `fill` of a run whose bytes are copied from their window. */
+function notAsked(): never {
+  throw new BugError("I-GPU-2", "a run with a source is filled");
 }
 
 /** One view of a whole window does for all of its pages. */
