@@ -12,6 +12,7 @@ import { BindKernel, type WebGpuKernel } from "./kernel.ts";
 import { MemoryBudget } from "./memory-budget.ts";
 import { DeviceMirror } from "./mirror.ts";
 import { countPages, type DevicePageCounts } from "./page-counts.ts";
+import { withUser } from "./submit.ts";
 import { compileSvmKernel } from "./svm/compile-svm.ts";
 import { SvmDevice } from "./svm/svm-device.ts";
 import { SvmKernel } from "./svm/svm-kernel.ts";
@@ -203,11 +204,13 @@ export class WebGpuDevice {
     this.assertOpen(op);
     const mapping = target instanceof Mapping ? target : target.mapping;
     svmAddressOf(mapping.start, mapping.name);
-    using _turn = await this.turn.lock({ signal: options.signal });
-    this.assertOpen(op);
-    const table = await this.svm.tableOf(await this.mirrorOf(mapping.mm), op);
-    const waits = { op, signal: options.signal, timeoutMs: options.timeoutMs ?? 1000 };
-    return await this.svm.prefetch(table, target, options.write ?? false, waits);
+    return await withUser(mapping.mm, op, async () => {
+      using _turn = await this.turn.lock({ signal: options.signal });
+      this.assertOpen(op);
+      const table = await this.svm.tableOf(await this.mirrorOf(mapping.mm), op);
+      const waits = { op, signal: options.signal, timeoutMs: options.timeoutMs ?? 1000 };
+      return await this.svm.prefetch(table, target, options.write ?? false, waits);
+    });
   }
 
   /** Remembers the order of use, for eviction. @internal */

@@ -11,6 +11,7 @@ import {
   migrateToRam,
   PageFlag,
   PTE_WRITE,
+  poisonedError,
   preparePages,
   svmAddressOf,
   type Vma,
@@ -203,8 +204,13 @@ export class Service {
       return undefined;
     }
     const wanted = range.pfns.slice();
-    const faulted = range.faultLocked(this.#lock);
-    const outcome = isPromise(faulted) ? await faulted : faulted;
+    let outcome: Awaited<ReturnType<HmmRange["faultLocked"]>>;
+    try {
+      const faulted = range.faultLocked(this.#lock);
+      outcome = isPromise(faulted) ? await faulted : faulted;
+    } catch (error) {
+      throw this.#lostIn(start, wanted) ?? error;
+    }
     if (typeof outcome !== "number") {
       return { wait: (options) => waitUntilSettled(this.#mirror, range, options), why: BUSY_MEMORY };
     }
@@ -222,6 +228,18 @@ export class Service {
       const stop = vma.objectPage(Math.min(end, vma.end) - 1) + 1;
       if (!(await writeProtectPages(vma.object, page, stop, this.#mirror))) {
         return leaseInTheWay(vma, page, stop, "rw");
+      }
+    }
+    return undefined;
+  }
+
+  /** A fault of a page that was lost with its device is no bad address. */
+  #lostIn(start: VirtAddr, wanted: Uint32Array): KernelError | undefined {
+    for (let p = 0; p < wanted.length; p++) {
+      const addr = (start + p * PAGE_SIZE) as VirtAddr;
+      const vma = wanted[p] === 0 ? undefined : this.#table.mm.vmas.find(addr);
+      if (vma !== undefined && vma.object.flagsOf(vma.objectPage(addr)) & PageFlag.Poisoned) {
+        return poisonedError(vma.object, vma.objectPage(addr));
       }
     }
     return undefined;
