@@ -81,6 +81,9 @@ function buildProgram(): Command {
     .option("--adapter <NAME>", "system, swiftshader, or a part of an adapter's name")
     .option("--stats", "print figures of the run")
     .option("--json", "print one JSON object with the figures")
+    .option("--maps", "print what is mapped when the kernel has run, and where its pages are, as /proc/PID/smaps does")
+    .option("--trace <FILE>", "write what happens to a file for pagemirror inspect, Perfetto or chrome://tracing")
+    .option("--inspect", "show what happens in a browser while it happens: a page on this machine only")
     .addHelpText("after", RUN_EXAMPLES)
     .action(async (kernel: string, options: RunArguments) => {
       const { runCommand } = await import("./run.ts");
@@ -94,6 +97,16 @@ function buildProgram(): Command {
       const { gatherInfo, infoText } = await import("./info.ts");
       const report = await gatherInfo(packageVersion());
       process.stdout.write(json === true ? `${JSON.stringify(report)}\n` : infoText(report));
+    });
+  program
+    .command("inspect")
+    .description(
+      "show a trace in a browser: prints the address of a page on this machine only, and serves it until Ctrl-C",
+    )
+    .argument("<TRACE>", "a file that run --trace wrote")
+    .action(async (trace: string) => {
+      const { inspectCommand } = await import("./inspect.ts");
+      await inspectCommand(trace);
     });
   program
     .command("check")
@@ -121,7 +134,7 @@ function usageError(error: CommanderError, argv: readonly string[]): UsageError 
   if (error.code === "commander.help") {
     return new UsageError("name a command: pagemirror run KERNEL.wgsl, or pagemirror info; see pagemirror --help");
   }
-  const command = ["run", "info", "check"].find((name) => name === argv[0]);
+  const command = ["run", "info", "inspect", "check"].find((name) => name === argv[0]);
   const help = `pagemirror ${command === undefined ? "" : `${command} `}--help`;
   const message = error.message
     .replace(/^error: /, "")

@@ -7,6 +7,7 @@ import { fileError, UsageError, urlError } from "./errors.ts";
 import { type MapMode, type MapSpec, parseMaps, parseOuts, parseWorkgroups } from "./map-spec.ts";
 import { fileIdentity } from "./output.ts";
 import { mappingValues, type ParamSpec, parseParams } from "./param-spec.ts";
+import { checkTracePath, type WatchPlan } from "./run-watch.ts";
 import { parseSize } from "./size.ts";
 
 /** The raw options of `run`, as commander gives them. */
@@ -22,6 +23,9 @@ export interface RunArguments {
   readonly adapter?: string;
   readonly stats?: boolean;
   readonly json?: boolean;
+  readonly trace?: string;
+  readonly inspect?: boolean;
+  readonly maps?: boolean;
 }
 
 /** A mapping to make. */
@@ -56,11 +60,14 @@ export interface RunPlan {
   readonly deviceMemory: number | undefined;
   readonly adapter: string | undefined;
   readonly report: "none" | "stats" | "json";
+  readonly watch: WatchPlan;
+  /** Say what is mapped when the kernel has run. */
+  readonly showMaps: boolean;
 }
 
 const LONGEST_KERNEL = 16 * 2 ** 20;
 
-function checkOptions({ mmu, stats, json }: RunArguments): void {
+function checkOptions({ mmu, stats, json, maps }: RunArguments): void {
   if (mmu === "userfaultfd") {
     throw new KernelError(
       "ENOTSUP",
@@ -70,6 +77,9 @@ function checkOptions({ mmu, stats, json }: RunArguments): void {
   }
   if (mmu !== "software") {
     throw new UsageError(`--mmu "${mmu}": the MMU is software`);
+  }
+  if (maps === true && json === true) {
+    throw new UsageError("--maps and --json: choose one of them");
   }
   if (stats === true && json === true) {
     throw new UsageError("--stats and --json: choose one of them");
@@ -176,6 +186,11 @@ export async function planRun(kernelPath: string, args: RunArguments): Promise<R
   const maps = await Promise.all(specs.map(planMap));
   const outs: OutPlan[] = outSpecs.map(({ name, path }) => ({ name, path, op: `out ${name}` }));
   await refuseOutputOverInput(maps, outs);
+  await checkTracePath(args.trace, [
+    kernelPath,
+    ...outs.map(({ path }) => path),
+    ...maps.flatMap(({ file }) => file?.path ?? []),
+  ]);
   for (const { name, file } of maps) {
     if (file?.mode === "rw") {
       outs.push({ name, path: file.path, op: `map ${name}` });
@@ -192,6 +207,8 @@ export async function planRun(kernelPath: string, args: RunArguments): Promise<R
     entry: args.entry,
     deviceMemory,
     adapter: args.adapter,
+    watch: { trace: args.trace, inspect: args.inspect === true },
+    showMaps: args.maps === true,
     report: args.json === true ? "json" : args.stats === true ? "stats" : "none",
   };
 }

@@ -1,12 +1,13 @@
 /** `pagemirror run`: maps files, runs a kernel over them, and writes the outputs when all went well. */
 import { createReadStream } from "node:fs";
-import type { Mapping } from "../mm/index.ts";
+import { formatSmaps, type Mapping } from "../mm/index.ts";
 import { fileError } from "./errors.ts";
 import { OutputFiles, type OutputReport } from "./output.ts";
 import { openProgress, type Progress } from "./progress.ts";
 import { type RunReport, statsText } from "./report.ts";
 import { dispatchPlan, type Ran } from "./run-dispatch.ts";
 import { type MapPlan, type OutPlan, planRun, type RunArguments, type RunPlan } from "./run-plan.ts";
+import { Watch } from "./run-watch.ts";
 
 const CHUNK = 4 * 2 ** 20;
 const PAGE = 4096;
@@ -78,7 +79,7 @@ async function collectOutputs(
   return outputs.commit();
 }
 
-async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress): Promise<RunReport> {
+async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress, watch: Watch): Promise<RunReport> {
   progress.stage("opening the adapter");
   // Not before the command line is known to be good: this is where the GPU's library comes in.
   const library = await import("../node.ts");
@@ -86,7 +87,12 @@ async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress):
     ...(plan.deviceMemory === undefined ? {} : { deviceMemory: plan.deviceMemory }),
     ...(plan.adapter === undefined ? {} : { adapter: plan.adapter }),
   });
+  watch.introduce(pm.mm);
   const ran = await dispatchPlan(pm, plan, progress);
+  if (plan.showMaps) {
+    progress.stop();
+    process.stdout.write(formatSmaps(pm.mm));
+  }
   const written = await collectOutputs(plan, ran, outputs, progress);
   const { mode, reached, stats } = ran;
   const { bytesToDevice, bytesToHost, pagesUploaded, bytesEvicted } = pm.device.stats();
@@ -116,18 +122,24 @@ async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress):
 /** Runs the command. Throws what {@link planRun} and the library throw; nothing is written then. */
 export async function runCommand(kernelPath: string, args: RunArguments): Promise<void> {
   const plan = await planRun(kernelPath, args);
+  await using watch = await Watch.start(plan.watch);
+  await runOnce(plan, watch);
+  await watch.linger();
+}
+
+async function runOnce(plan: RunPlan, watch: Watch): Promise<void> {
   using outputs = await OutputFiles.create(plan.outs);
   const progress = await openProgress(process.stderr);
   using _signals = cleanUpOnSignals(outputs, progress);
   let report: RunReport;
   try {
-    report = await runPlan(plan, outputs, progress);
+    report = await runPlan(plan, outputs, progress, watch);
   } finally {
     progress.stop();
   }
   if (plan.report !== "none") {
     process.stdout.write(plan.report === "json" ? `${JSON.stringify(report)}\n` : statsText(report));
-  } else if (plan.outs.length === 0) {
+  } else if (plan.outs.length === 0 && !plan.showMaps) {
     process.stderr.write("pagemirror: note: no output was asked for: add --out NAME=PATH, --stats or --json\n");
   }
 }

@@ -1,0 +1,121 @@
+/** What `run` sends its events to: a trace file, the live inspector. */
+import { closeSync, openSync, writeSync } from "node:fs";
+import { KernelError, listenToTrace } from "../base/index.ts";
+import { EventStore } from "../inspect/index.ts";
+import { type AddressSpace, traceSpace } from "../mm/index.ts";
+import { ChromeTraceWriter } from "../trace/index.ts";
+import { fileError } from "./errors.ts";
+import { InspectServer } from "./inspect-server.ts";
+import { fileIdentity } from "./output.ts";
+
+/** What was asked for. */
+export interface WatchPlan {
+  readonly trace: string | undefined;
+  readonly inspect: boolean;
+}
+
+/** Listens until it is disposed of; then the trace file is complete. */
+export class Watch implements AsyncDisposable {
+  readonly #stops: (() => void)[] = [];
+  #server: InspectServer | undefined;
+
+  /** Starts to listen. @throws KernelError of the trace file; ENOENT the inspector's page was not built */
+  static async start({ trace, inspect }: WatchPlan): Promise<Watch> {
+    const watch = new Watch();
+    if (trace !== undefined) {
+      watch.#writeTo(trace);
+    }
+    if (inspect) {
+      await watch.#serve();
+    }
+    return watch;
+  }
+
+  #writeTo(path: string): void {
+    let file: number;
+    try {
+      file = openSync(path, "w");
+    } catch (error) {
+      throw fileError("trace", path, error);
+    }
+    let failure: unknown;
+    // Written as it comes: a run that is killed leaves a file that can be read up to there.
+    const writer = new ChromeTraceWriter((text) => {
+      try {
+        writeSync(file, text);
+      } catch (error) {
+        failure ??= error;
+      }
+    }, performance.now());
+    const stop = listenToTrace((event) => writer.add(event));
+    const end = () => {
+      stop();
+      writer.end();
+    };
+    process.once("exit", end);
+    this.#stops.push(() => {
+      process.off("exit", end);
+      end();
+      closeSync(file);
+      if (failure !== undefined) {
+        throw fileError("trace", path, failure);
+      }
+    });
+  }
+
+  async #serve(): Promise<void> {
+    const store = new EventStore();
+    const origin = performance.now();
+    const server = await InspectServer.start({ store, live: true });
+    this.#server = server;
+    this.#stops.push(
+      listenToTrace(({ name, fields, at, duration }) => store.add(name, fields, (at - origin) * 1000, duration * 1000)),
+    );
+    process.stderr.write(`pagemirror: inspector: ${server.url}\n`);
+  }
+
+  /** Sends what is mapped already. */
+  introduce(mm: AddressSpace): void {
+    traceSpace(mm);
+  }
+
+  /** The run is over: serves what it has seen until Ctrl-C. Returns at once without an inspector. */
+  async linger(): Promise<void> {
+    const server = this.#server;
+    if (server === undefined) {
+      return;
+    }
+    server.finish();
+    process.stderr.write("pagemirror: the run is over; the inspector stays until Ctrl-C\n");
+    await untilInterrupted();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#server?.close();
+    for (const stop of this.#stops.splice(0)) {
+      stop();
+    }
+  }
+}
+
+/** Resolves at the first Ctrl-C, or when the process is asked to end. */
+export function untilInterrupted(): Promise<void> {
+  return new Promise((resolve) => {
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+      process.once(signal, () => resolve());
+    }
+  });
+}
+
+/** @throws KernelError EINVAL the trace would overwrite a file that the run uses */
+export async function checkTracePath(trace: string | undefined, used: readonly string[]): Promise<void> {
+  if (trace === undefined) {
+    return;
+  }
+  const own = await fileIdentity(trace);
+  for (const path of used) {
+    if ((await fileIdentity(path)) === own) {
+      throw new KernelError("EINVAL", "trace", `${trace} is used by the run itself: choose another file`);
+    }
+  }
+}
