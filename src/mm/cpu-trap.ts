@@ -5,7 +5,15 @@
  * page by page. A page that the trap shows is write-protected in a way that costs the writer next to nothing: a write is
  * not announced when it happens but collected later, before anybody relies on there having been none.
  */
-import { chain, isPromise, KernelError, type MaybePromise } from "../base/index.ts";
+import {
+  blockOfVpn,
+  chain,
+  indexInBlock,
+  isPromise,
+  KernelError,
+  type MaybePromise,
+  PAGES_PER_BLOCK,
+} from "../base/index.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import { poisonedError } from "./object-content.ts";
 import { pagesAreReady, preparePages } from "./object-prepare.ts";
@@ -108,6 +116,8 @@ export interface FaultAround {
 }
 
 const NOT_PLAIN = PageFlag.Busy | PageFlag.Poisoned | PageFlag.Device;
+/** What decides how a page is served. */
+const KIND = NOT_PLAIN | PageFlag.Uptodate;
 
 /**
  * Serves an access of a plain array to one page. A promise means: not yet, ask again when it is fulfilled; so that what is
@@ -122,7 +132,13 @@ export function serveCpuFault(object: MemoryObject, page: number, around: FaultA
   if (flags & PageFlag.Poisoned) {
     return { page, end: page + 1, error: poisonedError(object, page) };
   }
-  const [from, to] = chooseAround(object, page, mapped, flags & PageFlag.Device ? around.device : around.host);
+  const [from, to] =
+    flags & PageFlag.Device
+      ? chooseAround(object, page, mapped, deviceAround(object, page, around.device))
+      : chooseAround(object, page, mapped, around.host);
+  if ((flags & KIND) === PageFlag.Uptodate && object.shadows.size === 0) {
+    return { page: from, end: to, error: undefined };
+  }
   // A copy that reads through this object gets its bytes now: later writes come unannounced.
   const need = { cpu: true, write: true } as const;
   try {
@@ -192,16 +208,41 @@ function chooseAround(
   const aligned = page - (page % around);
   const low = Math.max(first, aligned);
   const high = Math.min(last, object.windowEnd(page, aligned + around));
-  const kind = object.flagsOf(page) & NOT_PLAIN;
+  const kind = object.flagsOf(page) & KIND;
+  // A stretch is a power of two of up to 512 pages: it lies in one block.
+  const flags = object.block(blockOfVpn(page))?.flags;
+  if (flags === undefined) {
+    return [low, high];
+  }
+  const shift = page - indexInBlock(page);
   let from = page;
-  while (from > low && (object.flagsOf(from - 1) & NOT_PLAIN) === kind) {
+  while (from > low && (flags[from - 1 - shift] & KIND) === kind) {
     from--;
   }
   let to = page + 1;
-  while (to < high && (object.flagsOf(to) & NOT_PLAIN) === kind) {
+  while (to < high && (flags[to - shift] & KIND) === kind) {
     to++;
   }
   return [from, to];
+}
+
+/** As long as more than half of the next larger stretch would be at home: what is used densely comes in few pieces. */
+function deviceAround(object: MemoryObject, page: number, smallest: number): number {
+  const flags = object.block(blockOfVpn(page))?.flags;
+  let around = smallest;
+  while (flags !== undefined && around < PAGES_PER_BLOCK) {
+    const index = indexInBlock(page);
+    const start = index - (index % (2 * around));
+    let home = around;
+    for (let i = start; i < start + 2 * around; i++) {
+      home += flags[i] & PageFlag.Uptodate ? 1 : 0;
+    }
+    if (home * 2 <= 2 * around) {
+      break;
+    }
+    around *= 2;
+  }
+  return around;
 }
 
 /** The run of pages around one that may be shown now. */

@@ -69,10 +69,11 @@ function startWorker(name: string, workerData: object, transferList: readonly un
 
 async function openThread(options: ServiceOptions, why: string): Promise<SharedMirror> {
   const log = new FaultLog().buffer;
+  const exit = new Int32Array(new SharedArrayBuffer(8));
   const { port1: toService, port2: toRescue } = new MessageChannel();
-  const rescue = startWorker("rescue-thread", { log });
+  const rescue = startWorker("rescue-thread", { log, exit });
   rescue.postMessage({ service: toRescue }, [toRescue]);
-  const service = startWorker("thread", { options, log, rescue: toService }, [toService]);
+  const service = startWorker("thread", { options, log, exit, rescue: toService }, [toService]);
   const rescued = ended(rescue);
   const exited = ended(service);
   try {
@@ -87,13 +88,17 @@ async function openThread(options: ServiceOptions, why: string): Promise<SharedM
   service.on("exit", () => channel.die("the service thread has ended: open a new one"));
   service.unref();
   rescue.unref();
-  const hello = await channel.call("hello", undefined);
+  const client = refWhileBusy(channel, service);
+  const hello = await client.call("hello", undefined);
   const gone = async () => {
     service.ref();
     rescue.ref();
     await Promise.all([exited, rescued]);
   };
+  const onExit = () => quitWithProcess(service, exit);
+  process.once("exit", onExit);
   const end = async () => {
+    process.off("exit", onExit);
     await service.terminate();
     await gone();
   };
@@ -102,7 +107,20 @@ async function openThread(options: ServiceOptions, why: string): Promise<SharedM
     service.postMessage({ die: true });
     return gone();
   };
-  return new SharedMirror(refWhileBusy(channel, service), { name: "userfaultfd", why }, hello, end, kill);
+  return new SharedMirror(client, { name: "userfaultfd", why }, hello, end, kill);
+}
+
+/** How long the process waits at its end for the service to let go of everything. */
+const EXIT_MS = 2000;
+
+/**
+ * The process ends while the service is there: threads that wait for a page are let go, and native callbacks end, before
+ * the threads are ended from outside.
+ */
+function quitWithProcess(service: Worker, exit: Int32Array): void {
+  Atomics.store(exit, 0, 1);
+  service.postMessage({ quit: true });
+  Atomics.wait(exit, 1, 0, EXIT_MS);
 }
 
 function ended(worker: Worker): Promise<void> {

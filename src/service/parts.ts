@@ -24,6 +24,8 @@ export interface ServiceParts {
   /** Shows pages that are present to plain arrays, so that no access to them is a fault. */
   populate(mapping: Mapping, offset: number, length: number): void;
   close(): Promise<void>;
+  /** The process ends: nobody waits for a page any more. Synchronous; nothing is written back. */
+  quit(): void;
 }
 
 /** Opens a service's parts on the software MMU. @throws KernelError ENODEV, EINVAL */
@@ -76,6 +78,7 @@ async function openParts(mmu: CpuMmu, log: FaultLog, options: ServiceOptions): P
           trapping?.populate(vma.object, page, end);
         }
       },
+      quit: () => trapping?.close(),
       close: async () => {
         try {
           await mm[Symbol.asyncDispose]();

@@ -5,9 +5,12 @@
  */
 import { parentPort, workerData } from "node:worker_threads";
 import { FaultLog } from "../platform/userfaultfd/fault-log.ts";
+import { Libc } from "../platform/userfaultfd/libc.ts";
 import { poisonMemories } from "../platform/userfaultfd/poison.ts";
 
-const { log } = workerData as { readonly log: SharedArrayBuffer };
+const { log, exit } = workerData as { readonly log: SharedArrayBuffer; readonly exit: Int32Array };
+// Now, not when it is needed: by then the process may be ending.
+const libc = Libc.load();
 
 interface Told {
   /** Memory of applications that may trap: kept here, so that its addresses stay its own. */
@@ -30,10 +33,11 @@ parentPort?.once("message", ({ service }: { readonly service: import("node:worke
     closed ||= told.closed === true;
   });
   service.on("close", () => {
-    if (!closed) {
+    if (!closed && Atomics.load(exit, 0) === 0) {
       new FaultLog(log).report("ESRCH", 0);
-      poisonMemories(memories, descriptors);
+      poisonMemories(libc, memories, descriptors);
     }
+    libc.dispose();
     parentPort?.postMessage({ closed });
     parentPort?.close();
   });

@@ -8,7 +8,9 @@ import { openTrapParts } from "./parts.ts";
 import type { ServiceOptions } from "./protocol.ts";
 import { serveChannel } from "./wire.ts";
 
-const { options, log, rescue } = workerData as {
+const { options, log, exit, rescue } = workerData as {
+  /** Words: the process ends; this thread has let go. */
+  readonly exit: Int32Array;
   readonly options: ServiceOptions;
   readonly log: SharedArrayBuffer;
   readonly rescue: MessagePort;
@@ -34,7 +36,12 @@ if (parentPort !== null) {
       }
     };
     serveChannel(port, new ServiceHost({ ...parts, close }));
-    port.on("message", ({ die }: { readonly die?: boolean }) => {
+    port.on("message", ({ die, quit }: { readonly die?: boolean; readonly quit?: boolean }) => {
+      if (quit) {
+        parts.quit();
+        Atomics.store(exit, 1, 1);
+        Atomics.notify(exit, 1);
+      }
       if (die) {
         throw new Error("a test wants it to");
       }

@@ -84,6 +84,7 @@ export const SCAN_CHECK_WPASYNC = 2;
 export const PAGE_IS_WRITTEN = 2;
 
 /** @linux asm-generic/mman-common.h, mman.h */
+export const PROT_READ = 1;
 export const PROT_READ_WRITE = 1 | 2;
 export const MAP_SHARED = 0x01;
 export const MAP_PRIVATE = 0x02;

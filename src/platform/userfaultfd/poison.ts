@@ -1,7 +1,7 @@
 /** Replacing memory whose bytes nobody can bring any more. */
 import { Ioctl, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MFD_CLOEXEC, PROT_READ_WRITE } from "./abi.ts";
 import { POISON_WORD } from "./fault-log.ts";
-import { Libc } from "./libc.ts";
+import type { Libc } from "./libc.ts";
 
 /** The pattern's file, which is mapped over and over. */
 const CHUNK = 2 * 2 ** 20;
@@ -10,8 +10,11 @@ const CHUNK = 2 * 2 ** 20;
  * Puts the poison pattern under the memories, wakes everybody who waits for a page of them, and closes the descriptors,
  * of which the first is the userfaultfd. A page is the pattern or what it was, never zeros.
  */
-export function poisonMemories(memories: readonly SharedArrayBuffer[], descriptors: readonly number[]): void {
-  const libc = Libc.load();
+export function poisonMemories(
+  libc: Libc,
+  memories: readonly SharedArrayBuffer[],
+  descriptors: readonly number[],
+): void {
   const file = libc.memfdCreate("pagemirror-poison", MFD_CLOEXEC);
   libc.ftruncate(file, CHUNK);
   const flags = MAP_PRIVATE | MAP_NORESERVE;
@@ -31,5 +34,4 @@ export function poisonMemories(memories: readonly SharedArrayBuffer[], descripto
   for (const fd of [file, ...descriptors]) {
     libc.close(fd);
   }
-  libc.dispose();
 }

@@ -125,14 +125,15 @@ export class UffdTrap implements CpuTrap {
 
   #markShown(page: number, end: number): void {
     for (let p = page; p < end; p++) {
-      this.#blocks[Math.floor(p / PAGES_PER_BLOCK)] += 1 - this.#shown[p];
+      // A window has at most 2^20 pages: the operator is exact.
+      this.#blocks[p >> 9] += 1 - this.#shown[p];
       this.#shown[p] = 1;
     }
   }
 
   #markHidden(page: number, end: number): void {
     for (let p = page; p < end; p++) {
-      this.#blocks[Math.floor(p / PAGES_PER_BLOCK)] -= this.#shown[p];
+      this.#blocks[p >> 9] -= this.#shown[p];
       this.#shown[p] = 0;
     }
   }
@@ -224,9 +225,7 @@ export class UffdTrap implements CpuTrap {
    */
   show(page: number, end: number, wanted: number, inFile: boolean): void {
     const { uffd } = this.#owner;
-    if (!inFile) {
-      uffd.allocate(this.#fileOffset + page * PAGE_SIZE, (end - page) * PAGE_SIZE);
-    }
+    let zeros = !inFile;
     const wasShown = this.#shown[wanted] === 1;
     let woken = false;
     for (let p = page; p < end; ) {
@@ -238,7 +237,8 @@ export class UffdTrap implements CpuTrap {
       while (stop < end && (this.#shown[stop] === 0 || stop === wanted)) {
         stop++;
       }
-      const { pages, errno } = uffd.show(this.address + p * PAGE_SIZE, (stop - p) * PAGE_SIZE);
+      const [addr, bytes] = [this.address + p * PAGE_SIZE, (stop - p) * PAGE_SIZE];
+      const { pages, errno } = zeros ? uffd.showZeros(addr, bytes) : uffd.show(addr, bytes);
       if (p <= wanted && wanted < p + pages) {
         woken = true;
         if (wasShown) {
@@ -251,7 +251,9 @@ export class UffdTrap implements CpuTrap {
       if (p >= stop || errno === 0 || errno === ErrnoNumber.EAGAIN) {
         continue;
       }
-      if (errno === ErrnoNumber.EEXIST) {
+      if (errno === ErrnoNumber.EEXIST && zeros) {
+        zeros = false;
+      } else if (errno === ErrnoNumber.EEXIST) {
         // Somebody else's fault on the page was served before.
         this.#markShown(p, p + 1);
         p++;

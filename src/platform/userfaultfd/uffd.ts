@@ -2,6 +2,7 @@
 import { KernelError, PAGE_SIZE } from "../../base/index.ts";
 import {
   CONTINUE_WP,
+  COPY_WP,
   ErrnoNumber,
   EVENT_PAGEFAULT,
   FALLOC_PUNCH_HOLE,
@@ -16,6 +17,7 @@ import {
   MFD_CLOEXEC,
   MSG_BYTES,
   PAGE_IS_WRITTEN,
+  PROT_READ,
   PROT_READ_WRITE,
   REGISTER_MINOR,
   REGISTER_MISSING,
@@ -33,6 +35,8 @@ const REGIONS_AT = 4096;
 const MAX_REGIONS = 1024;
 const MESSAGES_AT = 32_768;
 const MAX_MESSAGES = 64;
+/** Pages of zeros to copy from: those of the largest fault-around. */
+const ZEROS_BYTES = 512 * PAGE_SIZE;
 /** Reads of one turn of the event loop: other work gets its turn too. */
 const MAX_READS = 200;
 /** The file is as long as anybody could ever want; it has pages only where something was written. */
@@ -46,6 +50,8 @@ export class Uffd {
   readonly #memfd: number;
   readonly #pagemap: number;
   readonly #watch: Watch;
+  /** Read only, and never anything but zeros. */
+  readonly #zeros: number;
   #fileUsed = 0;
   #closed = false;
 
@@ -63,6 +69,7 @@ export class Uffd {
     if (this.#memfd < 0 || this.#pagemap < 0 || libc.ftruncate(this.#memfd, FILE_BYTES) !== 0) {
       throw new KernelError("ENOMEM", "open", `no file for the memory (errno ${libc.errno}): free descriptors`);
     }
+    this.#zeros = libc.mmap(0, ZEROS_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     this.#watch = libc.watch(fd, () => {
       try {
         this.#drain(onFault);
@@ -158,6 +165,23 @@ export class Uffd {
     libc.ioctl(this.#fd, Ioctl.Wake, libc.scratch);
   }
 
+  /** {@link Uffd.show} of pages that the file does not have yet: zeros. Stops at one that it has (EEXIST). */
+  showZeros(addr: number, bytes: number): { readonly pages: number; readonly errno: number } {
+    const { libc } = this;
+    const wanted = Math.min(bytes, ZEROS_BYTES);
+    libc.set(0, addr);
+    libc.set(1, this.#zeros);
+    libc.set(2, wanted);
+    libc.set(3, COPY_WP);
+    libc.set(4, 0);
+    if (libc.ioctl(this.#fd, Ioctl.Copy, libc.scratch) === 0) {
+      return { pages: wanted / PAGE_SIZE, errno: 0 };
+    }
+    const { errno } = libc;
+    const copied = libc.words[9] >>> 31 ? 0 : libc.get(4);
+    return { pages: copied / PAGE_SIZE, errno };
+  }
+
   /** Gives a stretch of the file pages, zeros where it had none. @throws KernelError ENOMEM */
   allocate(offset: number, bytes: number): void {
     if (this.libc.fallocate(this.#memfd, 0, offset, bytes) !== 0) {
@@ -241,6 +265,7 @@ export class Uffd {
     }
     this.#closed = true;
     this.#watch.close();
+    this.libc.munmap(this.#zeros, ZEROS_BYTES);
     this.libc.close(this.#fd);
     this.libc.close(this.#memfd);
     this.libc.close(this.#pagemap);
