@@ -4,6 +4,7 @@
  */
 import { traceOn, vpnOf } from "../base/index.ts";
 import {
+  framePfn,
   isolateEntries,
   landPages,
   type MemoryObject,
@@ -12,6 +13,7 @@ import {
   PteKind,
   pteIsKind,
   pteOfKind,
+  ptePresent,
   restorePages,
   rewriteEntries,
   traceMigrate,
@@ -47,6 +49,9 @@ export function giveToDevice(run: PageRun, pfnOf: (index: number) => number, vma
   if (object.memory.blockOf(pfnOf(0))?.pagemap?.kind === "coherent") {
     object.updateFlags(page, end, COHERENT, PageFlag.Busy | PageFlag.Device);
     restorePages(object, page, end);
+    if (vma !== undefined) {
+      fillEntries(run, vma, (p) => (vma.flags & VmFlags.Read ? ptePresent(framePfn(object, p), 0) : 0));
+    }
     free();
     object.wq.wakeAll();
     return;
@@ -56,7 +61,7 @@ export function giveToDevice(run: PageRun, pfnOf: (index: number) => number, vma
     pteIsKind(pte, PteKind.Migrating) ? deviceEntry(mapped, object, p) : pte,
   );
   if (vma !== undefined) {
-    fillEntries(run, vma);
+    fillEntries(run, vma, (p) => deviceEntry(vma, object, p));
   }
   if (traceOn) {
     traceMigrate(object, page, end, "device", "kernel write");
@@ -66,12 +71,12 @@ export function giveToDevice(run: PageRun, pfnOf: (index: number) => number, vma
 }
 
 /** In the VMA that asked, pages without an entry get one too: its CPU knows where they are. */
-function fillEntries({ object, page, end }: PageRun, vma: Vma): void {
+function fillEntries({ page, end }: PageRun, vma: Vma, entryOf: (page: number) => number): void {
   const first = vpnOf(vma.start) - vma.pgoff;
   vma.mm.pageTable.forEachRun(first + page, first + end, (block, from, to, vpn) => {
     for (let i = from; i < to; i++) {
       if (block[i] === 0) {
-        block[i] = deviceEntry(vma, object, vpn + (i - from) - first);
+        block[i] = entryOf(vpn + (i - from) - first);
       }
     }
   });

@@ -6,6 +6,8 @@ import { entryToPfn, type HmmRange } from "../../hmm/index.ts";
 export interface DeviceEntry {
   readonly pfn: Pfn;
   readonly write: boolean;
+  /** The device has the page for itself. */
+  readonly exclusive?: boolean;
 }
 
 /** Virtual page to frame. Protected by the driver's update lock. */
@@ -18,6 +20,11 @@ export class DeviceTable {
 
   get(vpn: number): DeviceEntry | undefined {
     return this.#entries.get(vpn);
+  }
+
+  /** Sets one entry, of a page that cannot change meanwhile. */
+  set(vpn: number, entry: DeviceEntry): void {
+    this.#entries.set(vpn, entry);
   }
 
   /** All entries by virtual page number. */

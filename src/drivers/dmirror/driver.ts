@@ -3,26 +3,44 @@ import { KernelError } from "../../base/index.ts";
 import type { AddressSpace } from "../../mm/index.ts";
 import { mmuNotifierSynchronize } from "../../mmu-notifier/index.ts";
 import type { WaitOptions } from "../../sync/index.ts";
+import { DmirrorDevice } from "./device-memory.ts";
 import { Dmirror } from "./dmirror.ts";
+
+/** How {@link DmirrorDriver.open} is asked. */
+export interface DmirrorOpenOptions extends WaitOptions {
+  /** Which of the driver's devices; 0, one with private memory, by default. */
+  readonly device?: number;
+}
 
 /**
  * The reference driver. Copy it to begin a new one.
  * @linux lib/test_hmm.c
  */
 export class DmirrorDriver implements AsyncDisposable {
+  /** Two devices with private memory, two with coherent memory. @linux lib/test_hmm.c dmirror_devices */
+  readonly devices: readonly DmirrorDevice[] = [
+    new DmirrorDevice(0, "private"),
+    new DmirrorDevice(1, "private"),
+    new DmirrorDevice(2, "coherent"),
+    new DmirrorDevice(3, "coherent"),
+  ];
   readonly #open = new Set<Dmirror>();
   #unloaded = false;
 
   /**
    * Opens the device for an address space, of which the caller holds a user.
-   * @throws KernelError ENODEV after unload; ENOMEM, EOVERFLOW, EINTR, EBUSY as `HmmMirror.register`
+   * @throws KernelError ENODEV after unload, or no such device; ENOMEM, EOVERFLOW, EINTR, EBUSY as `HmmMirror.register`
    * @linux lib/test_hmm.c dmirror_fops_open
    */
-  async open(mm: AddressSpace, options?: WaitOptions): Promise<Dmirror> {
+  async open(mm: AddressSpace, options?: DmirrorOpenOptions): Promise<Dmirror> {
     if (this.#unloaded) {
       throw new KernelError("ENODEV", "dmirror open", "the driver is unloaded: make a new one");
     }
-    const dmirror = new Dmirror(mm);
+    const device = this.devices[options?.device ?? 0];
+    if (device === undefined) {
+      throw new KernelError("ENODEV", "dmirror open", `there is no device ${options?.device}: use 0 to 3`);
+    }
+    const dmirror = new Dmirror(mm, device);
     await dmirror.register(options);
     this.#open.add(dmirror);
     return dmirror;
@@ -36,13 +54,16 @@ export class DmirrorDriver implements AsyncDisposable {
   }
 
   /**
-   * Closes what is open and waits until nothing of this driver runs or will be called, deferred frees included: after
+   * Closes what is open, sends pages in device memory home, and waits until nothing of this driver runs or will be called, deferred frees included: after
    * that its code may go away.
    * @linux lib/test_hmm.c hmm_dmirror_exit
    */
   async unload(): Promise<void> {
     this.#unloaded = true;
     await Promise.all([...this.#open].map((dmirror) => this.close(dmirror)));
+    for (const device of this.devices) {
+      await device.release();
+    }
     await mmuNotifierSynchronize();
   }
 
