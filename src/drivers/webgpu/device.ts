@@ -1,7 +1,7 @@
 /** A WebGPU device that mirrors address spaces. */
 import { ADDRESS_LIMIT, KernelError, traceNow, traceOn } from "../../base/index.ts";
 import { type AddressSpace, Mapping, svmAddressOf } from "../../mm/index.ts";
-import { Mutex } from "../../sync/index.ts";
+import { lockdepDetached, Mutex } from "../../sync/index.ts";
 import type { BindTarget } from "./bind-plan.ts";
 import { type CompileOptions, compileKernel } from "./compile.ts";
 import type { Extent } from "./extent.ts";
@@ -106,8 +106,10 @@ export class WebGpuDevice {
 
   stats(): WebGpuDeviceStats {
     const { bytesToDevice, bytesToHost } = this.transfer.stats;
+    const inFrames = this.#svm?.pool.stats.bytesEvicted ?? 0;
     return {
       ...this.counts,
+      bytesEvicted: this.counts.bytesEvicted + inFrames,
       bytesToDevice,
       bytesToHost,
       deviceMemory: { used: this.budget.used, limit: this.budget.limit },
@@ -248,7 +250,7 @@ export class WebGpuDevice {
   /** Unregistering waits for the callback that asks for it, so it is done once the exit path has gone on. */
   #scheduleTeardown(mirror: DeviceMirror): void {
     const teardown = new Promise<void>((resolve, reject) => {
-      setTimeout(() => this.#endMirror(mirror).then(resolve, reject), 0);
+      setTimeout(() => lockdepDetached("teardown", () => this.#endMirror(mirror)).then(resolve, reject), 0);
     });
     const ended = teardown.catch((error: unknown) => {
       this.#failures.push(error);

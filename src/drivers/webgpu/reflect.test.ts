@@ -104,3 +104,16 @@ test("sizes may be expressions, and assertions may stand anywhere", () => {
   expect(workgroupSize).toEqual([16, 2, 1]);
   expect(bindings[0]).toMatchObject({ minBytes: 288, stride: undefined });
 });
+
+test("parameters and comparisons are no sizes, and arrays of arrays have two", () => {
+  const reflection = reflectKernel(`
+    const n = 3;
+    fn f(a: u32, b: u32) -> u32 { return a; }
+    var<workgroup> tile: array<array<u32, n * 2>, n + 1>;
+    @group(0) @binding(0) var<storage, read> data: array<vec2<u32>>;
+    @compute @workgroup_size(1) fn main() {
+      let d = 1u;
+      if (max(f(1, 2), 4u - d) > d && data[0].x < 3u) { tile[0][0] = 1; }
+    }`);
+  expect(reflection.bindings.map((binding) => binding.name)).toEqual(["data"]);
+});

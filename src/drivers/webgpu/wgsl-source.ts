@@ -55,9 +55,41 @@ export function simplified(wgsl: string): string {
     .replace(/@\s*workgroup_size\s*\(((?:[^()]|\([^()]*\))*)\)/g, (_, list: string) => {
       const sizes = list.split(/,(?![^()]*\))/).map((size) => (simple.test(size) ? size : nameFor(size)));
       return `@workgroup_size(${sizes.join(",")})`;
-    })
-    .replace(/,([^,<>;{}]*[-+*/%][^,<>;{}]*)>/g, (_, size: string) => `, ${nameFor(size)}>`);
-  return `${body}\n${named.join("\n")}`;
+    });
+  return `${nameSizes(body, (size) => (simple.test(size) ? size : nameFor(size)))}\n${named.join("\n")}`;
+}
+
+/** Gives the sizes of array types what `name` answers. */
+function nameSizes(source: string, name: (size: string) => string): string {
+  let text = source;
+  // From the end: what stands before keeps its place, and inner types are done before the outer ones that they end.
+  for (const { index } of [...source.matchAll(/\barray\s*</g)].reverse()) {
+    const size = sizeOf(text.slice(index));
+    if (size !== undefined) {
+      const [start, end] = [index + size.start, index + size.end];
+      text = text.slice(0, start) + name(text.slice(start, end)) + text.slice(end);
+    }
+  }
+  return text;
+}
+
+/** Where the size of the array type stands that the text begins with: after the last comma of its own template list. */
+function sizeOf(text: string): { readonly start: number; readonly end: number } | undefined {
+  let angles = 0;
+  let parentheses = 0;
+  let comma = -1;
+  for (let i = text.indexOf("<"); i < text.length; i++) {
+    const c = text[i];
+    parentheses += c === "(" ? 1 : c === ")" ? -1 : 0;
+    if (parentheses === 0) {
+      angles += c === "<" ? 1 : c === ">" ? -1 : 0;
+      comma = c === "," && angles === 1 ? i : comma;
+    }
+    if (angles === 0) {
+      return comma < 0 || text.slice(comma + 1, i).trim() === "" ? undefined : { start: comma + 1, end: i };
+    }
+  }
+  return undefined;
 }
 
 /** The names that a function mentions, itself or through functions that it may call. Takes source without comments. */

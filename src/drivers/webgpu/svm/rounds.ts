@@ -288,9 +288,8 @@ class Futility {
 }
 
 /** Workgroups to begin with: as if each used its share of all that is mapped. */
-function firstSlice(total: number, table: SvmTable): number {
-  const share = (table.pool.capacity * FILL) / Math.max(1, table.mappedPages);
-  return share >= 1 ? total : Math.max(1, Math.floor(total * share));
+function firstSlice(total: number, { pool, mappedPages }: SvmTable): number {
+  return pool.capacity >= mappedPages ? total : Math.max(1, Math.floor((total * pool.capacity * FILL) / mappedPages));
 }
 
 function joined(a: Uint32Array<ArrayBuffer>, b: Uint32Array | undefined): Uint32Array<ArrayBuffer> {
