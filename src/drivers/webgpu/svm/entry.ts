@@ -1,7 +1,7 @@
 /** The generated entry point `pm_entry`: finds the workgroup's logical id, runs the kernel, and settles what came of it. */
 import { Control } from "./control-layout.ts";
 import type { KernelFeatures } from "./kernel-features.ts";
-import { WgFlag } from "./runtime-checked.ts";
+import { TAINTED, WgFlag } from "./runtime-checked.ts";
 
 /** Name of the entry point that is generated. */
 export const ENTRY = "pm_entry";
@@ -171,6 +171,7 @@ ${header(shape)}
     let pm_grid = ${GRID};
     let pm_id = ${POINT};
     ${gid(shape)}
+    pm_begin();
     ${begin}
     ${run}
     if ((pm_events | pm_how) != 0u) { pm_settle(); }
@@ -194,7 +195,10 @@ function workgroupEntry(shape: EntryShape, features: KernelFeatures): string {
   const { replayRecords, logCanOverflow, sharedStores } = features;
   const slot = `(pm_which.y - atomicLoad(&pm_ctl[${Control.WindowFirst}])) * ${shape.invocations}u + pm_lidx`;
   const begin = replayRecords > 0 ? `pm_replay_begin(${slot});` : "";
-  const end = replayRecords > 0 ? "if (pm_hurt == 0u && atomicLoad(&pm_wg_fault) == 0u) { pm_replay_end(); }" : "";
+  const end =
+    replayRecords > 0
+      ? `if (pm_hurt == 0u && (atomicLoad(&pm_wg_fault) & ${TAINTED}u) == 0u) { pm_replay_end(); }`
+      : "";
   const over = logCanOverflow
     ? `if (pm_hurt == 0u && pm_over != 0u) {
       ${features.atomics === "immediate" ? "if (pm_mixed != 0u) { pm_die(4u, pm_low_store); }" : ""}
@@ -231,6 +235,7 @@ ${header(shape)}
   pm_lane = pm_lidx;
   let pm_id = ${POINT.replaceAll("pm_workgroup", "pm_which.y")};
   ${gid(shape)}
+  pm_begin();
   ${begin}
   var pm_verdict = 0u;
   var pm_second = false;

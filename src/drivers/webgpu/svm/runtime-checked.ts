@@ -18,14 +18,13 @@ import { SHARED_PENDING, sharedStoresWgsl } from "./runtime-shared.ts";
 const READ = SvmPte.Valid;
 const WRITE = SvmPte.Valid | SvmPte.Write;
 /** Notes of misses and accessed pages that an invocation keeps; a power of two. */
-const RING = 16;
-/** Times that an invocation's fuel is filled up because it met another page. */
-const REFILLS = 64;
-/** Loops of kernels with barriers look this often whether another invocation of the workgroup had a fault. */
-const TICKS = 64;
+const RING = 32;
 
 /** Bits of `pm_wg_fault`, what happened to any invocation of a workgroup. */
 export const WgFlag = { Fault: 1, Dead: 2, Overflow: 4, Hurt: 8 } as const;
+
+/** Those after which what other invocations find in workgroup memory can be wrong. */
+export const TAINTED = WgFlag.Fault | WgFlag.Dead | WgFlag.Hurt;
 
 export function checkedRuntime(features: KernelFeatures, group: number): string {
   const parts = [commonWgsl(features, group), faultWgsl(features), accessWgsl(features), reportWgsl];
@@ -40,7 +39,7 @@ export function checkedRuntime(features: KernelFeatures, group: number): string 
   if (features.atomics === "immediate") {
     parts.push(immediateWgsl(features));
   } else if (features.atomics === "logged") {
-    parts.push(loggedWgsl());
+    parts.push(loggedWgsl(features));
   }
   parts.push(typedWgsl(features));
   return parts.join("\n");
@@ -48,51 +47,59 @@ export function checkedRuntime(features: KernelFeatures, group: number): string 
 
 /**
  * Misses, fatal accesses, and the fuel that ends loops after them. An access only notes in a ring what it met: this code
- * stands at each of them. What the notes mean is found out once, at the end of the run or when a loop has filled the ring.
+ * stands at each of them. What the notes mean is found out once, at the end of the run.
  */
 function faultWgsl(features: KernelFeatures): string {
   const { collective } = features;
   const tell = collective ? `atomicOr(&pm_wg_fault, ${WgFlag.Hurt}u);` : "";
   return `
+// 0 or 1: what a turn of a loop takes from the fuel.
 var<private> pm_hurt: u32;
 var<private> pm_fault: u32;
-var<private> pm_fuel: u32;
-var<private> pm_refills: u32;
-var<private> pm_low: u32;
-var<private> pm_high: u32;
+// At 1, loops end after a miss.
+var<private> pm_fuel: u32 = 1u;
+var<private> pm_full: u32;
 var<private> pm_committing: u32;
 // The first miss, until it is known whether it is a fault.
 var<private> pm_how: u32;
 var<private> pm_ring: array<u32, ${RING}>;
 var<private> pm_events: u32;
 var<private> pm_last: u32;
-${collective ? "var<workgroup> pm_wg_fault: atomic<u32>;\nvar<workgroup> pm_wg_stop: atomic<u32>;\nvar<workgroup> pm_wg_stopped: u32;\nvar<private> pm_ticks: u32;" : ""}
+var<private> pm_last_but_one: u32;
+${collective ? "var<workgroup> pm_wg_fault: atomic<u32>;\nvar<workgroup> pm_wg_stop: atomic<u32>;\nvar<workgroup> pm_wg_stopped: u32;" : ""}
+fn pm_begin() {
+  let fuel = atomicLoad(&pm_ctl[${Control.Fuel}]);
+  pm_full = max(1u, select(fuel, ${DEFAULT_FUEL}u, fuel == 0u));
+  pm_fuel = pm_full;
+}
 fn pm_event(a: u32, how: u32) {
   let key = ((a >> 12u) << ${FaultBit.PageShift}u) | how;
-  if (key != pm_last) {
-    pm_last = key;
-    pm_ring[pm_events & ${RING - 1}u] = key;
-    pm_events++;
-  }
+  let first = (how != 0u) & (pm_hurt == 0u);
+  // From now on misses are what matters.
+  pm_events = select(pm_events, 0u, first);
   // What comes after a miss can be its consequence.
-  if (how != 0u && pm_hurt == 0u) {
-    pm_hurt = 1u;
-    pm_how = how;
-    pm_addr = a;
-    ${tell}
+  pm_how = select(pm_how, how, first);
+  pm_addr = select(pm_addr, a, first);
+  pm_hurt |= min(how, 1u);
+  let again = ((key == pm_last) | (key == pm_last_but_one)) & !first;
+  pm_last_but_one = select(pm_last, pm_last_but_one, key == pm_last);
+  pm_last = key;
+  if (!again) {
+    pm_ring[pm_events % ${RING}u] = key;
+    pm_events++;
+    // Another page is progress and worth more time, as long as there is room to note it.
+    pm_fuel = select(pm_full, 1u, (pm_events >= ${RING}u) & (pm_hurt != 0u));
   }
+  ${tell === "" ? "" : `if (how != 0u) { ${tell} }`}
 }
 fn pm_die(code: u32, a: u32) {
   if (pm_hurt == 0u) {
     pm_hurt = 1u;
+    pm_fuel = 1u;
     pm_code = code;
     pm_addr = a;
     ${tell}
   }
-}
-fn pm_fill() -> u32 {
-  let fuel = atomicLoad(&pm_ctl[${Control.Fuel}]);
-  return select(fuel, ${DEFAULT_FUEL}u, fuel == 0u);
 }
 fn pm_set(base: u32, bit: u32) {
   let at = base + (bit >> 5u);
@@ -102,71 +109,48 @@ fn pm_set(base: u32, bit: u32) {
 fn pm_settle() {
   if (pm_how != 0u) {
     let e = pm_entry_of(pm_addr);
-    if (!pm_reach(pm_word(pm_addr), e, ${SvmPte.Mapped}u)) {
-      pm_code = select(${Fatal.ReadUnmapped}u, ${Fatal.WriteUnmapped}u, pm_how == ${FaultBit.Write}u);
-    } else if (pm_how == ${FaultBit.Write}u && (e & ${SvmPte.MappedWrite}u) == 0u) {
-      pm_code = ${Fatal.WriteReadOnly}u;
-    } else if (pm_committing != 0u) {
-      pm_code = ${Fatal.NotRepeatable}u;
-    } else {
-      pm_fault = 1u;
-      pm_fuel = pm_fill();
-      pm_refills = ${REFILLS}u;
-      pm_low = pm_addr >> 12u;
-      pm_high = pm_low;
-      // The ring may have lost it.
-      pm_ring[${RING}u - 1u] = select(pm_ring[${RING}u - 1u], (pm_low << ${FaultBit.PageShift}u) | pm_how, pm_events >= ${RING}u);
-    }
+    let writes = pm_how == ${FaultBit.Write}u;
+    let mapped = pm_reach(pm_word(pm_addr), e, ${SvmPte.Mapped}u);
+    let locked = writes & ((e & ${SvmPte.MappedWrite}u) == 0u);
+    let unmapped = select(${Fatal.ReadUnmapped}u, ${Fatal.WriteUnmapped}u, writes);
+    pm_code = select(select(pm_committing * ${Fatal.NotRepeatable}u, ${Fatal.WriteReadOnly}u, locked), unmapped, !mapped);
+    pm_fault = u32(pm_code == 0u);
     pm_how = 0u;
   }
-  for (var i = min(pm_events, ${RING}u); i > 0u; i--) {
-    let key = pm_ring[i - 1u];
+  for (var i = 0u; i < min(pm_events, ${RING}u); i++) {
+    let key = pm_ring[i];
     let page = key >> ${FaultBit.PageShift}u;
     let how = key & 3u;
-    if (how == 0u) {
-      pm_set(atomicLoad(&pm_ctl[${Control.AccessedBits}]), page);
-      continue;
-    }
+    let writes = how == ${FaultBit.Write}u;
     let e = pm_entry_of(page << 12u);
-    let needs = select(${SvmPte.Mapped}u, ${SvmPte.Mapped | SvmPte.MappedWrite}u, how == ${FaultBit.Write}u);
-    let there = select(${READ}u, ${WRITE}u, how == ${FaultBit.Write}u);
-    if (pm_fault == 0u || (e & needs) != needs || (e & there) == there) { continue; }
-    pm_set(atomicLoad(&pm_ctl[select(${Control.ReadBits}u, ${Control.WriteBits}u, how == ${FaultBit.Write}u)]), page);
-    // Progress through memory is worth more time; turning round on the same pages is not.
-    if ((page < pm_low || page > pm_high) && pm_refills > 0u) {
-      pm_low = min(pm_low, page);
-      pm_high = max(pm_high, page);
-      pm_refills--;
-      pm_fuel = pm_fill();
+    let needs = select(${SvmPte.Mapped}u, ${SvmPte.Mapped | SvmPte.MappedWrite}u, writes);
+    let there = select(${READ}u, ${WRITE}u, writes);
+    if ((how == 0u) | ((pm_code == 0u) & ((e & needs) == needs) & ((e & there) != there))) {
+      let area = select(select(${Control.ReadBits}u, ${Control.WriteBits}u, writes), ${Control.AccessedBits}u, how == 0u);
+      pm_set(atomicLoad(&pm_ctl[area]), page);
     }
   }
   pm_events = 0u;
 }
-// Asked at the start of each turn of a loop: whether it has to end.
-fn pm_spent() -> bool {
-  if (pm_how != 0u || pm_events >= ${RING}u) { pm_settle(); }
-  if (pm_hurt == 0u) { return false; }
-  if (pm_fuel == 0u) { return true; }
-  pm_fuel--;
-  return false;
-}
-${collective ? collectiveTicks : ""}
+${collective ? collectiveStop : ""}
 `;
 }
 
-/** What another invocation brought into workgroup memory after its fault can keep a loop going here. */
-const collectiveTicks = `
-fn pm_tick() -> bool {
-  pm_ticks++;
-  if (pm_hurt == 0u && (pm_ticks & ${TICKS - 1}u) == 0u && atomicLoad(&pm_wg_fault) != 0u) {
-    pm_hurt = 1u;
-    pm_fuel = pm_fill();
+/** Statements at the start of a loop's body; without a call, for what they cost in each turn. */
+export function loopCheck(features: KernelFeatures, together: boolean): string {
+  if (together) {
+    return " if (pm_stop_all()) { break; } ";
   }
-  return (pm_hurt != 0u || pm_events >= ${RING}u) && pm_spent();
+  // What another invocation brought into workgroup memory after its fault can keep a loop going here.
+  const taint = features.collective ? `pm_hurt |= min(1u, atomicLoad(&pm_wg_fault) & ${TAINTED}u); ` : "";
+  return ` ${taint}if (pm_hurt >= pm_fuel) { break; } pm_fuel -= pm_hurt; `;
 }
-// For loops with barriers: all invocations leave together.
-fn pm_tick_all() -> bool {
-  if (pm_tick()) { atomicStore(&pm_wg_stop, 1u); }
+
+/** For loops with barriers: all invocations leave together. */
+const collectiveStop = `
+fn pm_stop_all() -> bool {
+  pm_hurt |= min(1u, atomicLoad(&pm_wg_fault) & ${TAINTED}u);
+  if (pm_hurt >= pm_fuel) { atomicStore(&pm_wg_stop, 1u); } else { pm_fuel -= pm_hurt; }
   workgroupBarrier();
   if (pm_lane == 0u) { pm_wg_stopped = atomicLoad(&pm_wg_stop); }
   return workgroupUniformLoad(&pm_wg_stopped) != 0u;
@@ -352,7 +336,10 @@ fn pm_commit_log() {
 }
 
 /** Atomics whose results nobody uses: entries of the log. A plain load sees them as if they were applied. */
-function loggedWgsl(): string {
+function loggedWgsl(features: KernelFeatures): string {
+  if (!features.writes) {
+    return "fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 { return pm_load_u32(a); }";
+  }
   return `
 fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
   if (op == ${Op.Load}u) { return pm_load_u32(a); }
@@ -368,7 +355,7 @@ fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
 /** Atomics whose results matter: applied where they stand, once; a later run of the same invocation gets the same result. */
 function immediateWgsl(features: KernelFeatures): string {
   const { collective, logCanOverflow, sharedStores } = features;
-  const tainted = collective ? "pm_hurt != 0u || atomicLoad(&pm_wg_fault) != 0u" : "pm_hurt != 0u";
+  const tainted = collective ? `pm_hurt != 0u || (atomicLoad(&pm_wg_fault) & ${TAINTED}u) != 0u` : "pm_hurt != 0u";
   const pending = `
   // Its own store waits in the log: the two will be applied as one.
   for (var i = pm_logged; i > 0u; i--) {
@@ -437,6 +424,7 @@ fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
     atomicMax(&pm_ctl[${Control.ReplayNeeded}], pm_recorded + 1u);
     pm_hurt = 1u;
     pm_fault = 1u;
+    pm_fuel = 1u;
     ${collective ? `atomicOr(&pm_wg_fault, ${WgFlag.Fault}u);` : ""}
     return 0u;
   }

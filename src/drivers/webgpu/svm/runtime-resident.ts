@@ -37,26 +37,26 @@ fn pm_store_u32(a: u32, v: u32) {
   pm_bad(a, ${Fatal.WriteUnmapped}u, bad);
   ${write("select(pm_at(a, e), pm_word(a), bad)", "v")}
 }
-// A loop, so that nothing is done where no invocation needs it.
-fn pm_load_each(a: u32) -> vec4u {
-  var v: vec4u;
-  for (var k = 0u; k < 4u; k++) { v[k] = pm_load_u32(a + k); }
-  return v;
+// A vector lies in one page or in two; each of its words is found without a branch.
+fn pm_vector(a: u32, need: u32, code: u32) -> vec4u {
+  let e = pm_entry_of(a);
+  let after = pm_entry_of(a + 3u);
+  let word = pm_word(a);
+  let bad = !pm_reach(min(word + 3u, ${DEVICE_PAGE_WORDS - 1}u), e, need);
+  let bad_after = !pm_reach(pm_word(a + 3u), after, need);
+  pm_bad(select((a + 3u) & ${(~(DEVICE_PAGE_WORDS - 1) >>> 0).toString()}u, a, bad), code, bad | bad_after);
+  let base = select(e & ${(~(DEVICE_PAGE_WORDS - 1) >>> 0).toString()}u, 0u, bad | bad_after);
+  let base_after = select(after & ${(~(DEVICE_PAGE_WORDS - 1) >>> 0).toString()}u, 0u, bad | bad_after);
+  let at = vec4u(word, word + 1u, word + 2u, word + 3u);
+  return select(vec4u(base), vec4u(base_after), at >= vec4u(${DEVICE_PAGE_WORDS}u)) | (at & vec4u(${DEVICE_PAGE_WORDS - 1}u));
 }
 fn pm_load_vec4u(a: u32) -> vec4u {
-  let e = pm_entry_of(a);
-  if (!pm_reach(pm_word(a) + 3u, e, ${READ}u)) { return pm_load_each(a); }
-  let at = pm_at(a, e);
-  return vec4u(${four((k) => read(`at + ${k}u`)).join(", ")});
+  let at = pm_vector(a, ${READ}u, ${Fatal.ReadUnmapped}u);
+  return vec4u(${four((k) => read(`at[${k}]`)).join(", ")});
 }
 fn pm_store_vec4u(a: u32, v: vec4u) {
-  let e = pm_entry_of(a);
-  if (!pm_reach(pm_word(a) + 3u, e, ${WRITE}u)) {
-    for (var k = 0u; k < 4u; k++) { pm_store_u32(a + k, v[k]); }
-    return;
-  }
-  let at = pm_at(a, e);
-  ${four((k) => write(`at + ${k}u`, `v[${k}]`)).join("\n  ")}
+  let at = pm_vector(a, ${WRITE}u, ${Fatal.WriteUnmapped}u);
+  ${four((k) => write(`at[${k}]`, `v[${k}]`)).join("\n  ")}
 }
 fn pm_span(a: u32, words: u32) -> PmSpan {
   let e = pm_entry_of(a);

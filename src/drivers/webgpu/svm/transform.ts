@@ -15,7 +15,7 @@ import { SVM_MODULE } from "./functions.ts";
 import type { KernelFeatures } from "./kernel-features.ts";
 import { everything, type ParsedKernel, parseKernel, plainNames } from "./parse-kernel.ts";
 import { resetPrivate, resetWorkgroup } from "./reset-memory.ts";
-import { checkedRuntime } from "./runtime-checked.ts";
+import { checkedRuntime, loopCheck } from "./runtime-checked.ts";
 import { residentRuntime } from "./runtime-resident.ts";
 import type { EditedText, Edits } from "./source-text.ts";
 
@@ -145,14 +145,14 @@ function sizeAttribute(kernel: ParsedKernel, entry: FnElem): string {
     if (attribute.attribute.kind !== "@attribute" || attribute.attribute.name !== "workgroup_size") {
       continue;
     }
-    for (const inner of everything(attribute)) {
-      if (inner.kind === "ref" && overrides.has(inner.ident.originalName)) {
-        throw kernel.source.error(
-          "ENOTSUP",
-          inner.start,
-          `@workgroup_size(${inner.ident.originalName}): an override is not known here: use const`,
-        );
-      }
+    const named = kernel.source.slice(attribute).match(/[\p{XID_Start}_]\p{XID_Continue}*/gu) ?? [];
+    const override = named.find((name) => overrides.has(name));
+    if (override !== undefined) {
+      throw kernel.source.error(
+        "ENOTSUP",
+        attribute.start,
+        `@workgroup_size(${override}): an override is not known here: use const`,
+      );
     }
     return kernel.source.slice(attribute);
   }
@@ -231,13 +231,8 @@ function injectLoopChecks(kernel: ParsedKernel, fn: FnElem, analysis: KernelAnal
     }
     loops = true;
     const brace = text.indexOf("{", elem.body.start) + 1;
-    if (!features.collective) {
-      edits.insert(brace, " if ((pm_hurt != 0u || pm_events > 15u) && pm_spent()) { break; } ");
-    } else if (isCollective(kernel, elem, collective)) {
-      edits.insert(brace, " if (pm_tick_all()) { break; } ");
-    } else {
-      edits.insert(brace, " if (pm_tick()) { break; } ");
-    }
+    const together = features.collective && isCollective(kernel, elem, collective);
+    edits.insert(brace, loopCheck(features, together));
   }
   // A loop that only returned can now be left, and the end of the function reached.
   if (loops && fn.returnType !== undefined && fn.body.body.at(-1)?.kind !== "return") {

@@ -1,0 +1,70 @@
+/** Kernels made at random, over random residency, against an interpreter on the CPU. */
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { useTestGpu } from "../../../testing/gpu.ts";
+import { expectWords, noise } from "../../../testing/svm-check.ts";
+import { SvmHost, seededRandom } from "../../../testing/svm-host.ts";
+import { OWN_WORDS, type ProgramMemory, program, runOnCpu, toWgsl } from "../../../testing/svm-program.ts";
+import { compileSvmKernel } from "./compile-svm.ts";
+import { Fatal } from "./control-layout.ts";
+
+const gpu = useTestGpu("svm programs");
+
+const P = 4096;
+const INVOCATIONS = 96;
+const MEMORY: ProgramMemory = { own: P, shared: 3 * P, sharedWords: 8 * P, bins: 12 * P, binCount: 40 };
+
+const options = fc.record({
+  seed: fc.nat(),
+  residency: fc.constantFrom(0, 0.3, 0.7),
+  evict: fc.constantFrom(0, 0, 0.3),
+  pagesPerRound: fc.option(fc.constantFrom(1, 3), { nil: undefined }),
+  fuel: fc.constantFrom(0, 3, 50),
+  window: fc.constantFrom(1, 4, 6),
+  track: fc.boolean(),
+});
+
+test("whatever is resident, a kernel does what it does on the CPU, or says that it stores too much", async () => {
+  let done = 0;
+  await fc.assert(
+    fc.asyncProperty(program, options, async (statements, { seed, residency, pagesPerRound, ...run }) => {
+      const kernel = await compileSvmKernel(gpu(), toWgsl(statements, MEMORY));
+      const expected = new Uint32Array(14 * P).map((_, i) => noise(i));
+      let mostStores = 0;
+      for (let id = 0; id < INVOCATIONS; id++) {
+        mostStores = Math.max(mostStores, runOnCpu(statements, MEMORY, expected, id));
+      }
+      for (const pipeline of ["checked", "resident"] as const) {
+        const host = new SvmHost(gpu(), { pages: 14, random: seededRandom(seed) });
+        try {
+          host.words.forEach((_, i) => {
+            host.words[i] = noise(i);
+          });
+          host.makeResident(pipeline === "checked" ? residency : 1);
+          const { fatal } = await host.run(kernel, {
+            grid: [INVOCATIONS / 16, 1, 1],
+            pipeline,
+            ...run,
+            ...(pagesPerRound === undefined ? {} : { pagesPerRound }),
+          });
+          if (fatal !== undefined) {
+            expect(fatal.code).toBe(Fatal.StoreLogFull);
+            expect(pipeline).toBe("checked");
+            expect(mostStores).toBeGreaterThan(kernel.features.logEntries);
+          } else {
+            done++;
+            expectWords(await host.settle(), expected, pipeline);
+          }
+        } finally {
+          host.destroy();
+        }
+      }
+    }),
+    { numRuns: Number(process.env.SVM_PROGRAMS ?? 30), endOnFailure: false },
+  );
+  expect(done).toBeGreaterThan(0);
+}, 300_000);
+
+test("the programs own the words that they store to", () => {
+  expect(MEMORY.own + INVOCATIONS * OWN_WORDS).toBeLessThanOrEqual(MEMORY.shared);
+});
