@@ -29,9 +29,11 @@ if (status !== 0) {
   fail(`tsc ended with ${status}`);
 }
 
-const { code, map } = await bundleExplored(EXPLORED_ENTRY);
-writeFileSync(path.join(fresh, "check", "explored.js"), code);
-writeFileSync(path.join(fresh, "check", "explored.js.map"), map);
+const explored = await bundleExplored(EXPLORED_ENTRY);
+writeFileSync(path.join(fresh, "check", "explored.js"), explored.code);
+writeFileSync(path.join(fresh, "check", "explored.js.map"), explored.map);
+const recorded = await bundleExplored(EXPLORED_ENTRY, { record: true });
+writeFileSync(path.join(fresh, "check", "recorded.js"), recorded.code);
 
 const { bin } = JSON.parse(readFileSync(path.join(root, "package.json"), "utf8"));
 for (const target of Object.values(bin)) {

@@ -2,21 +2,43 @@
  * Compiles code for the schedule explorer: one script of all modules under an entry, in which async functions are
  * generators over promises that the explorer gives. Used by the build, and by tests for entries of their own.
  */
+import { readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { build } from "esbuild";
+import { build, transform } from "esbuild";
+import { recordAccesses } from "./record-accesses.mjs";
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 
 /** The names that explored code finds bound to the explorer's; see ExploredGlobals of src/check/scenario.ts. */
 const GLOBALS = ["Promise", "__async", "queueMicrotask", "setTimeout", "clearTimeout", "Date"];
+const RECORDERS = ["__read", "__write", "__call", "__iterate"];
+
+/** Watchers of everything, and counters whose order does not matter: they would make all steps depend on each other. */
+const NOT_RECORDED = /src\/(?:base\/(?:ledger|bug|trace)|sync\/lockdep)\.ts$/;
+
+/** Loads modules with their accesses recorded. */
+const recording = {
+  name: "record-accesses",
+  setup(builder) {
+    builder.onLoad({ filter: /\.ts$/ }, async ({ path: file }) => {
+      if (NOT_RECORDED.test(file.replaceAll("\\", "/"))) {
+        return undefined;
+      }
+      const { code } = await transform(readFileSync(file, "utf8"), { loader: "ts", target: "esnext" });
+      return { contents: recordAccesses(code), loader: "js" };
+    });
+  },
+};
 
 /**
  * The body of a module that exports `instantiate(globals)`, and its source map.
+ * With `record`, the code also tells what it reads and writes.
  * @param {string} entry
+ * @param {{ record?: boolean }} [options]
  * @returns {Promise<{ code: string, map: string }>}
  */
-export async function bundleExplored(entry) {
+export async function bundleExplored(entry, { record = false } = {}) {
   const result = await build({
     absWorkingDir: root,
     entryPoints: [entry],
@@ -29,8 +51,9 @@ export async function bundleExplored(entry) {
     outfile: path.join(root, "dist/check/explored.js"),
     write: false,
     legalComments: "none",
+    plugins: record ? [recording] : [],
     // In front of everything: one line, so that the source map needs one line's shift only.
-    banner: { js: `export const instantiate = ({ ${GLOBALS.join(", ")} }) => { ` },
+    banner: { js: `export const instantiate = ({ ${[...GLOBALS, ...(record ? RECORDERS : [])].join(", ")} }) => { ` },
     footer: { js: "return explored; };" },
   });
   const text = (suffix) => result.outputFiles.find((file) => file.path.endsWith(suffix))?.text ?? "";

@@ -32,6 +32,14 @@ test("no schedule of any pair or triple breaks an invariant", () => {
   expect(failures).toEqual([]);
 }, 120_000);
 
+test("every schedule that may end differently, of the pairs of notifiers' lifetimes", async () => {
+  const recorded = new Explorer((await loadBundle(EXPLORED_ENTRY, { record: true })).instantiate);
+  for (const name of ["put+put", "put+get", "get+get", "put+synchronize", "exit+put", "exit+exit", "munmap+put"]) {
+    const { complete, failure } = recorded.exhaust(name, 5000);
+    expect([name, complete, failure?.violation.message]).toEqual([name, true, undefined]);
+  }
+}, 120_000);
+
 test("I-HMM-1: a device that is being closed has no entries of pages that change meanwhile", () => {
   expect(explorer.random("unregister+mprotect", 200, 1).failure).toBeUndefined();
 });
@@ -63,6 +71,12 @@ describe("pagemirror check", () => {
     ]);
     expect(stderr).toBe("");
     expect(stdout).toMatch(/^1 scenarios, 30 schedules, \d+ steps, seed 1: nothing is wrong/);
+    expect(status).toBe(0);
+  });
+
+  test("--exhaustive says how much of it came to its end", async () => {
+    const { status, stdout } = await pagemirror(["check", "--exhaustive", "1000", "--scenario", "put+get"]);
+    expect(stdout).toMatch(/^1 scenarios, \d+ schedules, \d+ steps, 1 of them to the end: nothing is wrong/);
     expect(status).toBe(0);
   });
 

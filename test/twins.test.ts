@@ -8,10 +8,13 @@ import { type Bundle, loadBundle } from "./support/explored.ts";
 
 let bundle: Bundle;
 let explorer: Explorer;
+let recorded: Explorer;
 
 beforeAll(async () => {
   bundle = await loadBundle(path.join(ROOT, "test/twins/index.ts"));
   explorer = new Explorer(bundle.instantiate);
+  const { instantiate } = await loadBundle(path.join(ROOT, "test/twins/index.ts"), { record: true });
+  recorded = new Explorer(instantiate);
 }, 60_000);
 
 /** What each bug breaks. */
@@ -42,6 +45,11 @@ describe.each(BUGS)("the twin %s", (name, invariant) => {
     const { failure } = explorer.random(name, SCHEDULES, 1);
     const printed = renderSchedule(failure?.outcome ?? expect.fail("no failure was found"), bundle.locate);
     expect(readFileSync(path.join(ROOT, "docs/schedules.md"), "utf8")).toContain(`\`\`\`text\n${printed}\n\`\`\``);
+  });
+
+  test("is found by trying all schedules that may end differently, and its repair is proved by it", () => {
+    expect(recorded.exhaust(name, 1000).failure?.violation.invariant).toBe(invariant);
+    expect(recorded.exhaust(`${name}.fixed`, 1000)).toMatchObject({ complete: true, failure: undefined });
   });
 
   test("has no failing schedule once it is repaired", () => {

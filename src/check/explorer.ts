@@ -1,4 +1,5 @@
 /** Many schedules of a scenario, and the shortest of those that fail. */
+import { exhaust } from "./exhaustive.ts";
 import type { Explored, Instantiate, Scenario } from "./scenario.ts";
 import { type Choose, type Outcome, Scheduler, type Violation } from "./scheduler.ts";
 import { randomStrategy, replay } from "./strategy.ts";
@@ -51,6 +52,20 @@ export class Explorer {
       }
     }
     return { scenario: name, schedules, steps, failure: undefined };
+  }
+
+  /**
+   * Runs all schedules of a scenario but for those that must end alike, at most `limit`; or up to the first that fails. The
+   * bundle has to be one that records accesses.
+   */
+  exhaust(name: string, limit: number): Exploration & { readonly complete: boolean } {
+    const { schedules, complete, failed, steps } = exhaust(this.#scheduler, this.#scenario(name), limit);
+    let failure: Failure | undefined;
+    if (failed !== undefined) {
+      this.#explored = this.#load();
+      failure = this.#failure(name, failed, schedules);
+    }
+    return { scenario: name, schedules, steps, failure, complete };
   }
 
   /** Runs a printed schedule again. @throws RangeError when there is no such scenario or it is no schedule */

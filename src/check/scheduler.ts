@@ -1,6 +1,7 @@
 /** Runs one schedule: at each step one of the jobs that are ready, chosen by a strategy. */
 import { BugError } from "../base/index.ts";
 import type { LockdepContext, LockdepTask } from "../sync/index.ts";
+import { AccessRecorder } from "./recorder.ts";
 import type { ExploredGlobals, Host, Scenario, ScenarioRun } from "./scenario.ts";
 import { type Job, type JobQueue, runAsync, setJobQueue, type TaskContext, TaskPromise } from "./task-promise.ts";
 
@@ -40,17 +41,25 @@ export interface Outcome {
   readonly trace: readonly TracedStep[];
 }
 
+/** Who follows a schedule step by step. */
+export interface StepObserver {
+  before(job: Job, ready: readonly Job[], step: number): void;
+  after(job: Job): void;
+}
+
 /** How a schedule is run. */
 export interface RunOptions {
   readonly choose: Choose;
   /** Keep what a printed schedule shows. */
   readonly trace?: boolean;
-  /** Called after each step of the tasks with the job that ran. */
-  readonly onStep?: (job: Job) => void;
+  /** Is told of each step of the tasks; what it records of them is what steps depend on each other through. */
+  readonly observer?: StepObserver;
 }
 
 /** A run that takes more steps than this makes no progress. */
 const MAX_STEPS = 20_000;
+
+const MAX_JOBS_A_STEP = 2 ** 16;
 
 const OUTSIDE: TaskContext = { task: -1, lockdep: undefined };
 
@@ -66,8 +75,12 @@ export class Scheduler implements JobQueue, Host {
   #ready: Job[] = [];
   #timers = new Set<Timer>();
   #now = 0;
-  #step = 0;
-  #nextJob = 0;
+  step = 0;
+  readonly recorder = new AccessRecorder();
+  /** The identity of the job that runs, and how many it has made. */
+  #maker = 0;
+  #made = 0;
+  readonly #jobIds = new Map<number, number>();
   #tracing = false;
   #notes: string[] = [];
   #where: string | undefined;
@@ -90,6 +103,10 @@ export class Scheduler implements JobQueue, Host {
       this.#timers.delete(timer as Timer);
     },
     Date: { now: () => this.#now },
+    __read: (object, key) => this.recorder.access(object, key, false),
+    __write: (object, key) => this.recorder.access(object, key, true),
+    __call: (object, method) => this.recorder.call(object, method),
+    __iterate: (object) => this.recorder.access(object, "*", false),
   };
 
   /** Follows tasks across `await`, for the explored code's lockdep. */
@@ -102,7 +119,13 @@ export class Scheduler implements JobQueue, Host {
   };
 
   nextJobId(): number {
-    return this.#nextJob++;
+    const place = this.#maker * MAX_JOBS_A_STEP + this.#made++;
+    let id = this.#jobIds.get(place);
+    if (id === undefined) {
+      id = this.#jobIds.size + 1;
+      this.#jobIds.set(place, id);
+    }
+    return id;
   }
 
   captureStack(): string | undefined {
@@ -119,7 +142,7 @@ export class Scheduler implements JobQueue, Host {
   }
 
   enable(job: Job): void {
-    job.enabledBy = this.#step;
+    job.enabledBy = this.step;
     this.#ready.push(job);
   }
 
@@ -135,7 +158,7 @@ export class Scheduler implements JobQueue, Host {
   }
 
   fail(invariant: string, message: string): void {
-    this.#violation ??= { invariant, message, step: this.#step };
+    this.#violation ??= { invariant, message, step: this.step };
   }
 
   /** For `setBugHandler` of the explored code. */
@@ -181,13 +204,14 @@ export class Scheduler implements JobQueue, Host {
         const readyCount = ready.length;
         const [job] = ready.splice(index, 1);
         last = job.context.task;
+        options.observer?.before(job, [job, ...ready], this.step + 1);
         this.#runJob(job);
+        options.observer?.after(job);
         this.#check(() => world?.check());
-        options.onStep?.(job);
         if (this.#tracing) {
           trace.push(this.#traced(job, readyCount, trace));
         }
-        if (this.#step > MAX_STEPS) {
+        if (this.step > MAX_STEPS) {
           this.fail("I-CHK-2", `live-lock: ${MAX_STEPS} steps, and the tasks have not ended`);
         }
       }
@@ -205,7 +229,7 @@ export class Scheduler implements JobQueue, Host {
       this.#report(error);
     }
     const names = world?.tasks.map(({ name }) => name) ?? [];
-    return { choices, steps: this.#step, switches, violation: this.#violation, tasks: names, trace };
+    return { choices, steps: this.step, switches, violation: this.#violation, tasks: names, trace };
   }
 
   #reset(): void {
@@ -213,8 +237,10 @@ export class Scheduler implements JobQueue, Host {
     this.#ready = [];
     this.#timers.clear();
     this.#now = 0;
-    this.#step = 0;
-    this.#nextJob = 0;
+    this.step = 0;
+    this.#maker = 0;
+    this.#made = 0;
+    this.recorder.reset();
     this.#tracing = false;
     this.#notes = [];
     this.#where = undefined;
@@ -259,8 +285,10 @@ export class Scheduler implements JobQueue, Host {
   }
 
   #runJob(job: Job): void {
-    this.#step++;
+    this.step++;
     this.context = job.context;
+    this.#maker = job.id;
+    this.#made = 0;
     try {
       job.run();
     } catch (error) {

@@ -21,7 +21,8 @@ export interface Job {
   readonly id: number;
   /** Where it was made; only while schedules are printed. */
   readonly stack: string | undefined;
-  /** The number of the step that made it ready. */
+  /** The steps that made it, and made it ready. */
+  readonly createdBy: number;
   enabledBy: number;
   run(): void;
 }
@@ -29,6 +30,7 @@ export interface Job {
 /** Where jobs go. */
 export interface JobQueue {
   readonly context: TaskContext;
+  readonly step: number;
   nextJobId(): number;
   captureStack(): string | undefined;
   /** The job may run from now on. */
@@ -60,6 +62,7 @@ class ReactionJob implements Job, Reaction {
   readonly context: TaskContext = queue.context;
   readonly id: number = queue.nextJobId();
   readonly stack: string | undefined = queue.captureStack();
+  readonly createdBy = queue.step;
   enabledBy = -1;
   readonly #onFulfilled: Handler;
   readonly #onRejected: Handler;

@@ -17,6 +17,7 @@ import { UsageError } from "./errors.ts";
 export interface CheckArguments {
   readonly schedules?: string;
   readonly seed?: string;
+  readonly exhaustive?: string;
   readonly scenario?: readonly string[];
   readonly replay?: string;
   readonly list?: boolean;
@@ -24,6 +25,7 @@ export interface CheckArguments {
 }
 
 const DEFAULT_SCHEDULES = 50;
+const DEFAULT_SEED = 1;
 
 function countOf(option: string, text: string | undefined, otherwise: number): number {
   if (text === undefined) {
@@ -36,24 +38,28 @@ function countOf(option: string, text: string | undefined, otherwise: number): n
   return value;
 }
 
-/** The bundle of the build, and what finds its places in the sources. */
-export async function loadExplored(): Promise<{ readonly instantiate: Instantiate; readonly locate: Locate }> {
-  const bundle = new URL("../check/explored.js", import.meta.url);
-  if (!existsSync(bundle)) {
+/** A bundle of the build. @throws KernelError ENOENT */
+async function loadBundle(
+  name: "explored" | "recorded",
+): Promise<{ readonly file: URL; readonly instantiate: Instantiate }> {
+  const file = new URL(`../check/${name}.js`, import.meta.url);
+  if (!existsSync(file)) {
     throw new KernelError(
       "ENOENT",
       "check",
       "the explored code was not built: run npm run build, then dist/cli/main.js",
     );
   }
-  const { instantiate } = (await import(bundle.href)) as { instantiate: Instantiate };
+  const { instantiate } = (await import(file.href)) as { instantiate: Instantiate };
+  return { file, instantiate };
+}
+
+/** Finds places of a bundle in the sources. */
+function locatorOf(bundle: URL): Locate {
   let map: SourceMap | undefined;
-  return {
-    instantiate,
-    locate(stack) {
-      map ??= new SourceMap(JSON.parse(readFileSync(`${fileURLToPath(bundle)}.map`, "utf8")) as SourceMapPayload);
-      return locateIn(map, stack);
-    },
+  return (stack) => {
+    map ??= new SourceMap(JSON.parse(readFileSync(`${fileURLToPath(bundle)}.map`, "utf8")) as SourceMapPayload);
+    return locateIn(map, stack);
   };
 }
 
@@ -99,52 +105,82 @@ function failureText(failure: Failure, locate: Locate): string {
   ].join("\n");
 }
 
-/** Explores as the arguments say. True when nothing is wrong. @throws UsageError */
-export async function checkCommand(options: CheckArguments): Promise<boolean> {
+/** How each scenario is explored: at random, or as good as exhaustively. */
+async function methodOf(
+  options: CheckArguments,
+  explorer: Explorer,
+): Promise<(name: string) => Exploration & { readonly complete?: boolean }> {
   const schedules = countOf("schedules", options.schedules, DEFAULT_SCHEDULES);
-  const seed = countOf("seed", options.seed, 1);
-  const { instantiate, locate } = await loadExplored();
+  const seed = countOf("seed", options.seed, DEFAULT_SEED);
+  if (options.exhaustive === undefined) {
+    return (name) => explorer.random(name, schedules, seed);
+  }
+  const limit = countOf("exhaustive", options.exhaustive, 0);
+  const recorded = new Explorer((await loadBundle("recorded")).instantiate);
+  return (name) => {
+    const result = recorded.exhaust(name, limit);
+    // The same choices lead the same way in the other bundle, which knows its places in the sources.
+    const { failure } = result;
+    return failure === undefined
+      ? result
+      : { ...result, failure: { ...failure, outcome: explorer.replay(failure.schedule) } };
+  };
+}
+
+/** Explores as the arguments say. True when nothing is wrong. @throws UsageError; KernelError ENOENT without a build */
+export async function checkCommand(options: CheckArguments): Promise<boolean> {
+  const { file, instantiate } = await loadBundle("explored");
+  const locate = locatorOf(file);
   const explorer = new Explorer(instantiate);
-  const print = (text: string) => process.stdout.write(text);
+  const json = options.json === true;
   if (options.list === true) {
-    print(`${explorer.names.join("\n")}\n`);
+    process.stdout.write(`${explorer.names.join("\n")}\n`);
     return true;
   }
   const names = options.scenario?.map((name) => nameOf(explorer, name)) ?? explorer.names;
+  const explore = await methodOf(options, explorer);
   if (options.replay !== undefined) {
-    return replayOne(explorer, options.replay, locate, options.json === true);
+    return replayOne(explorer, options.replay, locate, json);
   }
   const started = performance.now();
-  const failures: Exploration[] = [];
-  let run = 0;
-  let steps = 0;
+  const sum = { schedules: 0, steps: 0, complete: 0 };
+  const failures: { readonly scenario: string; readonly failure: Failure }[] = [];
   for (const name of names) {
-    const result = explorer.random(name, schedules, seed);
-    run += result.schedules;
-    steps += result.steps;
-    if (result.failure !== undefined) {
-      failures.push(result);
-      if (options.json !== true) {
-        print(failureText(result.failure, locate));
-      }
+    const { schedules, steps, complete, failure } = explore(name);
+    sum.schedules += schedules;
+    sum.steps += steps;
+    sum.complete += complete === true ? 1 : 0;
+    if (failure !== undefined) {
+      failures.push({ scenario: name, failure });
+      process.stdout.write(json ? "" : failureText(failure, locate));
     }
   }
   const seconds = (performance.now() - started) / 1000;
-  if (options.json === true) {
-    const found = failures.map(({ scenario, failure }) => ({
-      scenario,
-      invariant: failure?.violation.invariant,
-      message: failure?.violation.message,
-      schedule: failure?.schedule,
-    }));
-    print(
-      `${JSON.stringify({ ok: found.length === 0, scenarios: names.length, schedules: run, steps, seed, seconds, failures: found })}\n`,
-    );
+  const how =
+    options.exhaustive === undefined
+      ? { seed: countOf("seed", options.seed, DEFAULT_SEED) }
+      : { complete: sum.complete, limit: countOf("exhaustive", options.exhaustive, 0) };
+  if (json) {
+    const found = failures.map(({ scenario, failure }) => {
+      return { scenario, schedule: failure.schedule, ...failure.violation };
+    });
+    const { schedules, steps } = sum;
+    const report = {
+      ok: found.length === 0,
+      scenarios: names.length,
+      schedules,
+      steps,
+      ...how,
+      seconds,
+      failures: found,
+    };
+    process.stdout.write(`${JSON.stringify(report)}\n`);
   } else {
-    const speed = Math.round(run / seconds);
+    const depends = "seed" in how ? `seed ${how.seed}` : `${how.complete} of them to the end`;
     const verdict = failures.length === 0 ? "nothing is wrong" : `${failures.length} scenarios fail`;
-    print(
-      `${names.length} scenarios, ${run} schedules, ${steps} steps, seed ${seed}: ${verdict} (${speed} schedules/s)\n`,
+    const speed = Math.round(sum.schedules / seconds);
+    process.stdout.write(
+      `${names.length} scenarios, ${sum.schedules} schedules, ${sum.steps} steps, ${depends}: ${verdict} (${speed} schedules/s)\n`,
     );
   }
   return failures.length === 0;

@@ -113,6 +113,7 @@ function buildProgram(): Command {
     .description("explore interleavings of the core and of the reference driver, and show the shortest that fails")
     .option("--schedules <N>", "random schedules a scenario (default: 50)")
     .option("--seed <S>", "what the random choices depend on (default: 1)")
+    .option("--exhaustive <LIMIT>", "instead: all schedules that may end differently, up to so many a scenario")
     .option("--scenario <NAME>", "only this scenario; may be repeated (default: all)", collect)
     .option("--replay <SCHEDULE>", "run a schedule that was printed, and print it again")
     .option("--list", "print the names of the scenarios")

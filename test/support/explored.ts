@@ -14,9 +14,9 @@ export interface Bundle {
   readonly locate: Locate;
 }
 
-/** Compiles and loads the modules under an entry. */
-export async function loadBundle(entry: string): Promise<Bundle> {
-  const { code, map } = await bundleExplored(entry);
+/** Compiles and loads the modules under an entry; with `record`, they tell what they read and write. */
+export async function loadBundle(entry: string, options?: { readonly record?: boolean }): Promise<Bundle> {
+  const { code, map } = await bundleExplored(entry, options);
   const cache = path.join(ROOT, "node_modules/.cache");
   mkdirSync(cache, { recursive: true });
   const file = path.join(mkdtempSync(path.join(cache, "pagemirror-explored-")), "explored.mjs");
