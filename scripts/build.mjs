@@ -7,6 +7,7 @@ import { chmodSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync 
 import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { buildInspector } from "./build-inspector.mjs";
 import { bundleExplored, EXPLORED_ENTRY } from "./explored.mjs";
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
@@ -34,6 +35,8 @@ writeFileSync(path.join(fresh, "check", "explored.js"), explored.code);
 writeFileSync(path.join(fresh, "check", "explored.js.map"), explored.map);
 const recorded = await bundleExplored(EXPLORED_ENTRY, { record: true });
 writeFileSync(path.join(fresh, "check", "recorded.js"), recorded.code);
+
+await buildInspector(path.join(fresh, "inspector"));
 
 const { bin } = JSON.parse(readFileSync(path.join(root, "package.json"), "utf8"));
 for (const target of Object.values(bin)) {

@@ -1,0 +1,213 @@
+/** The page: header, map, timeline, curves, tables. */
+import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { analyse, PAGE_STATES, rowAt, SpaceModel } from "../../src/inspect/index.ts";
+import { Curves } from "./curves.tsx";
+import { Feed } from "./feed.ts";
+import { Lanes } from "./lanes.ts";
+import { type Slots, SpaceMap } from "./space-map.tsx";
+import { Tables, Why } from "./tables.tsx";
+import { countText, eventText, pageText, timeText } from "./text.ts";
+import { isDark, STATE_TEXT, theme } from "./theme.ts";
+import { type Span, Timeline } from "./timeline.tsx";
+
+/** The events of a page that a story tells, and the rows that it looks at to find them. */
+const STORY = 6;
+const MOST_LOOKED_AT = 300_000;
+
+interface Hint {
+  readonly x: number;
+  readonly y: number;
+  readonly lines: readonly string[];
+}
+
+/** What happened to a page before a row, the latest first. */
+function storyOf(model: SpaceModel, slot: number, row: number): string[] {
+  const region = model.regionAt(slot);
+  if (region === undefined) {
+    return [];
+  }
+  const { store } = model;
+  const { columns: c } = store;
+  const page = region.page + (slot - region.slot);
+  model.seek(row);
+  const lines = [`${region.name} ${pageText(page)}: ${STATE_TEXT[PAGE_STATES[model.states[slot]]]}`];
+  for (let r = row - 1, looked = 0; r >= 0 && looked < MOST_LOOKED_AT && lines.length <= STORY; r--, looked++) {
+    if (c.page[r] <= page && page < c.page[r] + c.pages[r] && c.space[r] === region.space) {
+      lines.push(`${timeText(c.time[r])}  ${eventText(store, r)}`);
+    }
+  }
+  return lines;
+}
+
+export function App({ token }: { readonly token: string }) {
+  const [version, setVersion] = useState(0);
+  const [themeVersion, setThemeVersion] = useState(0);
+  const parts = useMemo(() => {
+    const feed = new Feed(token, () => {
+      parts.model.update();
+      parts.lanes.update();
+      setVersion((n) => n + 1);
+    });
+    return { feed, model: new SpaceModel(feed.store), lanes: new Lanes(feed.store) };
+  }, [token]);
+  const { feed, model, lanes } = parts;
+  const { store } = feed;
+  useEffect(() => feed.start(), [feed]);
+  useEffect(() => {
+    const media = matchMedia("(prefers-color-scheme: dark)");
+    const listener = () => setThemeVersion((n) => n + 1);
+    media.addEventListener("change", listener);
+    return () => media.removeEventListener("change", listener);
+  }, []);
+
+  const whole: Span = { from: 0, to: Math.max(1, store.end) };
+  const [zoomed, setZoomed] = useState<Span | undefined>(undefined);
+  const view = zoomed ?? whole;
+  const [pinned, setPinned] = useState<number | undefined>(undefined);
+  const [hovered, setHovered] = useState<number | undefined>(undefined);
+  const cursor = hovered ?? pinned ?? view.to;
+  const row = rowAt(store, cursor);
+  const [slots, setSlots] = useState<Slots | undefined>(undefined);
+  const mapView = slots ?? { from: 0, to: model.slots };
+  const [selected, setSelected] = useState<number | undefined>(undefined);
+  const [hint, setHint] = useState<Hint | undefined>(undefined);
+  const mapRef = useRef<HTMLDivElement>(null);
+
+  // Looking at a million rows takes some hundredths of a second: not for each movement of the mouse.
+  const analysis = useMemo(() => {
+    return analyse(
+      model,
+      zoomed === undefined ? 0 : rowAt(store, zoomed.from),
+      zoomed === undefined ? store.count : rowAt(store, zoomed.to),
+    );
+  }, [version, zoomed]);
+
+  const showPage = useCallback(
+    (slot: number) => {
+      setSelected(slot);
+      setSlots({ from: Math.max(0, slot - 256), to: Math.min(model.slots, slot + 256) });
+      mapRef.current?.scrollIntoView({ behavior: "smooth", block: "nearest" });
+    },
+    [model],
+  );
+  const toggle = () => {
+    document.documentElement.dataset.theme = isDark() ? "light" : "dark";
+    setThemeVersion((n) => n + 1);
+  };
+  const story = selected === undefined ? [] : storyOf(model, selected, row);
+  const { live, dropped } = feed.status;
+  const colours = theme();
+  return (
+    <main data-theme-version={themeVersion}>
+      <header>
+        <h1>PageMirror</h1>
+        <span class={live ? "pill live" : "pill"} data-testid="status">
+          {live ? "live" : "recorded"}
+        </span>
+        <span class="faint" data-testid="count">
+          {countText(store.count)} events · {countText(model.slots)} pages · {timeText(store.end)}
+          {dropped > 0 ? ` · ${countText(dropped)} events did not fit` : ""}
+        </span>
+        <button type="button" onClick={toggle} aria-label="Switch between light and dark">
+          {isDark() ? "light" : "dark"}
+        </button>
+      </header>
+      {feed.failure === undefined ? null : (
+        <p class="failure" role="alert">
+          {feed.failure}
+        </p>
+      )}
+      <section class="card" ref={mapRef}>
+        <div class="bar">
+          <h2>Address space</h2>
+          <span class="faint" data-testid="cursor">
+            at {timeText(cursor)}
+          </span>
+          {slots === undefined ? null : (
+            <button type="button" onClick={() => setSlots(undefined)}>
+              show all pages
+            </button>
+          )}
+        </div>
+        <SpaceMap
+          model={model}
+          row={row}
+          version={version}
+          view={mapView}
+          selected={selected}
+          onView={(next) => setSlots(next.from === 0 && next.to >= model.slots ? undefined : next)}
+          onSelect={setSelected}
+          onHover={(slot, x, y) => setHint(slot === undefined ? undefined : { x, y, lines: storyOf(model, slot, row) })}
+        />
+        <ul class="legend">
+          {PAGE_STATES.map((state) => (
+            <li key={state}>
+              <i style={{ background: colours.states[state] }} />
+              {STATE_TEXT[state]}
+            </li>
+          ))}
+        </ul>
+        <div class="story" aria-live="polite" data-testid="story">
+          {story.length === 0 ? (
+            <span class="faint">Choose a page to read its story.</span>
+          ) : (
+            story.map((line, i) => <div key={`${i} ${line}`}>{line}</div>)
+          )}
+        </div>
+      </section>
+      <section class="card">
+        <div class="bar">
+          <h2>Timeline</h2>
+          <span class="faint" data-testid="view">
+            {timeText(view.from)} to {timeText(view.to)}
+          </span>
+          {zoomed === undefined ? null : (
+            <button type="button" onClick={() => setZoomed(undefined)}>
+              show all
+            </button>
+          )}
+        </div>
+        <Timeline
+          store={store}
+          lanes={lanes}
+          version={version}
+          view={view}
+          whole={whole}
+          cursor={cursor}
+          onView={(next) => setZoomed(next.from <= whole.from && next.to >= whole.to ? undefined : next)}
+          onCursor={(time, pin) => {
+            const at = Math.max(whole.from, Math.min(whole.to, time));
+            setHovered(pin ? undefined : at);
+            if (pin) {
+              setPinned(at);
+            }
+          }}
+          onHover={(event, x, y) => {
+            if (x === 0 && y === 0) {
+              setHovered(undefined);
+            }
+            setHint(
+              event === undefined
+                ? undefined
+                : { x, y, lines: [`${timeText(store.columns.time[event])}  ${eventText(store, event)}`] },
+            );
+          }}
+        />
+        <Curves store={store} version={version} view={view} />
+      </section>
+      <Why analysis={analysis} />
+      <Tables analysis={analysis} model={model} onPage={showPage} />
+      {hint === undefined ? null : (
+        <div
+          class="hint"
+          role="tooltip"
+          style={{ left: `${Math.min(hint.x + 12, innerWidth - 300)}px`, top: `${hint.y + 14}px` }}
+        >
+          {hint.lines.map((line, i) => (
+            <div key={`${i} ${line}`}>{line}</div>
+          ))}
+        </div>
+      )}
+    </main>
+  );
+}

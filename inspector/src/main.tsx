@@ -1,0 +1,8 @@
+import { render } from "preact";
+import { App } from "./app.tsx";
+import "./style.css";
+
+const root = document.getElementById("app");
+if (root !== null) {
+  render(<App token={new URLSearchParams(location.search).get("token") ?? ""} />, root);
+}
