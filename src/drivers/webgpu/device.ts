@@ -13,6 +13,7 @@ import { MemoryBudget } from "./memory-budget.ts";
 import { DeviceMirror } from "./mirror.ts";
 import { countPages, type DevicePageCounts } from "./page-counts.ts";
 import { withUser } from "./submit.ts";
+import { adviceCode, type SvmAdvice } from "./svm/advice.ts";
 import { compileSvmKernel } from "./svm/compile-svm.ts";
 import { SvmDevice } from "./svm/svm-device.ts";
 import { SvmKernel } from "./svm/svm-kernel.ts";
@@ -212,6 +213,24 @@ export class WebGpuDevice {
       const table = await this.svm.tableOf(await this.mirrorOf(mapping.mm), op);
       const waits = { op, signal: options.signal, timeoutMs: options.timeoutMs ?? 1000 };
       return await this.svm.prefetch(table, target, options.write ?? false, waits);
+    });
+  }
+
+  /**
+   * Tells what kernels will do with a range, for svm mode; see {@link SvmAdvice}. A hint, which changes no result.
+   * @throws KernelError EINVAL outside the svm aperture, unknown advice; ENODEV; ESRCH
+   * @linux drivers/gpu/drm/amd/amdkfd/kfd_svm.c svm_range_set_attr
+   */
+  async advise(target: BindTarget, advice: SvmAdvice): Promise<void> {
+    const op = "advise";
+    this.assertOpen(op);
+    const code = adviceCode(advice);
+    const mapping = target instanceof Mapping ? target : target.mapping;
+    svmAddressOf(mapping.start, mapping.name);
+    await withUser(mapping.mm, op, async () => {
+      using _turn = await this.turn.lock();
+      this.assertOpen(op);
+      await this.svm.advise(await this.mirrorOf(mapping.mm), target, code, op);
     });
   }
 

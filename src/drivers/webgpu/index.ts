@@ -7,3 +7,4 @@ export type { DispatchOptions, WebGpuKernel } from "./kernel.ts";
 export type { ParamValue, ParamValues } from "./params.ts";
 export type { BindingKind, KernelBinding, KernelReflection } from "./reflect.ts";
 export type { DispatchStats } from "./submit.ts";
+export type { SvmAdvice } from "./svm/advice.ts";

@@ -220,11 +220,13 @@ export class FramePool {
 
   /**
    * Chooses up to `count` frames to give up: the clock passes over frames that were used since it last came by, and over
-   * those of the running window; clean ones go first, since they cost nothing.
+   * those of the running window; clean ones go first, since they cost nothing. Those that were advised to stay here go when
+   * there are no others.
    */
   victims(count: number, window: number): SvmFrame[] {
     const clean: SvmFrame[] = [];
     const dirty: SvmFrame[] = [];
+    const preferred = new Set<SvmFrame>();
     // Two rounds: the first takes the mark of use away, the second takes what was not used since. Among a few times as many
     // as are wanted, clean ones are preferred; not among all, which would be the used ones before the unused.
     const enough = () => clean.length >= count || clean.length + dirty.length >= CHOICE * count;
@@ -234,6 +236,10 @@ export class FramePool {
       if (frame === undefined || frame.window === window || frame.chosen) {
         continue;
       }
+      if (frame.isPreferred) {
+        preferred.add(frame);
+        continue;
+      }
       if (frame.referenced) {
         frame.referenced = false;
         continue;
@@ -241,7 +247,8 @@ export class FramePool {
       frame.chosen = true;
       (frame.ownedPages === 0 ? clean : dirty).push(frame);
     }
-    const victims = [...clean, ...dirty].slice(0, count);
+    const others = [...clean, ...dirty];
+    const victims = (others.length > 0 ? others : [...preferred]).slice(0, count);
     for (const frame of [...clean, ...dirty]) {
       frame.chosen = false;
     }

@@ -1,4 +1,6 @@
 /** Which pages to bring beside those that were asked for. */
+import { Advice } from "./advice.ts";
+import type { Demand } from "./service.ts";
 import type { SvmTable } from "./svm-table.ts";
 
 /** Device pages in a prefetch block: 2 MiB. */
@@ -21,14 +23,14 @@ export class Prefetcher {
     return this.#around;
   }
 
-  /** Pages to bring beside `faulted` (ascending), each mapped and without a frame. */
-  choose(table: SvmTable, faulted: readonly number[]): number[] {
+  /** Pages to bring beside `faulted` (by rising page), each mapped and without a frame. */
+  choose(table: SvmTable, faulted: readonly Demand[]): Demand[] {
     this.#around = faulted.length <= FEW_FAULTS ? Math.min(BLOCK, this.#around * 2) : 1;
-    const chosen: number[] = [];
+    const chosen: Demand[] = [];
     for (let i = 0; i < faulted.length; ) {
-      const base = faulted[i] - (faulted[i] % BLOCK);
+      const base = faulted[i].page - (faulted[i].page % BLOCK);
       let stop = i + 1;
-      while (stop < faulted.length && faulted[stop] < base + BLOCK) {
+      while (stop < faulted.length && faulted[stop].page < base + BLOCK) {
         stop++;
       }
       this.#chooseInBlock(table, base, faulted.slice(i, stop), chosen);
@@ -37,29 +39,43 @@ export class Prefetcher {
     return chosen;
   }
 
-  #chooseInBlock(table: SvmTable, base: number, faulted: readonly number[], chosen: number[]): void {
+  #chooseInBlock(table: SvmTable, base: number, faulted: readonly Demand[], chosen: Demand[]): void {
     const leaves = new Uint8Array(BLOCK);
+    const written = new Uint8Array(BLOCK);
     for (let leaf = 0; leaf < BLOCK; leaf++) {
-      leaves[leaf] = table.frameAt(base + leaf) === undefined ? 0 : 1;
+      const frame = table.frameAt(base + leaf);
+      leaves[leaf] = frame === undefined ? 0 : 1;
+      written[leaf] = frame !== undefined && frame.ownedPages > 0 ? 1 : 0;
     }
     const asked = new Uint8Array(BLOCK);
-    for (const page of faulted) {
+    for (const { page, write } of faulted) {
       leaves[page - base] = 1;
       asked[page - base] = 1;
+      written[page - base] |= write ? 1 : 0;
     }
     const wanted = new Uint8Array(BLOCK);
-    for (const page of faulted) {
-      const size = Math.max(this.#around, densestNode(leaves, page - base));
-      const from = page - base - ((page - base) % size);
-      wanted.fill(1, from, from + size);
+    const wantedForWrite = new Uint8Array(BLOCK);
+    for (const { page, write } of faulted) {
+      markNode(wanted, page - base, Math.max(this.#around, densestNode(leaves, page - base)));
+      if (write) {
+        markNode(wantedForWrite, page - base, densestNode(written, page - base));
+      }
     }
     for (let leaf = 0; leaf < BLOCK; leaf++) {
       const page = base + leaf;
-      if (wanted[leaf] && !asked[leaf] && table.frameAt(page) === undefined && table.accessOf(page) !== 0) {
-        chosen.push(page);
+      if (wanted[leaf] && !asked[leaf] && table.frameAt(page) === undefined && table.isMapped(page, false)) {
+        // Where most of a node is being written, the rest is likely to be: a second fault for the right to is saved.
+        const write =
+          wantedForWrite[leaf] !== 0 && table.adviceOf(page) !== Advice.ReadMostly && table.isMapped(page, true);
+        chosen.push({ page, write, optional: true });
       }
     }
   }
+}
+
+function markNode(leaves: Uint8Array, leaf: number, size: number): void {
+  const from = leaf - (leaf % size);
+  leaves.fill(1, from, from + size);
 }
 
 /** Size of the largest node over a leaf that is dense enough. */

@@ -9,7 +9,9 @@
 import { KernelError, throwIfAborted } from "../../../base/index.ts";
 import { decodeFault, type RoundReport, type RoundRun } from "./control.ts";
 import { replayWords } from "./control-layout.ts";
+import { mappedFlags, SvmPte } from "./page-entry.ts";
 import type { Prefetcher } from "./prefetch.ts";
+import { SequencePredictor } from "./sequence.ts";
 import type { Demand } from "./service.ts";
 import type { SvmTable } from "./svm-table.ts";
 
@@ -40,7 +42,7 @@ export type RunRound = (run: RoundRun, round: RoundContext) => Promise<RoundRepo
 export interface RoundContext {
   readonly demands: readonly Demand[];
   /** Bring these too if frames are free. */
-  readonly prefetch: readonly number[];
+  readonly prefetch: readonly Demand[];
   /** Forget the faults that did not fit the last report. */
   readonly clearFaults: boolean;
   /** The first round of a window: forget done bits and replay logs. */
@@ -74,6 +76,7 @@ export class Rounds {
   readonly #nextStamp: () => number;
   readonly #growReplay: (records: number) => Promise<void>;
   readonly stats: RoundsStats = { rounds: 0, faults: 0 };
+  readonly #sequence = new SequencePredictor();
   #sliceLimit: number;
 
   constructor(parts: {
@@ -111,24 +114,47 @@ export class Rounds {
 
   async #window(first: number, count: number): Promise<void> {
     let fresh = true;
+    let former = 0;
     for (let next = first; next < first + count; ) {
       const slice = Math.min(this.#sliceLimit, first + count - next);
-      const used = await this.#slice(first, next, slice, fresh);
+      const predicted = this.#fitting(former === 0 ? [] : this.#sequence.predict(slice / former));
+      const faultsBefore = this.stats.faults;
+      const { used, demands } = await this.#slice(first, next, slice, fresh, predicted);
+      this.#sequence.note(demands, this.stats.faults - faultsBefore);
       fresh = false;
+      former = slice;
       next += slice;
       this.#grow(used, count);
     }
   }
 
+  /** As much of a prediction as may be brought: mapped, not there yet, and no more than the pool takes. */
+  #fitting(predicted: readonly Demand[]): Demand[] {
+    const table = this.#table;
+    return predicted
+      .filter(({ page, write }) => {
+        const flags = mappedFlags(table.accessOf(page));
+        return flags !== 0 && (!write || flags & SvmPte.MappedWrite) && !table.isResident(page, write);
+      })
+      .slice(0, Math.floor(table.pool.capacity * FILL));
+  }
+
   /**
    * Runs workgroups until all of them are done, in smaller slices when their working set does not fit. Returns the most
-   * frames that they were seen to need at once.
+   * frames that they were seen to need at once, and the pages that they asked for, the predicted ones included.
    */
-  async #slice(windowFirst: number, first: number, count: number, newWindow: boolean): Promise<number> {
-    let used = 0;
+  async #slice(
+    windowFirst: number,
+    first: number,
+    count: number,
+    newWindow: boolean,
+    predicted: readonly Demand[],
+  ): Promise<{ readonly used: number; readonly demands: readonly Demand[] }> {
+    let used = predicted.length;
+    const asked: Demand[] = [...predicted];
     let pending: Uint32Array<ArrayBuffer> | undefined;
     let context: RoundContext = {
-      demands: [],
+      demands: predicted,
       prefetch: [],
       clearFaults: newWindow,
       newWindow,
@@ -156,7 +182,7 @@ export class Rounds {
         context,
       );
       if (report.failed.length === 0 && (rest === undefined || rest.length === 0)) {
-        return used;
+        return { used, demands: asked };
       }
       const progress = report.completed > 0 || report.doneInvocations > 0;
       // In order, so that the next slice is one of neighbours, which are likely to share pages.
@@ -187,17 +213,17 @@ export class Rounds {
         throw this.#robbed(futility);
       }
       pending = joined(report.failed, rest);
-      const demands = [...report.faults].map(decodeFault);
+      const demands = [...report.faults].map(decodeFault).sort((a, b) => a.page - b.page);
       this.stats.faults += demands.length;
-      const pages = demands.map((demand) => demand.page).sort((a, b) => a - b);
+      asked.push(...demands);
       const room = this.#table.pool.capacity;
       const inUse = this.#table.pool.inUse(context.window);
       // What is there already but was not asked for in this window may not be evicted for the rest either.
-      const missing = pages.filter((page) => this.#table.frameAt(page)?.window !== context.window).length;
+      const missing = demands.filter(({ page }) => this.#table.frameAt(page)?.window !== context.window).length;
       used = Math.max(used, missing + inUse);
       // Faults that the report had no room for wait in the bitmaps, for the next one.
       if (missing + inUse <= room) {
-        const prefetch = this.#prefetcher.choose(this.#table, pages);
+        const prefetch = this.#prefetcher.choose(this.#table, demands);
         if (progress) {
           this.#grow(missing + inUse, count);
         }

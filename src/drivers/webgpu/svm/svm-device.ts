@@ -75,6 +75,14 @@ export class SvmDevice {
     return table;
   }
 
+  /** Notes advice for the device pages of a range. Locks: takes mmapLock, read. @throws KernelError ESRCH */
+  async advise(mirror: DeviceMirror, range: VirtRange, advice: number, op: string): Promise<void> {
+    const table = mirror.frames instanceof SvmTable ? mirror.frames : this.#makeTable(mirror);
+    using _lock = await mirror.mm.mmapLock.read();
+    mirror.mm.assertAlive(op);
+    table.advise(pageOfAddr(range.start), pageOfAddr(range.end - 1) + 1, advice);
+  }
+
   #makeTable(mirror: DeviceMirror): SvmTable {
     const table = new SvmTable(mirror, this.pool, this.device.fences, () => {
       this.#tableBuffers.get(table)?.destroy();
@@ -127,7 +135,7 @@ export class SvmDevice {
   async placeFrames(
     table: SvmTable,
     demands: readonly Demand[],
-    prefetch: readonly number[],
+    prefetch: readonly Demand[],
     window: number,
   ): Promise<Demand[]> {
     const homeless = demands.filter(({ page }) => table.frameAt(page) === undefined).length;
@@ -160,17 +168,22 @@ export class SvmDevice {
         placed.push(demand);
       }
     }
-    for (const page of prefetch) {
+    for (const guess of prefetch) {
+      const { page } = guess;
       const frame = table.frameAt(page) === undefined ? table.place(page) : undefined;
       if (frame !== undefined) {
         frame.prefetched = true;
         frame.referenced = false;
         this.pagesPrefetched++;
-        placed.push({ page, write: false, optional: true });
+        placed.push(guess);
       }
     }
     if (traceOn && prefetch.length > 0) {
-      tracePrefetch(this.device, table, prefetch);
+      tracePrefetch(
+        this.device,
+        table,
+        prefetch.map(({ page }) => page),
+      );
     }
     return placed;
   }

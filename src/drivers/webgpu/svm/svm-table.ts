@@ -12,6 +12,7 @@ import { Extent, PageState } from "../extent.ts";
 import type { FenceTimeline } from "../fence.ts";
 import { WRITABLE } from "../gather.ts";
 import type { DeviceMirror, FrameStore } from "../mirror.ts";
+import { Advice } from "./advice.ts";
 import type { FramePool } from "./frame-pool.ts";
 import { addrOfPage, DEVICE_PAGE, mappedFlags, pageOfAddr, reachablePages, SUB_PAGES, SvmPte } from "./page-entry.ts";
 import { traceEvictedFrames } from "./trace-svm.ts";
@@ -38,6 +39,11 @@ export class SvmFrame extends Extent {
     this.table = table;
     this.page = page;
     this.index = index;
+  }
+
+  /** The caller advised to keep it on this device. */
+  get isPreferred(): boolean {
+    return this.table.adviceOf(this.page) === Advice.PreferredLocation;
   }
 
   get referenced(): boolean {
@@ -92,6 +98,8 @@ export class SvmTable implements FrameStore {
   #entries = new Uint32Array(0);
   #changed = new Uint8Array(0);
   readonly #changes: number[] = [];
+  /** By device page: {@link Advice}. */
+  #advice = new Uint8Array(0);
   #resident = 0;
   #mapped = 0;
   /** Mappings went or lost permissions since the last {@link refresh}. */
@@ -163,6 +171,17 @@ export class SvmTable implements FrameStore {
     return this.#access[page] ?? 0;
   }
 
+  adviceOf(page: number): number {
+    return this.#advice[page] ?? Advice.None;
+  }
+
+  advise(page: number, end: number, advice: number): void {
+    if (end > this.#advice.length) {
+      this.#advice = resized(this.#advice, new Uint8Array(end));
+    }
+    this.#advice.fill(advice, page, end);
+  }
+
   noteMappings(): void {
     this.#isStale = true;
   }
@@ -219,6 +238,9 @@ export class SvmTable implements FrameStore {
     this.#mapped = 0;
     for (let page = 0; page < access.length; page++) {
       this.#mapped += reachablePages(access[page]) > 0 ? 1 : 0;
+      if (access[page] === 0 && former[page] && page < this.#advice.length) {
+        this.#advice[page] = Advice.None;
+      }
       if (access[page] !== former[page]) {
         this.noteChange(page);
       }
@@ -367,7 +389,8 @@ export class SvmTable implements FrameStore {
     }
     await this.mirror.extents.readbacksDone.wait(() => frames.every((frame) => frame.readbacks === 0));
     using _lock = this.mirror.update.tryLock() ?? (await this.mirror.update.lock());
-    for (const frame of frames) {
+    // So that they are taken again in rising order: neighbouring pages in neighbouring frames share a copy.
+    for (const frame of [...frames].sort((a, b) => b.index - a.index)) {
       if (this.#frames[frame.page] === frame && frame.ownedPages === 0 && frame.readbacks === 0) {
         this.remove(frame);
       }
