@@ -4,6 +4,7 @@ export {
   type LockdepContext,
   type LockdepHold,
   type LockdepTask,
+  lockdepDetached,
   lockdepHolds,
   lockdepReset,
   lockdepTask,

@@ -1,5 +1,12 @@
 import { afterEach, expect, test } from "vitest";
-import { lockdepHolds, lockdepReset, lockdepTask, mightWaitFor, setLockdepContext } from "./lockdep.ts";
+import {
+  lockdepDetached,
+  lockdepHolds,
+  lockdepReset,
+  lockdepTask,
+  mightWaitFor,
+  setLockdepContext,
+} from "./lockdep.ts";
 import { Mutex } from "./mutex.ts";
 import { RwSemaphore } from "./rw-semaphore.ts";
 
@@ -135,4 +142,17 @@ test("without a task or a context nothing is tracked", async () => {
   } finally {
     setLockdepContext(former);
   }
+});
+
+test("work that nobody waits for holds nothing of what whoever started it holds", async () => {
+  const mmap = new RwSemaphore("mmap");
+  const update = new Mutex("update");
+  await lockdepTask("caller", async () => {
+    using _ = await update.lock();
+    await lockdepDetached("later", async () => {
+      expect(lockdepHolds("update")).toBe(false);
+      (await mmap.read()).release();
+    });
+    expect(lockdepHolds("update")).toBe(true);
+  });
 });

@@ -60,6 +60,11 @@ export function lockdepTask<T>(name: string, body: () => T): T {
   return context.run({ name, held: new Set(inherited) }, body);
 }
 
+/** Runs `body` as a task that nobody waits for: it holds nothing of what its caller holds. */
+export function lockdepDetached<T>(name: string, body: () => T): T {
+  return context === undefined ? body() : context.run({ name, held: new Set() }, body);
+}
+
 /** Whether the running task holds the class. Always false while lockdep is off or outside of a task. */
 export function lockdepHolds(cls: LockClass): boolean {
   for (const hold of context?.current()?.held ?? []) {
