@@ -72,12 +72,28 @@ export class MigratingPages {
     this.hold[i] = hold;
   }
 
-  /** The bytes of page i in system memory: to read when it comes from there, to fill when it goes there. */
-  hostBytes(i: number): Uint8Array {
+  /**
+   * The bytes of `count` pages from page i on in system memory: to read when they come from there, to fill when they go
+   * there. More than one only as far as {@link hostRunEnd} says.
+   * @throws KernelError ENOMEM no room for a window; EINVAL the page cannot move
+   */
+  hostBytes(i: number, count = 1): Uint8Array {
     const object = this.#objectAt(i);
     const page = this.#pages[i];
     object.ensureWindow(page);
-    return object.windowBytes(page, page + 1);
+    return object.windowBytes(page, page + count);
+  }
+
+  /** One past the last page, below `limit`, whose bytes in system memory follow those of page i. */
+  hostRunEnd(i: number, limit: number): number {
+    const object = this.#objectAt(i);
+    const page = this.#pages[i];
+    const stop = i + (object.windowEnd(page, page + (limit - i)) - page);
+    let p = i + 1;
+    while (p < stop && this.#objects[p] === object && this.#pages[p] === page + (p - i)) {
+      p++;
+    }
+    return p;
   }
 
   /** The entry of `dst` that takes page i to system memory. */

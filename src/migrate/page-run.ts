@@ -4,6 +4,7 @@
  */
 import { traceOn, vpnOf } from "../base/index.ts";
 import {
+  type DevicePagemap,
   framePfn,
   isolateEntries,
   landPages,
@@ -108,19 +109,24 @@ function framesOf({ object, page, end }: PageRun): () => void {
   if ((object.flagSummary(page, end) & ON_DEVICE) === 0) {
     return () => {};
   }
-  const pfns: number[] = [];
+  const runs: { readonly pagemap: DevicePagemap; readonly frame: number; count: number }[] = [];
   for (let p = page; p < end; p++) {
-    if (object.flagsOf(p) & ON_DEVICE) {
-      pfns.push(object.devicePfnOf(p));
+    const pfn = object.flagsOf(p) & ON_DEVICE ? object.devicePfnOf(p) : -1;
+    const pagemap = pfn === -1 ? undefined : object.memory.blockOf(pfn)?.pagemap;
+    const frame = pagemap?.frameOf(pfn);
+    if (pagemap === undefined || frame === undefined) {
+      continue;
+    }
+    const last = runs.at(-1);
+    if (last?.pagemap === pagemap && last.frame + last.count === frame) {
+      last.count++;
+    } else {
+      runs.push({ pagemap, frame, count: 1 });
     }
   }
   return () => {
-    for (const pfn of pfns) {
-      const pagemap = object.memory.blockOf(pfn)?.pagemap;
-      const frame = pagemap?.frameOf(pfn);
-      if (pagemap !== undefined && frame !== undefined) {
-        pagemap.ops.pageFree(frame, 1);
-      }
+    for (const { pagemap, frame, count } of runs) {
+      pagemap.ops.pageFree(frame, count);
     }
   };
 }

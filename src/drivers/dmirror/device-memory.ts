@@ -1,6 +1,6 @@
 /** Memory of a device: frames with bytes of their own, and the way home. */
 import { invariant, KernelError, PAGE_SIZE, PAGES_PER_BLOCK, type Pfn } from "../../base/index.ts";
-import { MIGRATE_PFN_MIGRATE, MigrateDeviceRange, migratePfnToPfn } from "../../migrate/index.ts";
+import { MIGRATE_PFN_MIGRATE, MigrateDeviceRange, type MigratingPages, migratePfnToPfn } from "../../migrate/index.ts";
 import {
   type DeviceMemoryKind,
   DevicePagemap,
@@ -65,12 +65,12 @@ export class DeviceMemory {
     this.#free.push(frame);
   }
 
-  /** The bytes of a frame of private memory. */
-  bytesOf(frame: number): Uint8Array {
+  /** The bytes of `count` frames of private memory, which are in one block of 512. */
+  bytesOf(frame: number, count = 1): Uint8Array {
     const chunk = this.#chunks.get(Math.floor(frame / PAGES_PER_BLOCK));
     invariant(chunk?.bytes !== undefined, "I-MIG-2", () => `device frame ${frame} has no bytes`);
     const at = (frame - chunk.first) * PAGE_SIZE;
-    return chunk.bytes.subarray(at, at + PAGE_SIZE);
+    return chunk.bytes.subarray(at, at + count * PAGE_SIZE);
   }
 
   /** The bytes that a pfn of private memory names, or undefined for another's frame. */
@@ -122,18 +122,10 @@ export class DeviceMemory {
     for (;;) {
       const migration = await MigrateDeviceRange.setup(this.pagemap, first, PAGES_PER_BLOCK);
       let failure: unknown;
-      for (let i = 0; i < migration.npages; i++) {
-        if (migration.src[i] & MIGRATE_PFN_MIGRATE) {
-          try {
-            const bytes = this.bytesOfPfn(migratePfnToPfn(migration.src[i]) as Pfn);
-            if (bytes !== undefined) {
-              migration.hostBytes(i).set(bytes);
-            }
-            migration.dst[i] = migration.toHost(i);
-          } catch (error) {
-            failure = error;
-          }
-        }
+      try {
+        copyHome(migration, this);
+      } catch (error) {
+        failure = error;
       }
       migration.pages();
       await migration.finalize();
@@ -157,6 +149,40 @@ export class DeviceMemory {
     }
     return undefined;
   }
+}
+
+/**
+ * Copies what may move to system memory and says so in `dst`; in runs, which is several times as fast.
+ * @throws KernelError ENOMEM no room for a window; pages before it are to move
+ * @linux lib/test_hmm.c dmirror_devmem_fault_alloc_and_copy
+ */
+export function copyHome(moving: MigratingPages, memory: DeviceMemory): void {
+  const isPrivate = memory.pagemap.kind === "private";
+  for (let i = 0; i < moving.npages; ) {
+    const frame = frameAt(moving, memory, i);
+    if (frame === undefined) {
+      i++;
+      continue;
+    }
+    const limit = moving.hostRunEnd(i, Math.min(moving.npages, i + PAGES_PER_BLOCK - (frame % PAGES_PER_BLOCK)));
+    let stop = i + 1;
+    while (stop < limit && frameAt(moving, memory, stop) === frame + (stop - i)) {
+      stop++;
+    }
+    const bytes = moving.hostBytes(i, stop - i);
+    if (isPrivate) {
+      bytes.set(memory.bytesOf(frame, stop - i));
+    }
+    for (; i < stop; i++) {
+      moving.dst[i] = moving.toHost(i);
+    }
+  }
+}
+
+/** The frame that a page may leave. */
+function frameAt(moving: MigratingPages, memory: DeviceMemory, i: number): number | undefined {
+  const entry = moving.src[i];
+  return entry & MIGRATE_PFN_MIGRATE ? memory.pagemap.frameOf(migratePfnToPfn(entry)) : undefined;
 }
 
 /** One device of the driver: its memory on each machine that it is used on. @linux lib/test_hmm.c struct dmirror_device */

@@ -24,7 +24,7 @@ import { DEFAULT_PFN_FLAGS, HMM_RANGE_DEFAULT_TIMEOUT, HmmMirror, HmmRange } fro
 import { type AddressSpace, type MmuNotifierRange, makeDeviceExclusive } from "../../mm/index.ts";
 import { lockdepTask, type MmapRead, Mutex, type WaitOptions } from "../../sync/index.ts";
 import type { DmirrorDevice } from "./device-memory.ts";
-import { DeviceTable } from "./device-table.ts";
+import { DeviceEntryBits, DeviceTable } from "./device-table.ts";
 import { bringBytes, checkReadable } from "./fault-bytes.ts";
 import { moveToDevice, moveToSystem } from "./migrate.ts";
 import { snapshotPages } from "./snapshot.ts";
@@ -193,7 +193,7 @@ export class Dmirror {
         }
         using locked = page;
         using _ = await this.update.lock();
-        this.table.set(vpnOf(at), { pfn: locked.pfn, write: true, exclusive: true });
+        this.table.setPfn(vpnOf(at), locked.pfn, DeviceEntryBits.Write | DeviceEntryBits.Exclusive);
         count(options, 1 + (at - start) / PAGE_SIZE, 0);
       }
     });
@@ -234,8 +234,8 @@ export class Dmirror {
     const { pagemap } = this.device.memoryOf(this.mm.memory);
     let pages = 0;
     for (let vpn: number = vpnOf(start); vpn < vpnOf(end); vpn++) {
-      const entry = this.table.get(vpn);
-      pages += entry !== undefined && pagemap.frameOf(entry.pfn) !== undefined ? 1 : 0;
+      const pfn = this.table.pfnAt(vpn);
+      pages += pfn !== -1 && pagemap.frameOf(pfn) !== undefined ? 1 : 0;
     }
     return pages;
   }

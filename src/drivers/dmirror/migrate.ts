@@ -1,21 +1,6 @@
 /** Pages between system memory and a device's own. */
-import {
-  formatRange,
-  KernelError,
-  PAGE_SIZE,
-  PAGES_PER_BLOCK,
-  type Pfn,
-  type VirtRange,
-  vpnOf,
-} from "../../base/index.ts";
-import {
-  MIGRATE_PFN_MIGRATE,
-  MIGRATE_PFN_VALID,
-  MigrateSelect,
-  MigrateVma,
-  migratePfn,
-  migratePfnToPfn,
-} from "../../migrate/index.ts";
+import { formatRange, KernelError, PAGE_SIZE, PAGES_PER_BLOCK, type VirtRange, vpnOf } from "../../base/index.ts";
+import { MIGRATE_PFN_MIGRATE, MIGRATE_PFN_VALID, MigrateSelect, MigrateVma, migratePfn } from "../../migrate/index.ts";
 import {
   type DevicePagemap,
   PTE_PRESENT,
@@ -27,7 +12,8 @@ import {
   VmFlags,
 } from "../../mm/index.ts";
 import type { MmapRead } from "../../sync/index.ts";
-import type { DmirrorDevice } from "./device-memory.ts";
+import { copyHome, type DeviceMemory, type DmirrorDevice } from "./device-memory.ts";
+import { DeviceEntryBits } from "./device-table.ts";
 import type { Dmirror } from "./dmirror.ts";
 
 /** Pages moved in one go. */
@@ -44,18 +30,30 @@ export async function moveToDevice(dmirror: Dmirror, device: DmirrorDevice, lock
   return forEachBatch(dmirror, range, async (start, end) => {
     const { mm } = dmirror;
     const moving = await MigrateVma.setup({ mm, lock, start, end, pgmapOwner: device, select: MigrateSelect.System });
-    const frames = copyToDevice(moving, device);
+    const frames = new Int32Array(moving.npages).fill(-1);
+    try {
+      copyToDevice(moving, device, frames);
+    } catch (error) {
+      // Nothing moves, and everybody goes on.
+      moving.dst.fill(0);
+      moving.pages();
+      await moving.finalize();
+      for (const frame of frames.filter((f) => f >= 0)) {
+        device.memoryOf(mm.memory).free(frame);
+      }
+      throw error;
+    }
     moving.pages();
     const { pagemap } = device.memoryOf(mm.memory);
+    // Coherent pages are mapped read-only at first.
+    const writable = (moving.vma.flags & VmFlags.Write) !== 0 && device.kind === "private";
+    const bits = writable ? DeviceEntryBits.Write : 0;
     let moved = 0;
     {
       using _ = dmirror.update.tryLock() ?? (await dmirror.update.lock());
       for (let i = 0; i < moving.npages; i++) {
         if (moving.src[i] & MIGRATE_PFN_MIGRATE) {
-          dmirror.table.set(vpnOf(start) + i, {
-            pfn: pagemap.pfnOf(frames[i]),
-            write: (moving.vma.flags & VmFlags.Write) !== 0 && device.kind === "private",
-          });
+          dmirror.table.setPfn(vpnOf(start) + i, pagemap.pfnOf(frames[i]), bits);
           moved++;
           continue;
         }
@@ -75,32 +73,58 @@ function keepEntry({ mm, table }: Dmirror, pagemap: DevicePagemap, vpn: number):
   const pte = mm.pageTable.get(vpn);
   const usable = (pte & PTE_PRESENT) !== 0 || pteIsKind(pte, PteKind.DevicePrivate);
   if (usable && pagemap.frameOf(ptePfn(pte)) !== undefined) {
-    table.set(vpn, { pfn: ptePfn(pte), write: (pte & PTE_WRITE) !== 0 });
+    table.setPfn(vpn, ptePfn(pte), pte & PTE_WRITE ? DeviceEntryBits.Write : 0);
   }
 }
 
 /** @linux lib/test_hmm.c dmirror_migrate_alloc_and_copy */
-function copyToDevice(moving: MigrateVma, device: DmirrorDevice): Int32Array {
+function copyToDevice(moving: MigrateVma, device: DmirrorDevice, frames: Int32Array): void {
   const { memory } = moving.vma.mm;
-  const frames = new Int32Array(moving.npages).fill(-1);
+  const deviceMemory = device.memoryOf(memory);
+  const { pagemap } = deviceMemory;
   for (let i = 0; i < moving.npages; i++) {
     const frame = moving.src[i] & MIGRATE_PFN_MIGRATE ? device.alloc(memory) : undefined;
-    if (frame === undefined) {
-      continue;
+    if (frame !== undefined) {
+      frames[i] = frame;
+      moving.dst[i] = migratePfn(pagemap.pfnOf(frame));
     }
-    frames[i] = frame;
-    const { pagemap } = device.memoryOf(memory);
-    const hasBytes = (moving.src[i] & MIGRATE_PFN_VALID) !== 0;
-    if (device.kind === "private") {
-      const to = device.memoryOf(memory).bytesOf(frame);
-      hasBytes ? to.set(moving.hostBytes(i)) : to.fill(0);
-    } else if (!hasBytes) {
-      // Coherent memory is seen in the window.
-      moving.hostBytes(i).fill(0);
-    }
-    moving.dst[i] = migratePfn(pagemap.pfnOf(frame));
   }
-  return frames;
+  for (let i = 0; i < moving.npages; ) {
+    const stop = frames[i] < 0 ? i + 1 : runEnd(moving, frames, i);
+    if (frames[i] >= 0) {
+      copyRun(moving, deviceMemory, frames[i], i, stop);
+    }
+    i = stop;
+  }
+}
+
+/** One past the last page that follows page i in system memory and in the device's, and has bytes if that one has. */
+function runEnd(moving: MigrateVma, frames: Int32Array, i: number): number {
+  const limit = moving.hostRunEnd(i, Math.min(moving.npages, i + PAGES_PER_BLOCK - (frames[i] % PAGES_PER_BLOCK)));
+  const bits = MIGRATE_PFN_VALID;
+  let stop = i + 1;
+  while (
+    stop < limit &&
+    frames[stop] === frames[i] + (stop - i) &&
+    (moving.src[stop] & bits) === (moving.src[i] & bits)
+  ) {
+    stop++;
+  }
+  return stop;
+}
+
+/** Coherent memory is seen in the window: only what never had bytes gets some. */
+function copyRun(moving: MigrateVma, memory: DeviceMemory, frame: number, from: number, to: number): void {
+  const hasBytes = (moving.src[from] & MIGRATE_PFN_VALID) !== 0;
+  if (memory.pagemap.kind === "coherent") {
+    if (!hasBytes) {
+      moving.hostBytes(from, to - from).fill(0);
+    }
+  } else if (hasBytes) {
+    memory.bytesOf(frame, to - from).set(moving.hostBytes(from, to - from));
+  } else {
+    memory.bytesOf(frame, to - from).fill(0);
+  }
 }
 
 /**
@@ -113,23 +137,17 @@ export async function moveToSystem(dmirror: Dmirror, device: DmirrorDevice, lock
   return forEachBatch(dmirror, range, async (start, end) => {
     const { mm } = dmirror;
     const moving = await MigrateVma.setup({ mm, lock, start, end, pgmapOwner: device, select });
-    for (let i = 0; i < moving.npages; i++) {
-      if (moving.src[i] & MIGRATE_PFN_MIGRATE) {
-        const bytes = device.memoryOf(mm.memory).bytesOfPfn(migratePfnToPfn(moving.src[i]) as Pfn);
-        if (bytes !== undefined) {
-          moving.hostBytes(i).set(bytes);
-        }
-        moving.dst[i] = moving.toHost(i);
+    try {
+      copyHome(moving, device.memoryOf(mm.memory));
+    } finally {
+      moving.pages();
+      {
+        using _ = dmirror.update.tryLock() ?? (await dmirror.update.lock());
+        dmirror.table.drop(start, end);
       }
+      await moving.finalize();
     }
-    moving.pages();
-    {
-      using _ = dmirror.update.tryLock() ?? (await dmirror.update.lock());
-      dmirror.table.drop(start, end);
-    }
-    const moved = moving.cpages;
-    await moving.finalize();
-    return moved;
+    return moving.cpages;
   });
 }
 
