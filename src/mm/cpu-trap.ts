@@ -16,6 +16,7 @@ import {
 } from "../base/index.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import { poisonedError } from "./object-content.ts";
+import { migrateToRam } from "./object-migrate.ts";
 import { pagesAreReady, preparePages } from "./object-prepare.ts";
 import { shadowsLack } from "./object-shadows.ts";
 import type { CpuTrap } from "./ports.ts";
@@ -160,6 +161,23 @@ export function serveCpuFault(object: MemoryObject, page: number, around: FaultA
     return { page, end: page + 1, error: asKernelError(error) };
   }
   return showable(object, page, from, to);
+}
+
+/**
+ * Sets out to bring pages home that an access in order will want soon. Nobody waits for it; what fails is met again by the
+ * access itself.
+ */
+export function readAheadFromDevice(object: MemoryObject, page: number, end: number): void {
+  const mapped = mappedAround(object, page);
+  const flags = object.flagsOf(page) & (PageFlag.Device | PageFlag.Busy);
+  if (mapped === undefined || flags !== PageFlag.Device) {
+    return;
+  }
+  object.get();
+  void migrateToRam(object, page, Math.min(end, mapped[1]))
+    .catch(() => undefined)
+    .then(() => object.put())
+    .catch(() => undefined);
 }
 
 /** The last failure of an object's page that nobody has been told yet. */

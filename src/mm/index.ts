@@ -4,6 +4,7 @@ export {
   type CpuFault,
   type FaultAround,
   holdFromCpu,
+  readAheadFromDevice,
   serveCpuFault,
   syncAll,
   syncCpuWrites,

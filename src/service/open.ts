@@ -84,7 +84,13 @@ async function openThread(options: ServiceOptions, why: string): Promise<SharedM
     throw error;
   }
   const channel = new PortChannel(service);
-  service.on("error", (error) => channel.die(`the service thread failed (${error.message}): open a new one`));
+  const died = (reason: string) => channel.die(`the service thread failed (${reason}): open a new one`);
+  service.on("error", (error) => died(error.message));
+  service.on("message", ({ fatal }: { readonly fatal?: string }) => {
+    if (fatal !== undefined) {
+      died(fatal);
+    }
+  });
   service.on("exit", () => channel.die("the service thread has ended: open a new one"));
   service.unref();
   rescue.unref();

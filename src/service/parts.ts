@@ -24,6 +24,8 @@ export interface ServiceParts {
   /** Shows pages that are present to plain arrays, so that no access to them is a fault. */
   populate(mapping: Mapping, offset: number, length: number): void;
   close(): Promise<void>;
+  /** The thread is about to end by an error: faults are left to the rescue. */
+  stopServing(): void;
   /** The process ends: nobody waits for a page any more. Synchronous; nothing is written back. */
   quit(): void;
 }
@@ -78,6 +80,7 @@ async function openParts(mmu: CpuMmu, log: FaultLog, options: ServiceOptions): P
           trapping?.populate(vma.object, page, end);
         }
       },
+      stopServing: () => trapping?.uffd.stopServing(),
       quit: () => trapping?.close(),
       close: async () => {
         try {

@@ -28,6 +28,12 @@ if (parentPort !== null) {
       onFaultError: ({ code, why }, address) => port.postMessage({ fault: { code, why, address } }),
     });
     rescue.postMessage({ descriptors: parts.descriptors });
+    process.on("uncaughtException", (error) => {
+      // Before the thread ends: a native callback into a thread that is ending takes the process along.
+      parts.stopServing();
+      port.postMessage({ fatal: String(error) });
+      process.exit(1);
+    });
     const close = async () => {
       try {
         await parts.close();

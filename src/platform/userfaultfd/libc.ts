@@ -32,6 +32,7 @@ export class Libc {
   readonly read: (fd: number, addr: number, length: number) => number;
   readonly open: (path: string, flags: number) => number;
   readonly close: (fd: number) => number;
+  readonly schedYield: () => number;
   readonly schedSetaffinity: (thread: number, bytes: number, mask: number) => number;
   readonly syscall: (number: number, a: number, b: number, c: number, d: number) => number;
   /** Address of the scratch memory, and its words: a 64-bit field is words 2i (low) and 2i + 1. */
@@ -52,6 +53,7 @@ export class Libc {
     this.read = libc.func("intptr_t read(int fd, uintptr_t addr, size_t length)");
     this.open = libc.func("int open(const char *path, int flags)");
     this.close = libc.func("int close(int fd)");
+    this.schedYield = libc.func("int sched_yield()");
     this.schedSetaffinity = libc.func("int sched_setaffinity(int pid, size_t bytes, uintptr_t mask)");
     this.syscall = libc.func("intptr_t syscall(long number, intptr_t a, intptr_t b, intptr_t c, intptr_t d)");
     this.scratch = this.mmap(0, SCRATCH_BYTES, PROT_READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

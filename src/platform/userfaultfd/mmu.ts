@@ -5,7 +5,7 @@
  * whoever serves faults cannot wait for himself. The application's side is registered with the kernel: pages are shown
  * there one by one, write-protected asynchronously.
  */
-import { KernelError, PAGE_SIZE, warnOn } from "../../base/index.ts";
+import { KernelError, PAGE_SIZE, PAGES_PER_BLOCK, warnOn } from "../../base/index.ts";
 import { RangeMap } from "../../collections/index.ts";
 import {
   type CpuFault,
@@ -14,6 +14,7 @@ import {
   type FaultAround,
   type MemoryObject,
   PageFlag,
+  readAheadFromDevice,
   serveCpuFault,
   takeCpuFailure,
 } from "../../mm/index.ts";
@@ -28,6 +29,9 @@ const ARENA_BYTES = 16 * 2 ** 20;
 /** Pages that a fault brings along from host memory, and from a device when faults are not sequential. */
 const AROUND: FaultAround = { host: 64, device: 16 };
 const SEQUENTIAL: FaultAround = { host: 64, device: 512 };
+
+/** Pieces of 2 MiB that are on their way home when accesses are sequential. */
+const READ_AHEAD = 2;
 
 export interface UserfaultfdMmuOptions {
   /** Pages that a fault on host memory may bring along: a power of two up to 512. Default 64. */
@@ -160,6 +164,15 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     }
     trap.sequentialPage = served.end - base;
     this.#show(trap, served.page - base, served.end - base, page, inFile);
+    if (around === this.#sequential) {
+      for (let ahead = 0; ahead < READ_AHEAD; ahead++) {
+        const next = served.end + ahead * PAGES_PER_BLOCK;
+        if (trap.isHeld(next - base)) {
+          break;
+        }
+        readAheadFromDevice(object, next, Math.min(next + PAGES_PER_BLOCK, base + trap.byteLength / PAGE_SIZE));
+      }
+    }
   }
 
   #show(trap: UffdTrap, page: number, end: number, wanted: number, inFile: boolean): void {

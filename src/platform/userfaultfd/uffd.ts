@@ -54,6 +54,7 @@ export class Uffd {
   readonly #zeros: number;
   #fileUsed = 0;
   #closed = false;
+  #stopped = false;
 
   private constructor(
     libc: Libc,
@@ -96,11 +97,19 @@ export class Uffd {
   /** Serves what is waiting now, without waiting. */
   #drain(onFault: (address: number, inFile: boolean) => void): void {
     const { libc } = this;
+    let yielded = false;
     for (let i = 0; i < MAX_READS && !this.#closed; i++) {
       const bytes = libc.read(this.#fd, libc.scratch + MESSAGES_AT, MAX_MESSAGES * MSG_BYTES);
       if (bytes <= 0) {
-        return;
+        // Who was just woken on this processor often faults again at once: cheaper than going round the event loop.
+        if (yielded || i === 0) {
+          return;
+        }
+        yielded = true;
+        libc.schedYield();
+        continue;
       }
+      yielded = false;
       if (bytes === MSG_BYTES) {
         this.#message(MESSAGES_AT / 8, onFault);
         continue;
@@ -224,6 +233,7 @@ export class Uffd {
    */
   scanWritten(addr: number, end: number, protect: boolean, visit: (start: number, end: number) => void): void {
     const { libc } = this;
+    const { words } = libc;
     for (let at = addr; at < end; ) {
       libc.set(0, SCAN_ARG_BYTES);
       libc.set(1, protect ? SCAN_WP_MATCHING | SCAN_CHECK_WPASYNC : SCAN_CHECK_WPASYNC);
@@ -246,10 +256,18 @@ export class Uffd {
       }
       const walked = libc.get(4);
       for (let i = 0; i < regions; i++) {
-        const field = REGIONS_AT / 8 + (i * SCAN_REGION_WORDS) / 2;
-        visit(libc.get(field), libc.get(field + 1));
+        const word = REGIONS_AT / 4 + i * SCAN_REGION_WORDS;
+        visit(words[word] + words[word + 1] * 2 ** 32, words[word + 2] + words[word + 3] * 2 ** 32);
       }
       at = walked > at ? walked : end;
+    }
+  }
+
+  /** No fault is served from here on, and no native callback runs any more in this thread. Idempotent. */
+  stopServing(): void {
+    if (!this.#stopped) {
+      this.#stopped = true;
+      this.#watch.close();
     }
   }
 
@@ -264,7 +282,7 @@ export class Uffd {
       return;
     }
     this.#closed = true;
-    this.#watch.close();
+    this.stopServing();
     this.libc.munmap(this.#zeros, ZEROS_BYTES);
     this.libc.close(this.#fd);
     this.libc.close(this.#memfd);
