@@ -1,4 +1,5 @@
 export { type DmaDevice, type DmaDirection, hmmRangeDmaMap, hmmRangeDmaUnmap } from "./dma.ts";
+export { type HmmDmaDevice, HmmDmaMap, hmmDmaMapAlloc } from "./dma-map.ts";
 export type { HmmTryAgain } from "./fault-loop.ts";
 export type { Hmm } from "./hmm.ts";
 export {
