@@ -3,7 +3,6 @@ import { formatRange, KernelError, PAGE_SIZE, type VirtAddr, type VirtRange } fr
 import { RangeMap } from "../../collections/index.ts";
 import {
   type DevicePagemap,
-  migrateToRam,
   PageFlag,
   PteKind,
   pteIsKind,
@@ -19,6 +18,7 @@ import { createGpuBuffer, type OwnedBuffer } from "./gpu-buffer.ts";
 import type { GpuHandle } from "./gpu-handle.ts";
 import type { MemoryBudget } from "./memory-budget.ts";
 import { BufferUsage } from "./usage.ts";
+import { bringHome } from "./way-home.ts";
 
 /** What a table needs of its mirror and device. */
 export interface ExtentContext {
@@ -208,8 +208,7 @@ export class ExtentTable {
     for (;;) {
       const runs = extent.ownedRuns();
       for (const run of runs) {
-        await waitWhileBusy(run.object, run.page, run.page + run.count);
-        await migrateToRam(run.object, run.page, run.page + run.count, "evict");
+        await bringHome(run.object, run.page, run.page + run.count, "evict");
         bytes += run.count * PAGE_SIZE;
       }
       await this.#quiesce(extent);

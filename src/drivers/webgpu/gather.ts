@@ -5,7 +5,6 @@ import { type Migration, migrateVmaTrySetup } from "../../migrate/index.ts";
 import {
   isWritable,
   type MemoryObject,
-  migrateToRam,
   PageFlag,
   PTE_WRITE,
   PteKind,
@@ -13,7 +12,6 @@ import {
   preparePages,
   pteIsKind,
   ptePfn,
-  waitWhileBusy,
   writeProtectPages,
 } from "../../mm/index.ts";
 import type { MmapRead, WaitOptions } from "../../sync/index.ts";
@@ -21,6 +19,7 @@ import { type Extent, PageState } from "./extent.ts";
 import type { DeviceMirror } from "./mirror.ts";
 import type { PageRun } from "./page-upload.ts";
 import { endPage, type PlacedRange, type Segment } from "./place.ts";
+import { bringHome } from "./way-home.ts";
 
 /** Why a try has to be made again, and what to wait for first, with nothing held. */
 export interface Retry {
@@ -83,9 +82,7 @@ export function sendStrangersHome(tried: Attempt, placed: readonly PlacedRange[]
     for (let p = extent.firstHidden(from, to); p < to; p = extent.firstHidden(p + 1, to)) {
       if (!isInPlace(tried.mirror, extent, p, 0)) {
         const { object, page } = extent.homeOf(p);
-        return waitWhileBusy(object, page, page + 1)
-          .then(() => migrateToRam(object, page, page + 1, "remap"))
-          .then(() => sendStrangersHome(tried, placed));
+        return bringHome(object, page, page + 1, "remap").then(() => sendStrangersHome(tried, placed));
       }
     }
   }

@@ -8,7 +8,6 @@ import { type Migration, migrateVmaAbort, migrateVmaFinalize, migrateVmaTrySetup
 import {
   isWritable,
   type MemoryObject,
-  migrateToRam,
   PageFlag,
   PTE_WRITE,
   poisonedError,
@@ -16,7 +15,6 @@ import {
   svmAddressOf,
   type Vma,
   VmFlags,
-  waitWhileBusy,
   writeProtectPages,
 } from "../../../mm/index.ts";
 import type { MmapRead } from "../../../sync/index.ts";
@@ -34,6 +32,7 @@ import {
 } from "../gather.ts";
 import type { DeviceMirror } from "../mirror.ts";
 import type { TransferBatch } from "../transfer-batch.ts";
+import { bringHome } from "../way-home.ts";
 import { FrameUploads } from "./frame-upload.ts";
 import { reachablePages, SUB_PAGES } from "./page-entry.ts";
 import type { SvmFrame, SvmTable } from "./svm-table.ts";
@@ -164,8 +163,7 @@ export class Service {
       for (let sub = frame.firstHidden(0, SUB_PAGES); sub < SUB_PAGES; sub = frame.firstHidden(sub + 1, SUB_PAGES)) {
         if (!isInPlace(this.#mirror, frame, sub, 0)) {
           const { object, page } = frame.homeOf(sub);
-          await waitWhileBusy(object, page, page + 1);
-          await migrateToRam(object, page, page + 1, "remap");
+          await bringHome(object, page, page + 1, "remap");
           sub = -1;
         }
       }

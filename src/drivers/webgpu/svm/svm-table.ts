@@ -1,17 +1,11 @@
 /** The device page table of one address space in svm mode: which device pages are in which frames of the pool. */
 import { PAGE_SIZE, PAGES_PER_BLOCK, traceNow, traceOn, type VirtRange } from "../../../base/index.ts";
-import {
-  type AddressSpace,
-  type MemoryObject,
-  migrateToRam,
-  type Vma,
-  VmFlags,
-  waitWhileBusy,
-} from "../../../mm/index.ts";
+import { type AddressSpace, type MemoryObject, type Vma, VmFlags } from "../../../mm/index.ts";
 import { Extent, PageState } from "../extent.ts";
 import type { FenceTimeline } from "../fence.ts";
 import { WRITABLE } from "../gather.ts";
 import type { DeviceMirror, FrameStore } from "../mirror.ts";
+import { bringHome } from "../way-home.ts";
 import { Advice } from "./advice.ts";
 import type { FramePool } from "./frame-pool.ts";
 import { addrOfPage, DEVICE_PAGE, mappedFlags, pageOfAddr, reachablePages, SUB_PAGES, SvmPte } from "./page-entry.ts";
@@ -373,12 +367,7 @@ export class SvmTable implements FrameStore {
   async evict(frames: readonly SvmFrame[]): Promise<void> {
     const runs = homeRuns(frames);
     const since = traceNow();
-    await Promise.all(
-      runs.map(async (run) => {
-        await waitWhileBusy(run.object, run.page, run.page + run.count);
-        await migrateToRam(run.object, run.page, run.page + run.count, "evict");
-      }),
-    );
+    await Promise.all(runs.map((run) => bringHome(run.object, run.page, run.page + run.count, "evict")));
     const bytes = runs.reduce((sum, run) => sum + run.count, 0) * PAGE_SIZE;
     this.pool.noteEvicted(bytes);
     if (traceOn) {
