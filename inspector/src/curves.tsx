@@ -11,6 +11,9 @@ import type { Span } from "./timeline.tsx";
 /** More points than a wide screen has pixels are thinned out. */
 const MOST_POINTS = 4000;
 
+/** Steps of the axis of bytes. */
+const POWERS = Array.from({ length: 48 }, (_, i) => 2 ** i);
+
 const CURVES = [
   { label: "resident", of: (sample: MemorySample) => sample.resident * PAGE_SIZE },
   { label: "only copy", of: (sample: MemorySample) => sample.dirty * PAGE_SIZE },
@@ -53,7 +56,7 @@ export function Curves({
         scales: { x: { time: false } },
         axes: [
           { ...axis, values: (_, ticks) => ticks.map((t) => `${+t.toFixed(4)} s`) },
-          { ...axis, size: 70, values: (_, ticks) => ticks.map(bytesText) },
+          { ...axis, size: 70, incrs: POWERS, values: (_, ticks) => ticks.map(bytesText) },
         ],
         series: [
           { label: "time", value: (_, t) => (t === null ? "" : `${t.toFixed(4)} s`) },
