@@ -14,9 +14,14 @@ export interface Bundle {
   readonly locate: Locate;
 }
 
-/** Compiles and loads the modules under an entry; with `record`, they tell what they read and write. */
-export async function loadBundle(entry: string, options?: { readonly record?: boolean }): Promise<Bundle> {
-  const { code, map } = await bundleExplored(entry, options);
+/** Compiles and loads the modules under an entry; with `record`, they tell what they read and write; `change` breaks them. */
+export async function loadBundle(
+  entry: string,
+  options: { readonly record?: boolean; readonly change?: (code: string) => string } = {},
+): Promise<Bundle> {
+  const { change = (text) => text, ...how } = options;
+  const { code: compiled, map } = await bundleExplored(entry, how);
+  const code = change(compiled);
   const cache = path.join(ROOT, "node_modules/.cache");
   mkdirSync(cache, { recursive: true });
   const file = path.join(mkdtempSync(path.join(cache, "pagemirror-explored-")), "explored.mjs");

@@ -88,7 +88,7 @@ export const ACTIONS: Readonly<Record<string, Action>> = {
   },
   unregister: async (world) => {
     const device = await world.open();
-    await device.read(BASE, 1);
+    await device.read(BASE, 2 * PAGE);
     return async () => {
       await world.driver.close(device);
       if (device.table.size > 0) {
@@ -136,7 +136,7 @@ export const ACTIONS: Readonly<Record<string, Action>> = {
   unload: async (world) => {
     const driver = new DmirrorDriver();
     const device = await world.open(driver);
-    await device.write(BASE, Uint8Array.of(3));
+    await device.write(BASE, new Uint8Array(2 * PAGE));
     return async () => {
       await driver.unload();
       if (device.table.size > 0) {

@@ -1,0 +1,82 @@
+/** The explorer is not blind: with any of these lines of the production code broken, it finds a schedule that fails. */
+import { expect, test } from "vitest";
+import { EXPLORED_ENTRY } from "../scripts/explored.mjs";
+import { Explorer } from "../src/check/index.ts";
+import { loadBundle } from "./support/explored.ts";
+
+interface Mutant {
+  readonly what: string;
+  readonly from: string;
+  readonly to: string;
+  readonly scenario: string;
+  readonly breaks: string;
+}
+
+const MUTANTS: readonly Mutant[] = [
+  {
+    what: "range.valid is a flag",
+    from: "this.#blocked === 0 && this.#seen === this.#generation",
+    to: "this.#blocked === 0",
+    scenario: "range-fault+migrate",
+    breaks: "I-HMM-1",
+  },
+  {
+    what: "the last put frees without a grace period",
+    from: "notifierSrcu.call(() => {",
+    to: "((free) => free())(() => {",
+    scenario: "munmap+put",
+    breaks: "I-MN-3",
+  },
+  {
+    what: "synchronize does not wait",
+    from: "yield notifierSrcu.barrier();",
+    to: "yield undefined;",
+    scenario: "put+synchronize",
+    breaks: "I-MN-3",
+  },
+  {
+    what: "nobody is woken when a range is unblocked",
+    from: "this.wq.wakeAll();",
+    to: ";",
+    scenario: "range-fault+mprotect",
+    breaks: "I-CHK-1",
+  },
+  {
+    what: "the device is programmed without a look at range.valid",
+    from: "if (!range.valid) {",
+    to: "if (false) {",
+    scenario: "range-fault+migrate",
+    breaks: "I-HMM-1",
+  },
+  {
+    what: "a grace period does not wait for readers",
+    from: "if (this.#readers[old] === 0) {",
+    to: "if (true) {",
+    scenario: "munmap+put",
+    breaks: "I-MN-3",
+  },
+  {
+    what: "the sync callback lets the device keep its entries",
+    from: "this.table.drop(update.start, update.end);",
+    to: ";",
+    scenario: "unload+munmap",
+    breaks: "I-HMM-1",
+  },
+];
+
+test.each(MUTANTS)(
+  "$what: found",
+  async ({ from, to, scenario, breaks }) => {
+    const { instantiate } = await loadBundle(EXPLORED_ENTRY, {
+      change(code) {
+        expect(code.split(from).length, `the bundle has ${from}`).toBeGreaterThan(1);
+        return code.replaceAll(from, to);
+      },
+    });
+    const explorer = new Explorer(instantiate);
+    const name = explorer.names.find((each) => each.split("+").sort().join() === scenario.split("+").sort().join());
+    const { failure } = explorer.random(name ?? scenario, 10_000, 1);
+    expect(failure?.violation.invariant).toMatch(new RegExp(`^${breaks}`));
+  },
+  60_000,
+);
