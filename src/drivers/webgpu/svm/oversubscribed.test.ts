@@ -30,3 +30,24 @@ test("memory eight times the pool goes through it once each way, in few and larg
   }
   expect((await wordsOf(data))[0]).toBe(0x0101_0104);
 });
+
+/** Workgroups 0 and 1 read 9 neighbouring device pages each, workgroup 2 reads 12 pages elsewhere. */
+const STREAM_THEN_JUMP = /* wgsl */ `
+struct Params { data: u32, out: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@compute @workgroup_size(1) fn main(@builtin(workgroup_id) id: vec3u) {
+  let first = select(id.x * 9u, 40u, id.x == 2u);
+  var sum = 0u;
+  for (var i = 0u; i < select(9u, 12u, id.x == 2u); i++) { sum += pm_load_u32(params.data + (first + i) * 4096u); }
+  pm_store_u32(params.out + id.x, sum);
+}`;
+
+test("a wrong guess of what comes next takes no room from what is asked for", async () => {
+  await using m = await svmMachine(16);
+  const data = await m.mm.mmap({ length: 100 * SVM_PAGE });
+  await data.write(0, new Uint32Array(data.length / 4).fill(1));
+  const out = await m.mm.mmap({ length: 12 });
+  const kernel = await m.device.kernel(STREAM_THEN_JUMP);
+  await kernel.dispatch({ mm: m.mm, params: { data: data.svmAddress, out: out.svmAddress }, workgroups: 3 });
+  expect([...(await wordsOf(out))].slice(0, 3)).toEqual([9, 9, 12]);
+});

@@ -13,7 +13,7 @@ import { evictFrames, FramePool } from "./frame-pool.ts";
 import { mappedFlags, pageOfAddr, SvmPte } from "./page-entry.ts";
 import { Prefetcher } from "./prefetch.ts";
 import { type Demand, Service } from "./service.ts";
-import { SvmTable } from "./svm-table.ts";
+import { type SvmFrame, SvmTable } from "./svm-table.ts";
 import { tracePrefetch, traceService } from "./trace-svm.ts";
 
 /** What was submitted. Not complete: an invalidation took some pages back at once, which fault again. */
@@ -138,9 +138,11 @@ export class SvmDevice {
     prefetch: readonly Demand[],
     window: number,
   ): Promise<Demand[]> {
-    const homeless = demands.filter(({ page }) => table.frameAt(page) === undefined).length;
-    for (const { page } of demands) {
-      const frame = table.frameAt(page);
+    const newcomers = demands.filter(({ page }) => table.frameAt(page) === undefined);
+    const homeless = newcomers.length;
+    const guessed = newcomers.filter(({ optional }) => optional).length;
+    for (const { page, optional } of demands) {
+      const frame = optional ? undefined : table.frameAt(page);
       if (frame !== undefined) {
         frame.window = window;
       }
@@ -149,6 +151,9 @@ export class SvmDevice {
       // A few more than needed, so that dirty ones come home together; few enough that the rest of a small pool stays.
       const some = Math.min(EVICT_AT_ONCE, this.pool.capacity >> 4);
       const victims = this.pool.victims(Math.max(homeless - this.pool.freeFrames, some), window);
+      if (victims.length === 0 && this.pool.freeFrames >= homeless - guessed) {
+        break;
+      }
       if (victims.length === 0) {
         throw new KernelError(
           "ENOMEM",
@@ -159,9 +164,14 @@ export class SvmDevice {
       await evictFrames(victims);
     }
     const placed: Demand[] = [];
-    for (const demand of [...demands].sort((a, b) => a.page - b.page)) {
+    const wantedFirst = (a: Demand, b: Demand) => Number(a.optional ?? false) - Number(b.optional ?? false);
+    for (const demand of [...demands].sort((a, b) => wantedFirst(a, b) || a.page - b.page)) {
+      const isNew = table.frameAt(demand.page) === undefined;
       const frame = table.frameAt(demand.page) ?? table.place(demand.page);
-      if (frame !== undefined) {
+      if (frame !== undefined && demand.optional) {
+        this.#guess(frame, isNew);
+        placed.push(demand);
+      } else if (frame !== undefined) {
         frame.window = window;
         frame.referenced = true;
         frame.prefetched = false;
@@ -172,9 +182,7 @@ export class SvmDevice {
       const { page } = guess;
       const frame = table.frameAt(page) === undefined ? table.place(page) : undefined;
       if (frame !== undefined) {
-        frame.prefetched = true;
-        frame.referenced = false;
-        this.pagesPrefetched++;
+        this.#guess(frame, true);
         placed.push(guess);
       }
     }
@@ -186,6 +194,15 @@ export class SvmDevice {
       );
     }
     return placed;
+  }
+
+  /** Its first use is to be noted; until then it is the first to go. */
+  #guess(frame: SvmFrame, isNew: boolean): void {
+    if (isNew) {
+      frame.prefetched = true;
+      frame.referenced = false;
+      this.pagesPrefetched++;
+    }
   }
 
   /**
