@@ -60,7 +60,8 @@ export function App({ token }: { readonly token: string }) {
     return () => media.removeEventListener("change", listener);
   }, []);
 
-  const whole: Span = { from: 0, to: Math.max(1, store.end) };
+  const { end } = store;
+  const whole: Span = useMemo(() => ({ from: 0, to: Math.max(1, end) }), [end]);
   const [zoomed, setZoomed] = useState<Span | undefined>(undefined);
   const view = zoomed ?? whole;
   const [pinned, setPinned] = useState<number | undefined>(undefined);

@@ -102,9 +102,9 @@ export class Lanes {
   }
 }
 
-/** The first of a lane's rows that begins at or after a time. */
-export function firstFrom(lane: Lane, times: Float64Array, time: number): number {
-  let [low, high] = [0, lane.count];
+/** The first of a lane's rows, from row `after` on, that begins at or after a time. */
+export function firstFrom(lane: Lane, times: Float64Array, time: number, after = 0): number {
+  let [low, high] = [after, lane.count];
   while (low < high) {
     const middle = (low + high) >>> 1;
     if (times[lane.rows[middle]] < time) {

@@ -165,7 +165,9 @@ function draw(
   for (const [index, lane] of all.entries()) {
     const y = AXIS + index * LANE;
     context.fillStyle = colours.lanes[lane.colour];
-    // Events of one pixel are one stroke: what is drawn does not grow with what there is.
+    // Events of one pixel are one stroke: what is drawn does not grow with what there is. Where all are short, those that
+    // begin in a pixel that is painted are passed over.
+    const leap = lane.longest * scale < 1;
     let [from, to] = [-1, -1];
     for (let i = firstFrom(lane, c.time, view.from - lane.longest); i < lane.count; i++) {
       const row = lane.rows[i];
@@ -184,6 +186,9 @@ function draw(
         from = start;
       }
       to = Math.max(to, end);
+      if (leap) {
+        i = Math.max(i, firstFrom(lane, c.time, view.from + (to - 1) / scale, i) - 1);
+      }
     }
     if (to > from) {
       context.fillRect(Math.max(0, from), y + 3, to - Math.max(0, from), LANE - 6);

@@ -4,11 +4,16 @@
  *     X  slice          M  name of a lane       C  counters
  *     i  instant        s, f  the two ends of an arrow, from a device fault to its upload
  */
-import { TRACE_NAMES, TRACEPOINTS, type TraceEvent, type TraceName } from "../base/index.ts";
+import { TRACE_NAMES, TRACEPOINTS, type TraceEvent, type TraceName, type TraceUnit } from "../base/index.ts";
 
 const PID = 1;
 /** Events that wait for a fault's upload: the oldest are forgotten. */
 const MOST_PENDING = 4096;
+/** Rows of one lane: what overlaps more often is drawn in the last. */
+const MOST_ROWS = 31;
+/** Events that wait to be written, at most, and how long. */
+const MOST_QUEUED = 32_768;
+const WRITE_EVERY_MS = 50;
 
 /** The lane that an event is drawn in; a device has its own set of them. */
 const LANES: Readonly<Record<TraceName, string>> = {
@@ -35,12 +40,12 @@ const LANES: Readonly<Record<TraceName, string>> = {
   "gpu.memory": "memory",
 };
 
-/** What a name's fields are, looked up once. */
+type Put = (fields: Readonly<Record<string, unknown>>) => string;
+
+/** How a name's events are written, made once. */
 interface Shape {
-  readonly name: TraceName;
   readonly head: string;
-  readonly keys: readonly string[];
-  readonly text: readonly boolean[];
+  readonly args: readonly Put[];
   readonly lane: string;
   readonly kind: "slice" | "instant" | "counter";
 }
@@ -49,21 +54,61 @@ const SHAPES = new Map<TraceName, Shape>(
   TRACE_NAMES.map((name) => {
     const { fields, shape } = TRACEPOINTS[name];
     const category = name.slice(0, name.indexOf("."));
-    const phase = shape === "slice" ? "X" : shape === "counter" ? "C" : "i";
-    const keys = Object.keys(fields);
-    return [
-      name,
-      {
-        name,
-        head: `{"ph":"${phase}","name":"${name}","cat":"${category}","pid":${PID},"tid":`,
-        keys: keys.map((key) => `"${key}":`),
-        text: Object.values(fields).map((unit) => unit === "text"),
-        lane: LANES[name],
-        kind: shape,
-      },
-    ];
+    const head = `,\n{"ph":"${shape === "slice" ? "X" : "i"}","name":"${name}","cat":"${category}","pid":${PID},"tid":`;
+    const args = Object.entries(fields).map(([key, unit], i) => putField(`${i === 0 ? "" : ","}"${key}":`, key, unit));
+    return [name, { head, args, lane: LANES[name], kind: shape }];
   }),
 );
+
+function putField(label: string, key: string, unit: TraceUnit): Put {
+  switch (unit) {
+    case "text":
+      return (fields) => label + quote(String(fields[key]));
+    case "address":
+      return (fields) => label + addressText(fields[key] as number);
+    default:
+      return (fields) => label + fields[key];
+  }
+}
+
+const quoted = new Map<string, string>();
+/** Names are few; should they not be, they are not kept for ever. */
+const MOST_QUOTED = 10_000;
+
+function quote(text: string): string {
+  let json = quoted.get(text);
+  if (json === undefined) {
+    json = JSON.stringify(text);
+    if (quoted.size >= MOST_QUOTED) {
+      quoted.clear();
+    }
+    quoted.set(text, json);
+  }
+  return json;
+}
+
+const MILLION = 1_000_000;
+
+/** Numbers of more than 31 bits are slow to print: in two halves they are not. */
+function addressText(addr: number): string {
+  if (addr < 2 ** 30) {
+    return String(addr);
+  }
+  const high = Math.floor(addr / MILLION);
+  return high + String(MILLION + (addr - high * MILLION)).slice(1);
+}
+
+const FRACTIONS = Array.from({ length: 1000 }, (_, i) => (i === 0 ? "" : `.${String(i).padStart(3, "0")}`));
+
+/** Microseconds, to the nanosecond. */
+function micros(us: number): string {
+  const rounded = Math.round(us * 1000);
+  if (rounded < 0) {
+    return String(rounded / 1000);
+  }
+  const whole = Math.floor(rounded / 1000);
+  return whole + FRACTIONS[rounded - whole * 1000];
+}
 
 /** Slices of one lane that overlap in time are drawn below each other: each in a row that is free by then. */
 interface Lane {
@@ -85,7 +130,8 @@ interface PendingFault {
 export class ChromeTraceWriter {
   readonly #write: (text: string) => void;
   readonly #lanes = new Map<string, Lane>();
-  readonly #quoted = new Map<string, string>();
+  #queue: TraceEvent[] = [];
+  #timer: ReturnType<typeof setTimeout> | undefined;
   readonly #origin: number;
   #pending: PendingFault[] = [];
   #flows = 0;
@@ -100,34 +146,65 @@ export class ChromeTraceWriter {
     this.#text = `[\n{"ph":"M","name":"process_name","pid":${PID},"tid":0,"args":{"name":"pagemirror"}}`;
   }
 
-  /** Takes one event. */
+  /** Takes one event. It is written a little later, when the process waits for something anyway. */
   add(event: TraceEvent): void {
+    if (this.#ended) {
+      return;
+    }
+    if (this.#queue.push(event) >= MOST_QUEUED) {
+      this.#drain();
+    } else {
+      this.#timer ??= setTimeout(() => this.#drain(), WRITE_EVERY_MS);
+    }
+  }
+
+  #drain(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const queue = this.#queue;
+    this.#queue = [];
+    for (const event of queue) {
+      this.#event(event);
+    }
+  }
+
+  #event(event: TraceEvent): void {
     const shape = SHAPES.get(event.name);
-    if (shape === undefined || this.#ended) {
+    if (shape === undefined) {
       return;
     }
     const start = (event.at - this.#origin) * 1000;
-    const duration = event.duration * 1000;
-    const device = "device" in event.fields && typeof event.fields.device === "string" ? event.fields.device : "";
     if (shape.kind === "counter") {
       this.#counters(event as TraceEvent<"gpu.memory">, start);
       return;
     }
-    const tid = this.#tid(device, shape, start, start + duration);
-    const time = shape.kind === "slice" ? `${micros(start)},"dur":${micros(duration)}` : `${micros(start)},"s":"t"`;
-    this.#line(`${shape.head}${tid},"ts":${time},"args":{${this.#args(shape, event)}}}`);
+    const duration = event.duration * 1000;
+    const fields = event.fields as Readonly<Record<string, unknown>>;
+    const { device } = fields;
+    const tid = this.#tid(typeof device === "string" ? device : "", shape.lane, start, start + duration);
+    let args = "";
+    for (const put of shape.args) {
+      args += put(fields);
+    }
+    const time = micros(start) + (shape.kind === "slice" ? `,"dur":${micros(duration)}` : ',"s":"t"');
+    this.#text += `${shape.head}${tid},"ts":${time},"args":{${args}}}`;
     if (event.name === "gpu.fault") {
       this.#faulted(event as TraceEvent<"gpu.fault">, tid, start);
     } else if (event.name === "gpu.upload" && this.#pending.length > 0) {
       this.#uploaded(event as TraceEvent<"gpu.upload">, tid, start);
     }
     if (this.#text.length > 65_536) {
-      this.flush();
+      this.#send();
     }
   }
 
   /** Hands over what has been made so far. */
   flush(): void {
+    this.#drain();
+    this.#send();
+  }
+
+  #send(): void {
     const text = this.#text;
     this.#text = "";
     if (text !== "") {
@@ -138,9 +215,10 @@ export class ChromeTraceWriter {
   /** Ends the file. Idempotent; later events are left out. */
   end(): void {
     if (!this.#ended) {
+      this.#drain();
       this.#ended = true;
       this.#text += "\n]\n";
-      this.flush();
+      this.#send();
     }
   }
 
@@ -153,41 +231,24 @@ export class ChromeTraceWriter {
     const { device, resident, dirty, free, toDevice, toHost } = fields;
     const line = (what: string, values: Readonly<Record<string, number>>) =>
       this.#line(
-        `{"ph":"C","name":${this.#quote(`${what} ${device}`)},"cat":"gpu","pid":${PID},"tid":0,"ts":${micros(at)},"args":${JSON.stringify(values)}}`,
+        `{"ph":"C","name":${quote(`${what} ${device}`)},"cat":"gpu","pid":${PID},"tid":0,"ts":${micros(at)},"args":${JSON.stringify(values)}}`,
       );
     line("pages", { resident, dirty, free });
     line("bytes", { toDevice, toHost });
   }
 
-  #args({ keys, text }: Shape, { fields }: TraceEvent): string {
-    let args = "";
-    let i = 0;
-    for (const field in fields) {
-      const value: unknown = fields[field as keyof typeof fields];
-      args += `${i === 0 ? "" : ","}${keys[i]}${text[i] ? this.#quote(String(value)) : value}`;
-      i++;
-    }
-    return args;
-  }
-
-  #quote(text: string): string {
-    let quoted = this.#quoted.get(text);
-    if (quoted === undefined) {
-      quoted = JSON.stringify(text);
-      this.#quoted.set(text, quoted);
-    }
-    return quoted;
-  }
-
-  #tid(device: string, { lane: kind }: Shape, start: number, end: number): number {
+  #tid(device: string, kind: string, start: number, end: number): number {
     const key = device === "" ? kind : `${device} ${kind}`;
     let lane = this.#lanes.get(key);
     if (lane === undefined) {
       lane = { tids: [], ends: [] };
       this.#lanes.set(key, lane);
     }
-    let row = lane.ends.findIndex((last) => last <= start);
-    if (row < 0) {
+    let row = 0;
+    while (row < lane.ends.length && lane.ends[row] > start && row < MOST_ROWS) {
+      row++;
+    }
+    if (row === lane.ends.length) {
       row = lane.tids.push(++this.#tids) - 1;
       const name = row === 0 ? key : `${key} ${row + 1}`;
       this.#line(
@@ -219,9 +280,4 @@ export class ChromeTraceWriter {
       return !mine;
     });
   }
-}
-
-/** Microseconds, to the nanosecond. */
-function micros(us: number): number {
-  return Math.round(us * 1000) / 1000;
 }

@@ -25,12 +25,14 @@ export function traceDispatch(
   traceMemory(device);
 }
 
-/** Sends the pages that a plan uploads, neighbours together. */
+/** Sends the pages that a plan uploads, neighbours together. The first run carries the time that all of them took. */
 export function traceUpload(device: WebGpuDevice, mm: AddressSpace, plan: UploadPlan, since: number): void {
   const space = traceIdOf(mm);
+  let start = since;
   for (const { extent, page, end } of plan.filled) {
     const fields = { device: device.label, space, start: extent.addrOf(page), end: extent.addrOf(end) };
-    trace("gpu.upload", { ...fields, pages: end - page, bytes: (end - page) * PAGE_SIZE }, since);
+    trace("gpu.upload", { ...fields, pages: end - page, bytes: (end - page) * PAGE_SIZE }, start);
+    start = 0;
   }
 }
 

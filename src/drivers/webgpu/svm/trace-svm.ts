@@ -81,6 +81,7 @@ export function tracePrefetch(device: WebGpuDevice, table: SvmTable, pages: read
 export function traceEvictedFrames(table: SvmTable, frames: readonly SvmFrame[], bytes: number, since: number): void {
   const sorted = [...frames].sort((a, b) => a.page - b.page);
   const common = { device: table.mirror.hmm.ops.name, space: traceIdOf(table.mm) };
+  let from = since;
   for (let i = 0; i < sorted.length; ) {
     const stop = endOfRun(
       sorted,
@@ -92,21 +93,24 @@ export function traceEvictedFrames(table: SvmTable, frames: readonly SvmFrame[],
     const pages = (stop - i) * SUB_PAGES;
     const share = Math.round((bytes * (stop - i)) / sorted.length / PAGE_SIZE) * PAGE_SIZE;
     const range = { start: sorted[i].start, end: sorted[stop - 1].end };
-    trace("gpu.evict", { ...common, ...range, pages, bytes: share }, since);
+    trace("gpu.evict", { ...common, ...range, pages, bytes: share }, from);
+    from = 0;
     i = stop;
   }
 }
 
-/** Sends runs of CPU pages that are on their way to frames. */
+/** Sends runs of CPU pages that are on their way to frames. The first carries the time that all of them took. */
 export function traceFrameUpload(
   runs: readonly { readonly frame: SvmFrame; readonly sub: number; readonly pages: number }[],
   since: number,
 ): void {
+  let from = since;
   for (const { frame, sub, pages } of runs) {
     const start = frame.addrOf(sub);
     const { mirror, mm } = frame.table;
     const range = { start, end: start + pages * PAGE_SIZE };
     const fields = { device: mirror.hmm.ops.name, space: traceIdOf(mm), ...range };
-    trace("gpu.upload", { ...fields, pages, bytes: pages * PAGE_SIZE }, since);
+    trace("gpu.upload", { ...fields, pages, bytes: pages * PAGE_SIZE }, from);
+    from = 0;
   }
 }
