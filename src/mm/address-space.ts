@@ -15,6 +15,7 @@
 import { bugOn, KernelError, type LedgerEntry, ledgerTrack, type MaybePromise, warnOn } from "../base/index.ts";
 import { RangeMap } from "../collections/index.ts";
 import { RwSemaphore } from "../sync/index.ts";
+import { type AdoptOptions, adopt } from "./adopt.ts";
 import { exitMmap } from "./exit.ts";
 import { fork } from "./fork.ts";
 import { type Advice, madvise } from "./madvise.ts";
@@ -26,7 +27,7 @@ import { type MremapOptions, mremap } from "./mremap.ts";
 import { munmap } from "./munmap.ts";
 import { PageTable } from "./page-table.ts";
 import type { PhysicalMemory } from "./physical-memory.ts";
-import type { MmNotifierHooks } from "./ports.ts";
+import type { AdoptableMemory, MmNotifierHooks } from "./ports.ts";
 import type { Prot, Vma } from "./vma.ts";
 
 /** @linux include/linux/mm_types.h struct mm_struct */
@@ -131,6 +132,11 @@ export class AddressSpace implements AsyncDisposable {
   /** Mappings, and their pages by state. Looks at each entry. */
   stats(): AddressSpaceStats {
     return spaceStats(this);
+  }
+
+  /** See {@link adopt}. */
+  adopt(memory: AdoptableMemory, options: AdoptOptions = {}): Promise<Mapping> {
+    return adopt(this, memory, options);
   }
 
   /** See {@link mmap}. */

@@ -14,6 +14,7 @@ import {
   type MaybePromise,
   PAGES_PER_BLOCK,
 } from "../base/index.ts";
+import type { AddressSpace } from "./address-space.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import { poisonedError } from "./object-content.ts";
 import { migrateToRam } from "./object-migrate.ts";
@@ -285,13 +286,13 @@ function showable(object: MemoryObject, page: number, from: number, to: number):
   return { page: first, end, error: undefined };
 }
 
-/** {@link syncCpuWrites} of all that pages of a VMA list name. */
-export function syncAll(
-  parts: Iterable<{ readonly object: MemoryObject; readonly page: number; readonly end: number }>,
-): MaybePromise<void> {
+/** {@link syncCpuWrites} of everything that a space maps. */
+export function syncSpace(mm: AddressSpace): MaybePromise<void> {
   let synced = undefined as MaybePromise<void>;
-  for (const { object, page, end } of parts) {
-    synced = chain(synced, () => syncCpuWrites(object, page, end));
+  if (mm.memory.mmu.traps) {
+    for (const { object, pgoff, pages } of [...mm.vmas.values()]) {
+      synced = chain(synced, () => syncCpuWrites(object, pgoff, Math.min(object.pages, pgoff + pages)));
+    }
   }
   return synced;
 }

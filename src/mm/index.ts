@@ -1,4 +1,5 @@
 export { AddressSpace } from "./address-space.ts";
+export { type AdoptOptions, adopt, disown } from "./adopt.ts";
 export { addrOfSvm, SVM_APERTURE_BASE, SVM_APERTURE_BYTES, svmAddressOf } from "./aperture.ts";
 export {
   type CpuFault,
@@ -6,8 +7,8 @@ export {
   holdFromCpu,
   readAheadFromDevice,
   serveCpuFault,
-  syncAll,
   syncCpuWrites,
+  syncSpace,
   takeCpuFailure,
   unmapFromCpu,
 } from "./cpu-trap.ts";
@@ -35,6 +36,7 @@ export { pagesAreReady, preparePages } from "./object-prepare.ts";
 export { PageTable } from "./page-table.ts";
 export { type Allocation, type FrameBlock, PhysicalMemory } from "./physical-memory.ts";
 export type {
+  AdoptableMemory,
   CpuMmu,
   CpuTrap,
   CpuWindow,

@@ -259,6 +259,11 @@ export class MemoryObject {
     return window;
   }
 
+  /** The one window of an object over memory that exists. */
+  useWindow(window: CpuWindow): void {
+    this.#windows[0] = window;
+  }
+
   /** What plain arrays see of the window that covers `page`, and the window's first page. */
   trapAt(page: number): { readonly trap: CpuTrap; readonly base: number } | undefined {
     const index = Math.floor(page / WINDOW_PAGES);

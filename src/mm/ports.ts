@@ -93,9 +93,16 @@ export interface CpuTrap {
   discard(page: number, end: number): void;
   /** The object has a longer window: this one goes, and what was written in it counts as written in `next`. */
   moveTo(next: CpuTrap): void;
+  /** Of adopted memory: its owner has the bytes for himself again. */
+  giveBack?(): void;
   /** The object is gone: arrays that are still there see zeros, and their writes go nowhere. */
   release(): void;
 }
+
+/** A WebAssembly.Memory, or where one is in this process. */
+export type AdoptableMemory =
+  | { readonly buffer: ArrayBufferLike }
+  | { readonly address: number; readonly byteLength: number };
 
 /** How the CPU reaches managed memory. */
 export interface CpuMmu {
@@ -107,6 +114,11 @@ export interface CpuMmu {
    * @throws KernelError ENOMEM
    */
   createWindow(byteLength: number, object?: MemoryObject, page?: number): CpuWindow;
+  /**
+   * A window over memory that exists, for all pages of `object`; `maximum` bytes, of which the memory may have less yet.
+   * @throws KernelError EINVAL the memory has not reserved so much; ENOMEM
+   */
+  adoptWindow?(memory: AdoptableMemory, maximum: number, object: MemoryObject): CpuWindow;
 }
 
 /** A run of pages of one object that a device owns, in device frames that follow each other. */

@@ -1,7 +1,7 @@
 /** What a program uses, on either MMU: mappings with plain arrays, leases, files, kernels. */
 import { KernelError, PAGE_SIZE } from "../base/index.ts";
 import type { DispatchStats, KernelReflection, ParamValues, Workgroups } from "../drivers/webgpu/index.ts";
-import type { Advice, Prot } from "../mm/index.ts";
+import { type AdoptableMemory, type Advice, type Prot, svmAddressOf } from "../mm/index.ts";
 import type { AdapterReport } from "../platform/node/adapter-report.ts";
 import { type FaultError, FaultLog } from "../platform/userfaultfd/fault-log.ts";
 import type { Channel, MappingInfo, ObjectInfo, WireRange } from "./protocol.ts";
@@ -143,8 +143,11 @@ export class SharedMapping {
   readonly #info: MappingInfo;
   readonly #arrays: PlainArrays | undefined;
 
-  /** @internal Use SharedMemory.mmap. */
-  constructor(channel: Channel, info: MappingInfo) {
+  readonly #memory: { readonly buffer: ArrayBufferLike } | undefined;
+
+  /** @internal Use SharedMemory.mmap and adopt. */
+  constructor(channel: Channel, info: MappingInfo, memory?: { readonly buffer: ArrayBufferLike }) {
+    this.#memory = memory;
     this.#channel = channel;
     this.#info = info;
     this.start = info.start;
@@ -154,6 +157,11 @@ export class SharedMapping {
   }
 
   get #plain(): PlainArrays {
+    if (this.#memory !== undefined) {
+      // It may have grown since.
+      const buffer = this.#memory.buffer as SharedArrayBuffer;
+      return new PlainArrays(buffer, 0, Math.min(this.length, buffer.byteLength));
+    }
     if (this.#arrays === undefined) {
       throw new KernelError("EINVAL", "lease", `${this.name} crosses a multiple of 4 GiB: use read and write`);
     }
@@ -187,6 +195,11 @@ export class SharedMapping {
 
   get f64(): Float64Array {
     return this.#plain.f64;
+  }
+
+  /** See Mapping.svmAddress. @throws KernelError EINVAL the mapping lies outside the aperture of 16 GiB */
+  get svmAddress(): number {
+    return svmAddressOf(this.start, this.name);
   }
 
   /** One past the last byte. */
@@ -276,12 +289,35 @@ export interface SharedKernel {
   }): Promise<DispatchStats>;
 }
 
+/** How memory of this thread is named to the service. */
+export type Locate = (memory: { readonly buffer: ArrayBufferLike }) => AdoptableMemory;
+
 /** The address space behind a client. */
 export class SharedMemory {
   readonly #channel: Channel;
+  readonly #locate: Locate;
+  /** Adopted memories must not be collected while the service knows their addresses. */
+  readonly #kept = new Set<object>();
 
-  constructor(channel: Channel) {
+  /** @internal Use open of the package. */
+  constructor(channel: Channel, locate: Locate) {
     this.#channel = channel;
+    this.#locate = locate;
+  }
+
+  /**
+   * Maps a WebAssembly.Memory, so that a pointer p of the program is address `mapping.start + p` for kernels. `maximum`:
+   * bytes that it may grow to, as it was made with; growth needs no call. Until this resolves, and while `munmap` or `close`
+   * give it back, nobody may use the memory.
+   * @throws KernelError as adopt of mm
+   */
+  async adopt(
+    memory: { readonly buffer: ArrayBufferLike },
+    options: { readonly maximum?: number; readonly name?: string } = {},
+  ): Promise<SharedMapping> {
+    this.#kept.add(memory);
+    const info = await this.#channel.call("adopt", { ...options, memory: this.#locate(memory) });
+    return new SharedMapping(this.#channel, info, memory);
   }
 
   /** Maps memory. @throws KernelError as mmap of mm */
@@ -343,8 +379,9 @@ export class SharedMirror implements AsyncDisposable {
     { adapter, log }: { readonly adapter: AdapterReport | undefined; readonly log: SharedArrayBuffer },
     end: () => Promise<void>,
     kill: () => Promise<void>,
+    locate: Locate,
   ) {
-    this.mm = new SharedMemory(channel);
+    this.mm = new SharedMemory(channel, locate);
     this.device = new SharedDevice(channel);
     this.mmu = mmu;
     this.adapter = adapter;

@@ -1,7 +1,7 @@
 /** The side of a service that owns the address space, the driver and the device: does what a client asks for. */
 import { KernelError } from "../base/index.ts";
 import type { BindTarget, WebGpuKernel } from "../drivers/webgpu/index.ts";
-import { type AddressSpace, type Lease, type Mapping, type MemoryObject, msync } from "../mm/index.ts";
+import { type AddressSpace, disown, type Lease, type Mapping, type MemoryObject, msync } from "../mm/index.ts";
 import { mappingView } from "./mapping-view.ts";
 import type { ServiceParts } from "./parts.ts";
 import type { Channel, MappingInfo, Operation, Operations, WireRange } from "./protocol.ts";
@@ -12,6 +12,8 @@ type Handlers = { [K in Operation]: (args: Operations[K][0]) => Promise<Operatio
 export class ServiceHost implements Channel {
   readonly #parts: ServiceParts;
   readonly #mappings = new Map<number, Mapping>();
+  /** Mappings of memory that its owner gets back. */
+  readonly #adopted = new Set<number>();
   readonly #objects = new Map<number, MemoryObject>();
   readonly #leases = new Map<number, Lease>();
   readonly #kernels = new Map<number, WebGpuKernel>();
@@ -59,8 +61,20 @@ export class ServiceHost implements Channel {
       const known = object === undefined ? undefined : this.#objects.get(object);
       return this.#info(await this.#mm.mmap({ ...options, object: known }));
     },
+    adopt: async ({ memory, ...options }) => {
+      const mapping = await this.#mm.adopt(memory, options);
+      const { start, length, name } = mapping;
+      const id = this.#add(this.#mappings, mapping);
+      this.#adopted.add(id);
+      return { id, start, length, name, view: undefined };
+    },
     munmap: async ({ id, offset, length }) => {
       const mapping = this.#mapping("munmap", id);
+      if (this.#adopted.delete(id)) {
+        this.#mappings.delete(id);
+        await disown(mapping);
+        return;
+      }
       await this.#mm.munmap(mapping.start + offset, length);
       if (offset === 0 && length >= mapping.length) {
         this.#mappings.delete(id);
@@ -123,6 +137,10 @@ export class ServiceHost implements Channel {
         lease.release();
       }
       this.#leases.clear();
+      for (const id of this.#adopted) {
+        await disown(this.#mapping("close", id));
+      }
+      this.#adopted.clear();
       const objects = [...this.#objects.values()];
       this.#objects.clear();
       for (const object of objects) {

@@ -1,7 +1,9 @@
 /** Opening a service: in a thread of its own on userfaultfd, in this one on the software MMU. */
 import { MessageChannel, Worker } from "node:worker_threads";
 import { type Errno, KernelError } from "../base/index.ts";
+import type { AdoptableMemory } from "../mm/index.ts";
 import { FaultLog } from "../platform/userfaultfd/fault-log.ts";
+import { Libc } from "../platform/userfaultfd/libc.ts";
 import { probeUserfaultfd } from "../platform/userfaultfd/probe.ts";
 import { SharedMirror } from "./client.ts";
 import { ServiceHost } from "./host.ts";
@@ -53,6 +55,7 @@ async function openHere(options: ServiceOptions, why: string): Promise<SharedMir
     hello,
     async () => {},
     async () => {},
+    (memory) => memory,
   );
 }
 
@@ -113,7 +116,17 @@ async function openThread(options: ServiceOptions, why: string): Promise<SharedM
     service.postMessage({ die: true });
     return gone();
   };
-  return new SharedMirror(client, { name: "userfaultfd", why }, hello, end, kill);
+  return new SharedMirror(client, { name: "userfaultfd", why }, hello, end, kill, locateByAddress);
+}
+
+/** Memory of this process, for another thread of it: only its address can be sent. */
+function locateByAddress({ buffer }: { readonly buffer: ArrayBufferLike }): AdoptableMemory {
+  const libc = Libc.load();
+  try {
+    return { address: libc.addressOf(buffer), byteLength: buffer.byteLength };
+  } finally {
+    libc.dispose();
+  }
 }
 
 /** How long the process waits at its end for the service to let go of everything. */

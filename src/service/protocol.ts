@@ -1,7 +1,7 @@
 /** What a client and the thread that serves it say to each other. Values are structured-cloneable. */
 import type { Errno } from "../base/index.ts";
 import type { DispatchStats, KernelReflection, ParamValues, Workgroups } from "../drivers/webgpu/index.ts";
-import type { Advice, Prot } from "../mm/index.ts";
+import type { AdoptableMemory, Advice, Prot } from "../mm/index.ts";
 import type { AdapterReport } from "../platform/node/adapter-report.ts";
 
 /** Options of the space and device behind a client. */
@@ -46,6 +46,14 @@ export interface Operations {
       readonly offset?: number | undefined;
       readonly addr?: number | undefined;
       readonly fixed?: boolean | undefined;
+    },
+    result: MappingInfo,
+  ];
+  adopt: [
+    args: {
+      readonly memory: AdoptableMemory;
+      readonly maximum?: number | undefined;
+      readonly name?: string | undefined;
     },
     result: MappingInfo,
   ];

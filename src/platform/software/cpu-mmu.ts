@@ -1,6 +1,6 @@
 /** The software MMU: works everywhere; the CPU announces its accesses with leases. */
 import { KernelError } from "../../base/index.ts";
-import type { CpuMmu, CpuWindow } from "../../mm/index.ts";
+import type { AdoptableMemory, CpuMmu, CpuWindow } from "../../mm/index.ts";
 
 const WASM_PAGE = 65_536;
 /**
@@ -19,6 +19,20 @@ export class SoftwareMmu implements CpuMmu {
   readonly name = "software";
   #arena: SharedArrayBuffer | undefined;
   #used = 0;
+
+  /** The memory itself, wherever it is after it has grown. */
+  adoptWindow(memory: AdoptableMemory, maximum: number): CpuWindow {
+    if (!("buffer" in memory)) {
+      throw new KernelError("EINVAL", "adopt", "an address is not enough here: give the WebAssembly.Memory itself");
+    }
+    return {
+      get buffer() {
+        return memory.buffer as SharedArrayBuffer;
+      },
+      byteOffset: 0,
+      byteLength: maximum,
+    };
+  }
 
   createWindow(byteLength: number): CpuWindow {
     if (byteLength > ARENA_BYTES / 4) {

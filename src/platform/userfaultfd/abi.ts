@@ -91,6 +91,8 @@ export const MAP_PRIVATE = 0x02;
 export const MAP_FIXED = 0x10;
 export const MAP_ANONYMOUS = 0x20;
 export const MAP_NORESERVE = 0x4000;
+/** @linux include/uapi/linux/mman.h MREMAP_MAYMOVE | MREMAP_FIXED */
+export const MREMAP_TO = 1 | 2;
 export const MADV_DONTNEED = 4;
 /** @linux include/uapi/linux/memfd.h `#define MFD_CLOEXEC 0x0001U` */
 export const MFD_CLOEXEC = 1;

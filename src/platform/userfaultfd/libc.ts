@@ -32,6 +32,8 @@ export class Libc {
   readonly read: (fd: number, addr: number, length: number) => number;
   readonly open: (path: string, flags: number) => number;
   readonly close: (fd: number) => number;
+  readonly memcpy: (to: number, from: number, bytes: number) => number;
+  readonly mremap: (from: number, length: number, newLength: number, flags: number, to: number) => number;
   readonly schedYield: () => number;
   readonly schedSetaffinity: (thread: number, bytes: number, mask: number) => number;
   readonly syscall: (number: number, a: number, b: number, c: number, d: number) => number;
@@ -53,6 +55,10 @@ export class Libc {
     this.read = libc.func("intptr_t read(int fd, uintptr_t addr, size_t length)");
     this.open = libc.func("int open(const char *path, int flags)");
     this.close = libc.func("int close(int fd)");
+    this.memcpy = libc.func("intptr_t memcpy(uintptr_t to, uintptr_t from, size_t bytes)");
+    this.mremap = libc.func(
+      "intptr_t mremap(uintptr_t from, size_t length, size_t newLength, int flags, uintptr_t to)",
+    );
     this.schedYield = libc.func("int sched_yield()");
     this.schedSetaffinity = libc.func("int sched_setaffinity(int pid, size_t bytes, uintptr_t mask)");
     this.syscall = libc.func("intptr_t syscall(long number, intptr_t a, intptr_t b, intptr_t c, intptr_t d)");

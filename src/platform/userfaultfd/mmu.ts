@@ -8,6 +8,7 @@
 import { KernelError, PAGE_SIZE, PAGES_PER_BLOCK, warnOn } from "../../base/index.ts";
 import { RangeMap } from "../../collections/index.ts";
 import {
+  type AdoptableMemory,
   type CpuFault,
   type CpuMmu,
   type CpuWindow,
@@ -20,6 +21,7 @@ import {
 } from "../../mm/index.ts";
 import { lockdepTask } from "../../sync/index.ts";
 import { FaultLog, POISON_WORD } from "./fault-log.ts";
+import { mappedExtent } from "./process-maps.ts";
 import { type Sides, UffdTrap, type WindowOwner } from "./trap.ts";
 import { Uffd } from "./uffd.ts";
 
@@ -115,6 +117,32 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     this.#onMemory?.(app);
     uffd.register(appAddress, byteLength);
     return { app, own, appAddress, ownAddress, fileOffset };
+  }
+
+  /** The memory's place is taken by a stretch of the file with the same bytes. Nobody may use it meanwhile. */
+  adoptWindow(memory: AdoptableMemory, maximum: number, object: MemoryObject): CpuWindow {
+    const { uffd } = this;
+    const appAddress = "address" in memory ? memory.address : uffd.libc.addressOf(memory.buffer);
+    const bytes = "address" in memory ? memory.byteLength : memory.buffer.byteLength;
+    const extent = mappedExtent(appAddress);
+    if (extent.accessible < bytes || extent.mapped < maximum) {
+      throw new KernelError(
+        "EINVAL",
+        "adopt",
+        `the memory has reserved ${extent.mapped} bytes: give the maximum that it was made with`,
+      );
+    }
+    const own = newMemory(maximum);
+    const ownAddress = uffd.libc.addressOf(own);
+    const fileOffset = uffd.reserveFile(maximum);
+    uffd.mapFile(ownAddress, maximum, fileOffset);
+    uffd.replaceByFile(appAddress, ownAddress, bytes, maximum, fileOffset);
+    uffd.register(appAddress, maximum);
+    const app = "buffer" in memory ? (memory.buffer as SharedArrayBuffer) : own;
+    const sides = { app, own, appAddress, ownAddress, fileOffset, adopted: true };
+    const trap = new UffdTrap(this, sides, 0, maximum, object, 0);
+    this.#traps.insert(appAddress, appAddress + maximum, trap);
+    return trap.window;
   }
 
   #fault(address: number, inFile: boolean): void {

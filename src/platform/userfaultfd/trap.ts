@@ -2,6 +2,7 @@
 import { invariant, KernelError, PAGE_SIZE, PAGES_PER_BLOCK } from "../../base/index.ts";
 import type { CpuTrap, CpuWindow, MemoryObject } from "../../mm/index.ts";
 import { ErrnoNumber } from "./abi.ts";
+import { mappedExtent } from "./process-maps.ts";
 import type { Uffd } from "./uffd.ts";
 
 /** The two sides of a window, both over the same bytes of the file. */
@@ -13,6 +14,8 @@ export interface Sides {
   readonly appAddress: number;
   readonly ownAddress: number;
   readonly fileOffset: number;
+  /** The application's side was there before, and is its own again in the end. */
+  readonly adopted?: boolean;
 }
 
 /** What a window needs of its MMU. */
@@ -257,6 +260,13 @@ export class UffdTrap implements CpuTrap {
         // Somebody else's fault on the page was served before.
         this.#markShown(p, p + 1);
         p++;
+      } else if (errno === ErrnoNumber.ENOENT && stop - p > 1) {
+        // The stretch ends in memory that its owner has not grown into: only what is wanted.
+        if (uffd.show(this.address + wanted * PAGE_SIZE, PAGE_SIZE).pages === 1) {
+          this.#markShown(wanted, wanted + 1);
+          woken = true;
+        }
+        break;
       } else if (errno === ErrnoNumber.EFAULT) {
         uffd.allocate(this.#fileOffset + p * PAGE_SIZE, (stop - p) * PAGE_SIZE);
       } else {
@@ -273,6 +283,16 @@ export class UffdTrap implements CpuTrap {
     return new Uint32Array(this.#sides.own, this.byteOffset + page * PAGE_SIZE, PAGE_SIZE / 4);
   }
 
+  giveBack(): void {
+    if (this.#sides.adopted && !this.#released) {
+      this.#released = true;
+      const { accessible } = mappedExtent(this.address);
+      const bytes = Math.min(accessible, this.byteLength);
+      this.#owner.uffd.replaceByCopy(this.address, this.#sides.ownAddress, bytes, this.byteLength);
+      this.#letGo();
+    }
+  }
+
   release(): void {
     if (this.#released) {
       return;
@@ -280,6 +300,11 @@ export class UffdTrap implements CpuTrap {
     this.#released = true;
     const { uffd } = this.#owner;
     uffd.mapZeros(this.address, this.byteLength);
+    this.#letGo();
+  }
+
+  #letGo(): void {
+    const { uffd } = this.#owner;
     uffd.mapZeros(this.#sides.ownAddress + this.byteOffset, this.byteLength);
     uffd.punch(this.#fileOffset, this.byteLength);
     this.#markHidden(0, this.#pages);

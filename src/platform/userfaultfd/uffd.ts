@@ -15,6 +15,7 @@ import {
   MAP_PRIVATE,
   MAP_SHARED,
   MFD_CLOEXEC,
+  MREMAP_TO,
   MSG_BYTES,
   PAGE_IS_WRITTEN,
   PROT_READ,
@@ -146,6 +147,34 @@ export class Uffd {
     if (this.libc.mmap(addr, bytes, PROT_READ_WRITE, flags, this.#memfd, offset) !== addr) {
       throw new KernelError("ENOMEM", "mmap", `no room for a window of ${bytes} bytes (errno ${this.libc.errno})`);
     }
+  }
+
+  /**
+   * Puts a stretch of the file in the place of memory that somebody uses: `bytes` of it, which the file gets through
+   * `ownAddr`; what is reserved behind it, up to `maximum`, becomes accessible when its owner says so, as before.
+   * @throws KernelError ENOMEM
+   */
+  replaceByFile(addr: number, ownAddr: number, bytes: number, maximum: number, offset: number): void {
+    this.libc.memcpy(ownAddr, addr, bytes);
+    this.mapFile(addr, bytes, offset);
+    const flags = MAP_SHARED | MAP_FIXED | MAP_NORESERVE;
+    const rest = addr + bytes;
+    if (maximum > bytes && this.libc.mmap(rest, maximum - bytes, 0, flags, this.#memfd, offset + bytes) !== rest) {
+      throw new KernelError("ENOMEM", "adopt", `no room behind the memory (errno ${this.libc.errno})`);
+    }
+  }
+
+  /** The way back: private memory with the bytes at `ownAddr`, and reserved memory behind it. */
+  replaceByCopy(addr: number, ownAddr: number, bytes: number, maximum: number): void {
+    const { libc } = this;
+    const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    const copy = libc.mmap(0, bytes, PROT_READ_WRITE, flags, -1, 0);
+    libc.memcpy(copy, ownAddr, bytes);
+    libc.mremap(copy, bytes, bytes, MREMAP_TO, addr);
+    if (maximum > bytes) {
+      libc.mmap(addr + bytes, maximum - bytes, 0, flags | MAP_FIXED, -1, 0);
+    }
+    this.wake(addr, maximum);
   }
 
   /** Puts zeros that belong to nobody under an address range; whoever waits for a page of it goes on. */

@@ -1,6 +1,6 @@
 /** A kernel that follows pointers, and its dispatch. */
 import { formatAddr, KernelError, trace, traceNow, traceOn } from "../../../base/index.ts";
-import { type AddressSpace, addrOfSvm } from "../../../mm/index.ts";
+import { type AddressSpace, addrOfSvm, syncSpace } from "../../../mm/index.ts";
 import { lockdepTask } from "../../../sync/index.ts";
 import { type BindPlan, planBindings } from "../bind-plan.ts";
 import { checkWorkgroups } from "../compile.ts";
@@ -90,6 +90,8 @@ export class SvmKernel implements WebGpuKernel {
     using _turn = device.turn.tryLock() ?? (await device.turn.lock({ signal: options.signal }));
     device.assertOpen(name);
     const mirror = await device.mirrorOf(mm);
+    // Pointers may lead anywhere: what plain arrays wrote anywhere is announced first.
+    await syncSpace(mm);
     const svm = device.svm;
     const bound = new BoundRanges(device, mirror, await placeRanges(device, mirror, plan.ranges));
     const table = await svm.tableOf(mirror, name, bound.extents);

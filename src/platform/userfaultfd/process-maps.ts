@@ -1,0 +1,30 @@
+/** What the process has mapped at an address range. @linux Documentation/filesystems/proc.rst /proc/PID/maps */
+import { readFileSync } from "node:fs";
+
+/** Bytes from an address on: those that may be read and written, and all that are mapped, without a hole. */
+export interface MappedExtent {
+  readonly accessible: number;
+  readonly mapped: number;
+}
+
+const LINE = /^([0-9a-f]+)-([0-9a-f]+) (...)/;
+
+/** Reads the maps synchronously: by the thread itself, which waits for no other one. */
+export function mappedExtent(address: number): MappedExtent {
+  let accessible = 0;
+  let end = address;
+  for (const line of readFileSync("/proc/self/maps", "latin1").split("\n")) {
+    const found = LINE.exec(line);
+    if (found === null) {
+      continue;
+    }
+    const [from, to] = [Number.parseInt(found[1], 16), Number.parseInt(found[2], 16)];
+    if (from <= end && to > end) {
+      if (found[3].startsWith("rw") && accessible === end - address) {
+        accessible = to - address;
+      }
+      end = to;
+    }
+  }
+  return { accessible, mapped: end - address };
+}
