@@ -6,6 +6,7 @@ import { isPromise, KernelError, PAGE_SIZE, type VirtAddr } from "../../../base/
 import { HmmRange } from "../../../hmm/index.ts";
 import { type Migration, migrateVmaAbort, migrateVmaFinalize, migrateVmaTrySetup } from "../../../migrate/index.ts";
 import {
+  holdFromCpu,
   isWritable,
   type MemoryObject,
   PageFlag,
@@ -13,6 +14,7 @@ import {
   poisonedError,
   preparePages,
   svmAddressOf,
+  syncCpuWrites,
   type Vma,
   VmFlags,
   writeProtectPages,
@@ -78,6 +80,8 @@ export class Service {
   ranges = 0;
   /** Pages whose bytes went to the device. */
   pagesUploaded = 0;
+  /** Pages that are kept from plain arrays. */
+  readonly #held: Disposable[] = [];
   readonly #inPlace: { readonly frame: SvmFrame; readonly sub: number }[] = [];
 
   constructor(table: SvmTable, lock: MmapRead) {
@@ -99,6 +103,9 @@ export class Service {
     this.ranges = runs.length;
     for (const { frames } of runs) {
       await this.#sendStrangersHome(frames);
+    }
+    for (const { frames, write } of runs) {
+      await this.#collectCpuWrites(frames, write);
     }
     const reads = new FrameUploads();
     for (const { frames, write } of runs) {
@@ -167,6 +174,27 @@ export class Service {
           sub = -1;
         }
       }
+    }
+  }
+
+  /** What plain arrays wrote becomes known; what the kernel writes is theirs again when the try is over. */
+  async #collectCpuWrites(frames: readonly SvmFrame[], write: boolean): Promise<void> {
+    const { mm } = this.#table;
+    if (!mm.memory.mmu.traps) {
+      return;
+    }
+    const { end } = frames[frames.length - 1];
+    for (const vma of mm.vmas.values(frames[0].start)) {
+      if (vma.start >= end) {
+        break;
+      }
+      const first = vma.objectPage(vma.start > frames[0].start ? vma.start : frames[0].start);
+      const stop = Math.min(vma.object.pages, vma.objectPage((Math.min(vma.end, end) - 1) as VirtAddr) + 1);
+      const hold = write ? holdFromCpu(vma.object, first, stop) : undefined;
+      if (hold !== undefined) {
+        this.#held.push(hold);
+      }
+      await syncCpuWrites(vma.object, first, stop);
     }
   }
 
@@ -447,6 +475,9 @@ export class Service {
   /** Gives everything back that was not committed; always called at the end. */
   abort(): void {
     this.#mirror.isolating = undefined;
+    for (const hold of this.#held.splice(0)) {
+      hold[Symbol.dispose]();
+    }
     for (const { migration, frames, sub } of this.#migrations.splice(0)) {
       forEachSub(frames, sub, migration.end - migration.page, (frame, at) => frame.disown(at, at + 1));
       migrateVmaAbort(migration);

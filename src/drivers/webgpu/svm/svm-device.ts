@@ -1,5 +1,6 @@
 /** What svm mode keeps for a device: the pool of frames, the buffers of rounds, the page table of each address space. */
-import { KernelError, traceNow, traceOn, type VirtRange } from "../../../base/index.ts";
+import { isPromise, KernelError, traceNow, traceOn, type VirtRange } from "../../../base/index.ts";
+import { syncSpace } from "../../../mm/index.ts";
 import type { MmapRead, WaitOptions } from "../../../sync/index.ts";
 import type { WebGpuDevice } from "../device.ts";
 import type { Extent } from "../extent.ts";
@@ -69,6 +70,11 @@ export class SvmDevice {
       using _lock = await mirror.mm.mmapLock.read();
       mirror.mm.assertAlive(op);
       table.refresh();
+      // What plain arrays wrote so far is to be seen, also in pages that the device has already.
+      const synced = syncSpace(mirror.mm);
+      if (isPromise(synced)) {
+        await synced;
+      }
     }
     await this.pool.grow(table.mappedPages, bound);
     await this.#tableBuffer(table);
