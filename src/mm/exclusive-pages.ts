@@ -14,6 +14,13 @@ function forEachExclusive(object: MemoryObject, page: number, end: number, visit
   }
 }
 
+/** The pages of `[page, end)` are no device's own any more; their entries are changed by the caller. */
+export function forgetExclusive(object: MemoryObject, page: number, end: number): void {
+  if (object.exclusive.size > 0) {
+    forEachExclusive(object, page, end, (p) => object.exclusive.delete(p));
+  }
+}
+
 /** True when a device has one of the pages for itself. */
 export function isExclusive(object: MemoryObject, page: number, end: number): boolean {
   let found = false;
@@ -39,7 +46,7 @@ export function revokeExclusive(object: MemoryObject, page: number, end: number)
   }
   return announceOnObject(object, first, last, "exclusive", () => {
     rewriteEntries(object, first, last, (pte, vma) => sharedEntry(pte, vma, PTE_WRITE));
-    forEachExclusive(object, first, last, (p) => object.exclusive.delete(p));
+    forgetExclusive(object, first, last);
   });
 }
 
@@ -54,7 +61,7 @@ export function dropExclusive(vma: Vma): void {
       block[i] = sharedEntry(block[i], vma, 0);
     }
   });
-  forEachExclusive(object, pgoff, pgoff + vma.pages, (p) => object.exclusive.delete(p));
+  forgetExclusive(object, pgoff, pgoff + vma.pages);
 }
 
 /** The CPU's entry in place of an exclusive one. */

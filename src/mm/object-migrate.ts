@@ -1,6 +1,7 @@
 /** Pages that move between the host and a device's memory, as seen by their object. */
 import { invariant, KernelError, PAGE_SIZE, traceNow, traceOn } from "../base/index.ts";
 import type { DevicePagemap } from "./device-pagemap.ts";
+import { forgetExclusive } from "./exclusive-pages.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import type { DeviceRun } from "./ports.ts";
 import { PTE_NONE, PTE_PRESENT, PTE_WRITE, PteKind, pteIsKind, pteOfKind, ptePfn, ptePresent } from "./pte.ts";
@@ -133,10 +134,14 @@ function isolateRuns(object: MemoryObject, runs: readonly DeviceRun[]): void {
   }
 }
 
-/** Entries of pages, in system memory or on a device, become migration entries. The pages are marked Busy. */
+/**
+ * Entries of pages, in system memory or on a device, become migration entries; a device that had one for itself has been
+ * told. The pages are marked Busy.
+ */
 export function isolateEntries(object: MemoryObject, page: number, end: number): void {
+  forgetExclusive(object, page, end);
   rewriteEntries(object, page, end, (pte) =>
-    pte & PTE_PRESENT || pteIsKind(pte, PteKind.DevicePrivate)
+    pte & PTE_PRESENT || pteIsKind(pte, PteKind.DevicePrivate) || pteIsKind(pte, PteKind.DeviceExclusive)
       ? pteOfKind(PteKind.Migrating, ptePfn(pte), (pte & PTE_WRITE) as 0 | 2)
       : pte,
   );

@@ -8,6 +8,7 @@ import {
   type PhysicalMemory,
   waitWhileBusy,
 } from "../../mm/index.ts";
+import { RwSemaphore } from "../../sync/index.ts";
 
 /** Frames that follow each other, named together. */
 interface Chunk {
@@ -191,6 +192,8 @@ export class DmirrorDevice {
   readonly kind: DeviceMemoryKind;
   /** Failure injection: so many allocations of device memory fail. @linux HMM_DMIRROR_FLAG_FAIL_ALLOC */
   failAllocations = 0;
+  /** Read: pages are on their way to the device. Write: its memory is given back. Inside the mmap lock. */
+  readonly inUse = new RwSemaphore("x-dmirror-memory");
   readonly #memories = new Map<PhysicalMemory, DeviceMemory>();
 
   /** @internal */
@@ -231,11 +234,12 @@ export class DmirrorDevice {
   }
 
   /**
-   * Sends every page in the device's memory home and gives the memory back. No migration to the device is under way.
+   * Sends every page in the device's memory home and gives the memory back. Migrations to the device wait meanwhile.
    * @throws KernelError ENOMEM the host has no room for a page
    * @linux lib/test_hmm.c HMM_DMIRROR_RELEASE
    */
   async release(): Promise<void> {
+    using _ = this.inUse.tryWrite() ?? (await this.inUse.write());
     for (const [memory, device] of this.#memories) {
       await device.release();
       this.#memories.delete(memory);

@@ -72,6 +72,11 @@ export class Dmirror {
     return this.#faults;
   }
 
+  /** @internal An invalidation that overlaps is under way. */
+  isInvalidating(start: number, end: number): boolean {
+    return this.#mirror.hmm.isInvalidating(start, end);
+  }
+
   /** @internal */
   register(options?: WaitOptions): Promise<void> {
     return this.#mirror.register(this.mm, options);

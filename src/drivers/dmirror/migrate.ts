@@ -1,5 +1,13 @@
 /** Pages between system memory and a device's own. */
-import { formatRange, KernelError, PAGE_SIZE, PAGES_PER_BLOCK, type VirtRange, vpnOf } from "../../base/index.ts";
+import {
+  addrOf,
+  formatRange,
+  KernelError,
+  PAGE_SIZE,
+  PAGES_PER_BLOCK,
+  type VirtRange,
+  vpnOf,
+} from "../../base/index.ts";
 import { MIGRATE_PFN_MIGRATE, MIGRATE_PFN_VALID, MigrateSelect, MigrateVma, migratePfn } from "../../migrate/index.ts";
 import {
   type DevicePagemap,
@@ -27,7 +35,8 @@ const BATCH_PAGES = PAGES_PER_BLOCK;
  * @linux lib/test_hmm.c dmirror_migrate_to_device
  */
 export async function moveToDevice(dmirror: Dmirror, device: DmirrorDevice, lock: MmapRead, range: VirtRange) {
-  return forEachBatch(dmirror, range, async (start, end) => {
+  using _inUse = device.inUse.tryRead() ?? (await device.inUse.read());
+  return await forEachBatch(dmirror, range, async (start, end) => {
     const { mm } = dmirror;
     const moving = await MigrateVma.setup({ mm, lock, start, end, pgmapOwner: device, select: MigrateSelect.System });
     const frames = new Int32Array(moving.npages).fill(-1);
@@ -69,7 +78,12 @@ export async function moveToDevice(dmirror: Dmirror, device: DmirrorDevice, lock
 }
 
 /** A page that was here before: the announcement made the device forget where. */
-function keepEntry({ mm, table }: Dmirror, pagemap: DevicePagemap, vpn: number): void {
+function keepEntry(dmirror: Dmirror, pagemap: DevicePagemap, vpn: number): void {
+  const { mm, table } = dmirror;
+  // Another invalidation may have taken the entry away for good.
+  if (dmirror.isInvalidating(addrOf(vpn), addrOf(vpn + 1))) {
+    return;
+  }
   const pte = mm.pageTable.get(vpn);
   const usable = (pte & PTE_PRESENT) !== 0 || pteIsKind(pte, PteKind.DevicePrivate);
   if (usable && pagemap.frameOf(ptePfn(pte)) !== undefined) {
@@ -134,7 +148,8 @@ function copyRun(moving: MigrateVma, memory: DeviceMemory, frame: number, from: 
  */
 export async function moveToSystem(dmirror: Dmirror, device: DmirrorDevice, lock: MmapRead, range: VirtRange) {
   const select = device.kind === "private" ? MigrateSelect.DevicePrivate : MigrateSelect.DeviceCoherent;
-  return forEachBatch(dmirror, range, async (start, end) => {
+  using _inUse = device.inUse.tryRead() ?? (await device.inUse.read());
+  return await forEachBatch(dmirror, range, async (start, end) => {
     const { mm } = dmirror;
     const moving = await MigrateVma.setup({ mm, lock, start, end, pgmapOwner: device, select });
     try {
