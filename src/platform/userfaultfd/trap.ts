@@ -204,10 +204,45 @@ export class UffdTrap implements CpuTrap {
 
   discard(page: number, end: number): void {
     this.#takeUnannounced(page, end);
-    this.#owner.uffd.punch(this.#fileOffset + page * PAGE_SIZE, (end - page) * PAGE_SIZE);
+    const { uffd } = this.#owner;
+    for (const run of this.#runs(page, end)) {
+      if (run.pinned) {
+        // Who holds a lease keeps the bytes, as who pins a page does; they are zeros for the next one.
+        uffd.hide(this.address + run.page * PAGE_SIZE, (run.end - run.page) * PAGE_SIZE);
+      } else {
+        uffd.punch(this.#fileOffset + run.page * PAGE_SIZE, (run.end - run.page) * PAGE_SIZE);
+      }
+    }
     this.#forEachShownPart(page, end, (from, to) => {
       this.#markHidden(from, to);
     });
+  }
+
+  /** The range in order, cut where pins begin and end. */
+  #runs(page: number, end: number): (Run & { readonly pinned: boolean })[] {
+    const runs: (Run & { readonly pinned: boolean })[] = [];
+    let at = page;
+    const pins = this.object?.pins;
+    if (pins !== undefined && pins.size > 0) {
+      const pinned: [number, number][] = [];
+      pins.forEachOverlap(page + this.base, end + this.base, (_, from, to) => pinned.push([from, to]));
+      pinned.sort(([a], [b]) => a - b);
+      for (const [first, last] of pinned) {
+        const from = Math.max(at, first - this.base);
+        const to = Math.min(end, last - this.base);
+        if (from < to) {
+          if (at < from) {
+            runs.push({ page: at, end: from, pinned: false });
+          }
+          runs.push({ page: from, end: to, pinned: true });
+          at = to;
+        }
+      }
+    }
+    if (at < end) {
+      runs.push({ page: at, end, pinned: false });
+    }
+    return runs;
   }
 
   /** What the window it replaces had written. */
@@ -305,7 +340,15 @@ export class UffdTrap implements CpuTrap {
 
   #letGo(): void {
     const { uffd } = this.#owner;
-    uffd.mapZeros(this.#sides.ownAddress + this.byteOffset, this.byteLength);
+    for (const { page, end, pinned } of this.#runs(0, this.#pages)) {
+      const own = this.#sides.ownAddress + this.byteOffset + page * PAGE_SIZE;
+      const bytes = (end - page) * PAGE_SIZE;
+      if (pinned) {
+        uffd.replaceByCopy(own, own, bytes, bytes);
+      } else {
+        uffd.mapZeros(own, bytes);
+      }
+    }
     uffd.punch(this.#fileOffset, this.byteLength);
     this.#markHidden(0, this.#pages);
     this.#owner.released(this);
