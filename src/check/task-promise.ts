@@ -152,8 +152,8 @@ export class TaskPromise<T> {
   /** @internal Takes the value, or follows it when it is a promise. */
   resolve(value: unknown): void {
     if (value instanceof TaskPromise) {
-      value.#react({ settled: (state, result) => this.settle(state, result) });
-    } else if (typeof (value as { then?: unknown } | null | undefined)?.then === "function") {
+      value.react({ settled: (state, result) => this.settle(state, result) });
+    } else if (typeof value === "object" && typeof (value as { then?: unknown } | null)?.then === "function") {
       this.settle(REJECTED, new TypeError("explored code met a promise that the scheduler does not know"));
     } else {
       this.settle(FULFILLED, value);
@@ -175,7 +175,8 @@ export class TaskPromise<T> {
     }
   }
 
-  #react(reaction: Reaction): void {
+  /** @internal */
+  react(reaction: Reaction): void {
     this.handled = true;
     if (this.#state !== PENDING) {
       reaction.settled(this.#state, this.#value);
@@ -188,13 +189,13 @@ export class TaskPromise<T> {
 
   /** @internal What `await` does: a job and no further promise. */
   continueWith(onFulfilled: Handler, onRejected: Handler): void {
-    this.#react(new ReactionJob(onFulfilled, onRejected, undefined));
+    this.react(new ReactionJob(onFulfilled, onRejected, undefined));
   }
 
   // biome-ignore lint/suspicious/noThenProperty: this is a promise.
   then(onFulfilled?: Handler | null, onRejected?: Handler | null): TaskPromise<unknown> {
     const derived = new TaskPromise<unknown>();
-    this.#react(new ReactionJob(onFulfilled ?? undefined, onRejected ?? undefined, derived));
+    this.react(new ReactionJob(onFulfilled ?? undefined, onRejected ?? undefined, derived));
     return derived;
   }
 
@@ -244,7 +245,7 @@ export class TaskPromise<T> {
     for (const value of values) {
       const at = index++;
       left++;
-      TaskPromise.resolve(value).#react({
+      TaskPromise.resolve(value).react({
         settled(state, result) {
           if (state === REJECTED) {
             if (promise.#state === PENDING) {
@@ -264,7 +265,7 @@ export class TaskPromise<T> {
   static race(values: Iterable<unknown>): TaskPromise<unknown> {
     const promise = new TaskPromise<unknown>();
     for (const value of values) {
-      TaskPromise.resolve(value).#react({
+      TaskPromise.resolve(value).react({
         settled(state, result) {
           if (promise.#state === PENDING) {
             promise.settle(state, result);
@@ -276,31 +277,60 @@ export class TaskPromise<T> {
   }
 }
 
+/** The continuation of an `await`. */
+class AwaitJob implements Job, Reaction {
+  readonly context: TaskContext = queue.context;
+  readonly id: number = queue.nextJobId();
+  readonly stack: string | undefined = queue.captureStack();
+  readonly createdBy = queue.step;
+  enabledBy = -1;
+  readonly #body: AsyncBody;
+  #state: State = PENDING;
+  #value: unknown;
+
+  constructor(body: AsyncBody) {
+    this.#body = body;
+  }
+
+  settled(state: State, value: unknown): void {
+    this.#state = state;
+    this.#value = value;
+    queue.enable(this);
+  }
+
+  run(): void {
+    this.#body.resume(this.#state, this.#value);
+  }
+}
+
+/** A call of an async function: its generator and the promise of its result. */
+class AsyncBody {
+  readonly promise = new TaskPromise<unknown>();
+  readonly #generator: Generator;
+
+  constructor(generator: Generator) {
+    this.#generator = generator;
+  }
+
+  resume(state: State, value: unknown): void {
+    let result: IteratorResult<unknown>;
+    try {
+      result = state === REJECTED ? this.#generator.throw(value) : this.#generator.next(value);
+    } catch (error) {
+      this.promise.settle(REJECTED, error);
+      return;
+    }
+    if (result.done) {
+      this.promise.resolve(result.value);
+    } else {
+      TaskPromise.resolve(result.value).react(new AwaitJob(this));
+    }
+  }
+}
+
 /** What async functions of explored code are compiled to: runs a generator, a job for each `await`. */
 export function runAsync(self: unknown, args: unknown, body: (...args: never[]) => Generator): TaskPromise<unknown> {
-  const promise = new TaskPromise<unknown>();
-  const generator = body.apply(self, (args ?? []) as never[]);
-  const advance = (value: unknown): void => {
-    try {
-      step(generator.next(value));
-    } catch (error) {
-      promise.settle(REJECTED, error);
-    }
-  };
-  const raise = (error: unknown): void => {
-    try {
-      step(generator.throw(error));
-    } catch (thrown) {
-      promise.settle(REJECTED, thrown);
-    }
-  };
-  const step = (result: IteratorResult<unknown>): void => {
-    if (result.done) {
-      promise.resolve(result.value);
-    } else {
-      TaskPromise.resolve(result.value).continueWith(advance, raise);
-    }
-  };
-  advance(undefined);
-  return promise;
+  const call = new AsyncBody(body.apply(self, (args ?? []) as never[]));
+  call.resume(FULFILLED, undefined);
+  return call.promise;
 }

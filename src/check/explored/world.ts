@@ -59,8 +59,8 @@ export class World {
   /** Maps the pages and lets the CPU write the first half of them. */
   async map(): Promise<Mapping> {
     const mapping = await this.mm.mmap({ addr: BASE, length: PAGES * PAGE, fixed: true });
-    await mapping.write(0, Uint8Array.of(1));
-    await mapping.write(PAGE, Uint8Array.of(2));
+    using lease = await mapping.lease("rw", { offset: 0, length: (PAGES / 2) * PAGE });
+    lease.u8.fill(1, 0, 8);
     return mapping;
   }
 
