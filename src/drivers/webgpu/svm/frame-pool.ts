@@ -6,7 +6,8 @@ import type { GpuHandle } from "../gpu-handle.ts";
 import type { MemoryBudget } from "../memory-budget.ts";
 import { BufferUsage } from "../usage.ts";
 import { DEVICE_PAGE } from "./page-entry.ts";
-import type { SvmFrame, SvmTable } from "./svm-table.ts";
+import type { SvmFrame } from "./svm-frame.ts";
+import type { SvmTable } from "./svm-table.ts";
 
 export interface FramePoolStats {
   /** Frames that were given up for others, and the bytes that had to be brought home for it. */

@@ -4,7 +4,7 @@ import { isZeroPage, type MemoryObject, PageFlag, readPages, type Transit } from
 import { readBytes } from "../page-upload.ts";
 import type { TransferBatch, UploadRun } from "../transfer-batch.ts";
 import { SUB_PAGES } from "./page-entry.ts";
-import type { SvmFrame } from "./svm-table.ts";
+import type { SvmFrame } from "./svm-frame.ts";
 import { traceFrameUpload } from "./trace-svm.ts";
 
 /** CPU pages of one object that follow each other, and the frames that they go to. */

@@ -37,7 +37,8 @@ import type { TransferBatch } from "../transfer-batch.ts";
 import { bringHome } from "../way-home.ts";
 import { FrameUploads } from "./frame-upload.ts";
 import { reachablePages, SUB_PAGES } from "./page-entry.ts";
-import type { SvmFrame, SvmTable } from "./svm-table.ts";
+import type { SvmFrame } from "./svm-frame.ts";
+import type { SvmTable } from "./svm-table.ts";
 
 /** What a device wants of one page. */
 export interface Demand {

@@ -14,7 +14,8 @@ import { evictFrames, FramePool } from "./frame-pool.ts";
 import { mappedFlags, pageOfAddr, SvmPte } from "./page-entry.ts";
 import { Prefetcher } from "./prefetch.ts";
 import { type Demand, Service } from "./service.ts";
-import { type SvmFrame, SvmTable } from "./svm-table.ts";
+import type { SvmFrame } from "./svm-frame.ts";
+import { SvmTable } from "./svm-table.ts";
 import { tracePrefetch, traceService } from "./trace-svm.ts";
 
 /** What was submitted. Not complete: an invalidation took some pages back at once, which fault again. */

@@ -1,80 +1,17 @@
 /** The device page table of one address space in svm mode: which device pages are in which frames of the pool. */
-import { PAGE_SIZE, PAGES_PER_BLOCK, traceNow, traceOn, type VirtRange } from "../../../base/index.ts";
-import { type AddressSpace, type MemoryObject, type Vma, VmFlags } from "../../../mm/index.ts";
-import { Extent, PageState } from "../extent.ts";
+import { PAGE_SIZE, PAGES_PER_BLOCK, traceNow, traceOn } from "../../../base/index.ts";
+import type { AddressSpace } from "../../../mm/index.ts";
+import { type Extent, PageState } from "../extent.ts";
 import type { FenceTimeline } from "../fence.ts";
 import { WRITABLE } from "../gather.ts";
 import type { DeviceMirror, FrameStore } from "../mirror.ts";
 import { bringHome } from "../way-home.ts";
 import { Advice } from "./advice.ts";
 import type { FramePool } from "./frame-pool.ts";
-import { addrOfPage, DEVICE_PAGE, mappedFlags, pageOfAddr, reachablePages, SUB_PAGES, SvmPte } from "./page-entry.ts";
+import { accessOfMappings } from "./mapped-access.ts";
+import { mappedFlags, pageOfAddr, reachablePages, SUB_PAGES, SvmPte } from "./page-entry.ts";
+import { homeRuns, SvmFrame } from "./svm-frame.ts";
 import { traceEvictedFrames } from "./trace-svm.ts";
-
-/** One device page in its frame: an extent of four CPU pages. */
-export class SvmFrame extends Extent {
-  readonly table: SvmTable;
-  /** Device page of the aperture, and frame of the pool. */
-  readonly page: number;
-  readonly index: number;
-  /** Used since the clock last came by. While it is not, the page's entry asks for its use to be noted. */
-  #referenced = true;
-  /** The window of work that asked for it last; it is not evicted while that runs. */
-  window = 0;
-  /** Brought by a prefetch, and not asked for since. */
-  prefetched = false;
-  /** Taken by a search for victims that is under way. */
-  chosen = false;
-
-  constructor(table: SvmTable, page: number, index: number) {
-    const start = addrOfPage(page);
-    const range = { start, end: start + DEVICE_PAGE } as VirtRange;
-    super(range, table.pool.handle, table.pagemapFrame(index), index * DEVICE_PAGE);
-    this.table = table;
-    this.page = page;
-    this.index = index;
-  }
-
-  /** The caller advised to keep it on this device. */
-  get isPreferred(): boolean {
-    return this.table.adviceOf(this.page) === Advice.PreferredLocation;
-  }
-
-  get referenced(): boolean {
-    return this.#referenced;
-  }
-
-  set referenced(value: boolean) {
-    if (this.#referenced !== value) {
-      this.#referenced = value;
-      this.table.noteChange(this.page);
-    }
-  }
-
-  /** All frames of a space are in use by each of its rounds. */
-  override get lastSerial(): number {
-    return this.table.lastSerial;
-  }
-
-  override set lastSerial(serial: number) {
-    this.table.lastSerial = serial;
-  }
-
-  override update(page: number, end: number, set: number, clear: number): void {
-    super.update(page, end, set, clear);
-    this.table.noteChange(this.page);
-  }
-
-  override own(page: number, end: number, object: MemoryObject, objectPage: number): void {
-    super.own(page, end, object, objectPage);
-    this.table.noteChange(this.page);
-  }
-
-  override disown(page: number, end: number): void {
-    super.disown(page, end);
-    this.table.noteChange(this.page);
-  }
-}
 
 export class SvmTable implements FrameStore {
   readonly mm: AddressSpace;
@@ -198,31 +135,7 @@ export class SvmTable implements FrameStore {
    */
   refresh(length: "grow" | "as long as it is" = "grow"): void {
     this.#isStale = false;
-    let pages = 0;
-    for (const vma of this.mm.vmas.values(addrOfPage(0))) {
-      const first = pageOfAddr(vma.start);
-      if (first >= 2 ** 20) {
-        break;
-      }
-      pages = Math.min(2 ** 20, pageOfAddr(vma.end - 1) + 1);
-    }
-    const access = new Uint8Array(length === "grow" ? Math.max(pages, this.#access.length) : this.#access.length);
-    for (const vma of this.mm.vmas.values(addrOfPage(0))) {
-      const bits = accessBits(vma);
-      const from = Math.floor((vma.start - addrOfPage(0)) / PAGE_SIZE);
-      // What lies past the object's end is no memory.
-      const to = Math.min(access.length * SUB_PAGES, from + Math.min(vma.pages, vma.object.pages - vma.pgoff));
-      for (let sub = from; sub < to; ) {
-        if (sub % SUB_PAGES === 0 && to - sub >= SUB_PAGES) {
-          const whole = Math.floor((to - sub) / SUB_PAGES);
-          access.fill(bits * 15, sub / SUB_PAGES, sub / SUB_PAGES + whole);
-          sub += whole * SUB_PAGES;
-        } else {
-          access[Math.floor(sub / SUB_PAGES)] |= bits << (sub % SUB_PAGES);
-          sub++;
-        }
-      }
-    }
+    const access = accessOfMappings(this.mm, this.#access.length, length);
     if (access.length > this.#entries.length) {
       this.#entries = resized(this.#entries, new Uint32Array(access.length));
       this.#changed = resized(this.#changed, new Uint8Array(access.length));
@@ -428,16 +341,6 @@ export class SvmTable implements FrameStore {
   }
 }
 
-const NO_MEMORY = VmFlags.Io | VmFlags.PfnMap | VmFlags.MixedMap;
-
-/** What a kernel may do with a mapping's pages, for the first of four. */
-function accessBits({ flags }: Vma): number {
-  if (!(flags & VmFlags.Read) || flags & NO_MEMORY) {
-    return 0;
-  }
-  return flags & VmFlags.Write ? 0x11 : 0x01;
-}
-
 /** Frames whose pages one block of the pagemap names. */
 const CHUNK = PAGES_PER_BLOCK / SUB_PAGES;
 
@@ -447,26 +350,4 @@ const MERGE_GAP = 512;
 function resized<T extends Uint8Array | Uint32Array>(from: T, to: T): T {
   to.set(from);
   return to;
-}
-
-interface HomeRun {
-  readonly object: MemoryObject;
-  readonly page: number;
-  readonly count: number;
-}
-
-/** Where the device-private pages of frames belong, neighbours together. */
-function homeRuns(frames: readonly SvmFrame[]): HomeRun[] {
-  const runs: HomeRun[] = [];
-  for (const frame of [...frames].sort((a, b) => a.page - b.page)) {
-    for (const { object, page, count } of frame.ownedRuns()) {
-      const last = runs.at(-1);
-      if (last !== undefined && last.object === object && last.page + last.count === page) {
-        runs[runs.length - 1] = { object, page: last.page, count: last.count + count };
-      } else {
-        runs.push({ object, page, count });
-      }
-    }
-  }
-  return runs;
 }

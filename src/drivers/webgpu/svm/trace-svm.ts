@@ -4,7 +4,8 @@ import type { WebGpuDevice } from "../device.ts";
 import { traceMemory } from "../trace-gpu.ts";
 import { decodeFault, type RoundReport } from "./control.ts";
 import { addrOfPage, SUB_PAGES } from "./page-entry.ts";
-import type { SvmFrame, SvmTable } from "./svm-table.ts";
+import type { SvmFrame } from "./svm-frame.ts";
+import type { SvmTable } from "./svm-table.ts";
 
 /** Sends a round, and the pages that it missed. */
 export function traceRound(

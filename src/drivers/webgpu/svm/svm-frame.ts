@@ -1,0 +1,95 @@
+/** Frames of the pool as their space sees them. */
+import type { VirtRange } from "../../../base/index.ts";
+import type { MemoryObject } from "../../../mm/index.ts";
+import { Extent } from "../extent.ts";
+import { Advice } from "./advice.ts";
+import { addrOfPage, DEVICE_PAGE } from "./page-entry.ts";
+import type { SvmTable } from "./svm-table.ts";
+
+/** One device page in its frame: an extent of four CPU pages. */
+export class SvmFrame extends Extent {
+  readonly table: SvmTable;
+  /** Device page of the aperture, and frame of the pool. */
+  readonly page: number;
+  readonly index: number;
+  /** Used since the clock last came by. While it is not, the page's entry asks for its use to be noted. */
+  #referenced = true;
+  /** The window of work that asked for it last; it is not evicted while that runs. */
+  window = 0;
+  /** Brought by a prefetch, and not asked for since. */
+  prefetched = false;
+  /** Taken by a search for victims that is under way. */
+  chosen = false;
+
+  constructor(table: SvmTable, page: number, index: number) {
+    const start = addrOfPage(page);
+    const range = { start, end: start + DEVICE_PAGE } as VirtRange;
+    super(range, table.pool.handle, table.pagemapFrame(index), index * DEVICE_PAGE);
+    this.table = table;
+    this.page = page;
+    this.index = index;
+  }
+
+  /** The caller advised to keep it on this device. */
+  get isPreferred(): boolean {
+    return this.table.adviceOf(this.page) === Advice.PreferredLocation;
+  }
+
+  get referenced(): boolean {
+    return this.#referenced;
+  }
+
+  set referenced(value: boolean) {
+    if (this.#referenced !== value) {
+      this.#referenced = value;
+      this.table.noteChange(this.page);
+    }
+  }
+
+  /** All frames of a space are in use by each of its rounds. */
+  override get lastSerial(): number {
+    return this.table.lastSerial;
+  }
+
+  override set lastSerial(serial: number) {
+    this.table.lastSerial = serial;
+  }
+
+  override update(page: number, end: number, set: number, clear: number): void {
+    super.update(page, end, set, clear);
+    this.table.noteChange(this.page);
+  }
+
+  override own(page: number, end: number, object: MemoryObject, objectPage: number): void {
+    super.own(page, end, object, objectPage);
+    this.table.noteChange(this.page);
+  }
+
+  override disown(page: number, end: number): void {
+    super.disown(page, end);
+    this.table.noteChange(this.page);
+  }
+}
+
+/** Pages of one object that only frames hold. */
+export interface HomeRun {
+  readonly object: MemoryObject;
+  readonly page: number;
+  readonly count: number;
+}
+
+/** Where the device-private pages of frames belong, neighbours together. */
+export function homeRuns(frames: readonly SvmFrame[]): HomeRun[] {
+  const runs: HomeRun[] = [];
+  for (const frame of [...frames].sort((a, b) => a.page - b.page)) {
+    for (const { object, page, count } of frame.ownedRuns()) {
+      const last = runs.at(-1);
+      if (last !== undefined && last.object === object && last.page + last.count === page) {
+        runs[runs.length - 1] = { object, page: last.page, count: last.count + count };
+      } else {
+        runs.push({ object, page, count });
+      }
+    }
+  }
+  return runs;
+}
