@@ -3,16 +3,17 @@ import { describe, expect, test } from "vitest";
 import { DmirrorDriver } from "../drivers/dmirror/index.ts";
 import { CONFORMANCE_TESTS, type ConformanceDevice, conformance } from "./index.ts";
 
-function dmirror(change: (device: ConformanceDevice) => ConformanceDevice = (device) => device) {
+function dmirror(change: (device: ConformanceDevice) => ConformanceDevice = (device) => device, number = 0) {
   return () => {
     const driver = new DmirrorDriver();
     return {
       open: async (mm: Parameters<DmirrorDriver["open"]>[0]) => {
-        const device = await driver.open(mm);
+        const device = await driver.open(mm, { device: number });
         return change({
           read: (addr, length) => device.read(addr, length),
           write: (addr, bytes) => device.write(addr, bytes),
           snapshot: (addr, length) => device.snapshot(addr, length) as Promise<string[]>,
+          migrate: (addr, length) => device.migrateToDevice(addr, length),
           close: () => driver.close(device),
         });
       },
@@ -21,7 +22,8 @@ function dmirror(change: (device: ConformanceDevice) => ConformanceDevice = (dev
   };
 }
 
-conformance({ name: "dmirror", openDriver: dmirror(), test });
+conformance({ name: "dmirror, private memory", openDriver: dmirror(), test });
+conformance({ name: "dmirror, coherent memory", openDriver: dmirror((device) => device, 2), test });
 
 /** The names of the tests that a driver fails. */
 async function failuresOf(openDriver: ReturnType<typeof dmirror>): Promise<string[]> {
