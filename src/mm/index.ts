@@ -15,7 +15,7 @@ export {
 export { type ExclusivePage, makeDeviceExclusive } from "./device-exclusive.ts";
 export { type DeviceMemoryKind, DevicePagemap, type ObjectPage } from "./device-pagemap.ts";
 export { type FaultFlags, type FaultOutcome, faultRange, handleMmFault } from "./fault.ts";
-export { type ByteRange, Lease } from "./lease.ts";
+export { type ByteRange, Lease, type LeaseOptions } from "./lease.ts";
 export type { Advice } from "./madvise.ts";
 export { Mapping, type MappingRange } from "./mapping.ts";
 export { type AddressSpaceStats, formatMaps, formatSmaps, type PageStates, pageStates } from "./maps.ts";

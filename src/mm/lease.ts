@@ -93,6 +93,15 @@ export interface ByteRange {
   readonly length?: number | undefined;
 }
 
+/** How a part of a mapping is leased. */
+export interface LeaseOptions extends ByteRange {
+  /**
+   * The lease may last: pages in coherent device memory come to system memory first, so that it does not keep them on the
+   * device. @linux include/linux/mm_types.h FOLL_LONGTERM
+   */
+  readonly longTerm?: boolean;
+}
+
 /** The address range of a part of a mapping. @throws KernelError EINVAL when it is not inside */
 export function resolveByteRange(
   op: string,

@@ -9,8 +9,11 @@ import { announce } from "./rmap.ts";
 import type { Vma } from "./vma.ts";
 import { vmasIn, zapEntries } from "./vma-ops.ts";
 
-/** `dontneed`: the content of private pages is dropped; they read as zeros, or as the file, afterwards. */
-export type Advice = "dontneed";
+/**
+ * `dontneed`: the content of private pages is dropped; they read as zeros, or as the file, afterwards. `free`: the content of
+ * private pages without a file may be dropped, until they are written; here it is dropped at once.
+ */
+export type Advice = "dontneed" | "free";
 
 /**
  * Gives advice about `[start, start + length)`.
@@ -18,17 +21,20 @@ export type Advice = "dontneed";
  * A lease that is held meanwhile keeps its array, but what it shows and takes from then on is no longer the memory's.
  *
  * Locks: takes mmapLock, read.
- * @throws KernelError EINVAL a bad range or advice; ENOMEM a hole, or out of memory; ESRCH; EIO reading the file behind a forked mapping anew
+ * @throws KernelError EINVAL a bad range or advice, or `free` of shared or file memory; ENOMEM a hole, or out of memory; ESRCH; EIO reading the file behind a forked mapping anew
  * @linux mm/madvise.c madvise_dontneed_single_vma
  */
 export async function madvise(mm: AddressSpace, start: number, length: number, advice: Advice): Promise<void> {
   const range = pageRange("madvise", start, length);
-  if (advice !== "dontneed") {
-    throw new KernelError("EINVAL", "madvise", `unknown advice ${JSON.stringify(advice)}: use "dontneed"`);
+  if (advice !== "dontneed" && advice !== "free") {
+    throw new KernelError("EINVAL", "madvise", `unknown advice ${JSON.stringify(advice)}: use "dontneed" or "free"`);
   }
   using _lock = await mm.mmapLock.read();
   mm.assertAlive("madvise");
   assertNoHoles(mm, "madvise", range.start, range.end);
+  if (advice === "free") {
+    assertAnonymous(mm, range.start, range.end);
+  }
   for (const vma of vmasIn(mm, range.start, range.end)) {
     const from = Math.max(range.start, vma.start) as VirtAddr;
     const to = Math.min(range.end, vma.end) as VirtAddr;
@@ -38,6 +44,19 @@ export async function madvise(mm: AddressSpace, start: number, length: number, a
       );
     } else {
       await dropPrivate(vma, from, to);
+    }
+  }
+}
+
+/** @linux mm/madvise.c madvise_free_single_vma */
+function assertAnonymous(mm: AddressSpace, start: VirtAddr, end: VirtAddr): void {
+  for (const vma of vmasIn(mm, start, end)) {
+    let base: MemoryObject | undefined = vma.object;
+    while (base !== undefined && base.pager === undefined) {
+      base = base.source;
+    }
+    if (vma.shared || base !== undefined) {
+      throw new KernelError("EINVAL", "madvise", `${vma.name} is shared or of a file: use "dontneed"`);
     }
   }
 }

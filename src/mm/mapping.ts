@@ -1,5 +1,6 @@
 /** What mmap returns: the user's handle on a range of an address space. */
 import {
+  chain,
   formatAddr,
   formatRange,
   isPromise,
@@ -14,9 +15,10 @@ import {
 import type { AddressSpace } from "./address-space.ts";
 import { svmAddressOf } from "./aperture.ts";
 import { faultRange } from "./fault.ts";
-import { type ByteRange, Lease, resolveByteRange } from "./lease.ts";
+import { Lease, type LeaseOptions, resolveByteRange } from "./lease.ts";
 import type { PinMode } from "./memory-object.ts";
 import { munmap } from "./munmap.ts";
+import { bringCoherentHome } from "./object-migrate.ts";
 import type { Vma } from "./vma.ts";
 import { msync } from "./writeback.ts";
 
@@ -69,8 +71,11 @@ export class Mapping {
    *   multiple of 4 GiB); EFAULT unmapped or not readable; EACCES not writable; EHWPOISON the bytes were lost; EIO; ENOMEM;
    *   ESRCH
    */
-  lease(mode: PinMode, part: ByteRange = {}): MaybePromise<Lease> {
-    return leaseRange(this.mm, mode, resolveByteRange("lease", this, part));
+  lease(mode: PinMode, part: LeaseOptions = {}): MaybePromise<Lease> {
+    const range = resolveByteRange("lease", this, part);
+    return part.longTerm
+      ? chain(leaveCoherentMemory(this.mm, range), () => leaseRange(this.mm, mode, range))
+      : leaseRange(this.mm, mode, range);
   }
 
   /** A copy of bytes. @throws KernelError as {@link Mapping.lease} */
@@ -94,6 +99,16 @@ export class Mapping {
   munmap(): Promise<void> {
     return munmap(this.mm, this.start, this.length);
   }
+}
+
+/** Pages of the range in coherent device memory come to system memory: at once, but for devices that are told. */
+function leaveCoherentMemory(mm: AddressSpace, range: VirtRange): MaybePromise<void> {
+  const vma = mm.vmas.find(range.start);
+  if (vma === undefined) {
+    return undefined;
+  }
+  const page = vma.objectPage(range.start);
+  return bringCoherentHome(vma.object, page, Math.min(vma.object.pages, page + pageSpan(range)));
 }
 
 /** {@link Mapping.lease} of an address range. */

@@ -1,5 +1,5 @@
 /** Pages that move between the host and a device's memory, as seen by their object. */
-import { invariant, KernelError, PAGE_SIZE, traceNow, traceOn } from "../base/index.ts";
+import { invariant, KernelError, type MaybePromise, PAGE_SIZE, traceNow, traceOn } from "../base/index.ts";
 import type { DevicePagemap } from "./device-pagemap.ts";
 import { forgetExclusive } from "./exclusive-pages.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
@@ -177,6 +177,40 @@ export function restorePages(object: MemoryObject, page: number, end: number): v
     }
     return vma.flags & VmFlags.Read ? ptePresent(framePfn(object, p), 0) : PTE_NONE;
   });
+}
+
+/**
+ * Takes pages of `[page, end)` out of coherent device memory. Their bytes are in the window all the time, so that nothing is
+ * in transit; devices are told, and frames are freed.
+ */
+export function bringCoherentHome(object: MemoryObject, page: number, end: number): MaybePromise<void> {
+  if ((object.flagSummary(page, end) & PageFlag.Coherent) === 0) {
+    return undefined;
+  }
+  return announceOnObject(object, page, end, "migrate", () => {
+    for (let p = page; p < end; p++) {
+      if ((object.flagsOf(p) & (PageFlag.Coherent | PageFlag.Busy)) === PageFlag.Coherent) {
+        leaveFrame(object, p);
+      }
+    }
+  });
+}
+
+function leaveFrame(object: MemoryObject, page: number): void {
+  const pfn = object.devicePfnOf(page);
+  const pagemap = object.memory.blockOf(pfn)?.pagemap;
+  const frame = pagemap?.frameOf(pfn);
+  invariant(pagemap !== undefined && frame !== undefined, "I-MIG-1", () => `page ${page} is on no device`);
+  object.updateFlags(page, page + 1, 0, PageFlag.Coherent);
+  forgetExclusive(object, page, page + 1);
+  rewriteEntries(object, page, page + 1, (pte, vma) =>
+    pte & PTE_PRESENT || pteIsKind(pte, PteKind.DeviceExclusive)
+      ? vma.flags & VmFlags.Read
+        ? ptePresent(hostPfn(object, page), 0)
+        : PTE_NONE
+      : pte,
+  );
+  pagemap.ops.pageFree(frame, 1);
 }
 
 /** Number of the frame that a CPU's entry for the page names, whose block exists. */

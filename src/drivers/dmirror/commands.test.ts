@@ -258,6 +258,35 @@ describe("exclusive", () => {
   });
 });
 
+test("a lease that may last takes pages out of coherent memory, an ordinary one leaves them", async () => {
+  await using s = await setUp("coherent");
+  const a = await s.map(0, 2);
+  await a.write(0, bytes(3));
+  await s.device.migrateToDevice(BASE, 2 * P);
+  const short = await a.lease("rw");
+  short.release();
+  expect(s.device.device.framesInUse).toBe(2);
+  const long = await a.lease("rw", { length: P, longTerm: true });
+  expect([long.u8[0], s.device.device.framesInUse]).toEqual([3, 1]);
+  expect(await errorCode(() => s.device.migrateToDevice(BASE, 2 * P))).toBe("ENOENT");
+  validateMm(s.mm);
+  long.release();
+  expect(await s.device.migrateToDevice(BASE, 2 * P)).toBe(2);
+});
+
+describe.each(["private", "coherent"] as const)("free of %s memory", (kind) => {
+  test("drops the content and the frames of private memory; EINVAL for shared memory", async () => {
+    await using s = await setUp(kind);
+    const a = await s.map(0, 2);
+    await a.write(0, bytes(3));
+    await s.map(4, 1, { shared: true });
+    await s.device.migrateToDevice(BASE, 2 * P);
+    await s.mm.madvise(BASE, P, "free");
+    expect([s.device.device.framesInUse, (await a.read(0, 1))[0]]).toEqual([1, 0]);
+    expect(await errorCode(() => s.mm.madvise(BASE + 4 * P, P, "free"))).toBe("EINVAL");
+  });
+});
+
 test("there are devices 0 to 3: ENODEV for others", async () => {
   await using s = await setUp("private");
   expect(await errorCode(() => s.driver.open(s.mm, { device: 4 }))).toBe("ENODEV");

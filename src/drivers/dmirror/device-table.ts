@@ -36,12 +36,6 @@ export class DeviceTable {
     return entry === 0 ? undefined : decode(entry);
   }
 
-  /** The pfn of an entry, or -1 when there is none. */
-  pfnAt(vpn: number): Pfn | -1 {
-    const entry = this.#bits(vpn);
-    return entry === 0 ? -1 : ((entry >>> PFN_SHIFT) as Pfn);
-  }
-
   #bits(vpn: number): number {
     return this.#blocks.get(blockOfVpn(vpn))?.[indexInBlock(vpn)] ?? 0;
   }

@@ -21,7 +21,7 @@ import {
   vpnOf,
 } from "../../base/index.ts";
 import { DEFAULT_PFN_FLAGS, HMM_RANGE_DEFAULT_TIMEOUT, HmmMirror, HmmRange } from "../../hmm/index.ts";
-import { type AddressSpace, type MmuNotifierRange, makeDeviceExclusive } from "../../mm/index.ts";
+import { type AddressSpace, type MmuNotifierRange, makeDeviceExclusive, ptePfn } from "../../mm/index.ts";
 import { lockdepTask, type MmapRead, Mutex, type WaitOptions } from "../../sync/index.ts";
 import type { DmirrorDevice } from "./device-memory.ts";
 import { DeviceEntryBits, DeviceTable } from "./device-table.ts";
@@ -198,7 +198,10 @@ export class Dmirror {
         }
         using locked = page;
         using _ = await this.update.lock();
-        this.table.setPfn(vpnOf(at), locked.pfn, DeviceEntryBits.Write | DeviceEntryBits.Exclusive);
+        // While an invalidation is under way the device has been told of it already: its next access takes the page back.
+        if (!this.isInvalidating(at, at + PAGE_SIZE)) {
+          this.table.setPfn(vpnOf(at), locked.pfn, DeviceEntryBits.Write | DeviceEntryBits.Exclusive);
+        }
         count(options, 1 + (at - start) / PAGE_SIZE, 0);
       }
     });
@@ -234,13 +237,13 @@ export class Dmirror {
     });
   }
 
-  /** Pages of the range that are in the device's memory and in its table. */
+  /** Pages of the range that are in the device's memory. */
   #pagesHere({ start, end }: VirtRange): number {
     const { pagemap } = this.device.memoryOf(this.mm.memory);
     let pages = 0;
     for (let vpn: number = vpnOf(start); vpn < vpnOf(end); vpn++) {
-      const pfn = this.table.pfnAt(vpn);
-      pages += pfn !== -1 && pagemap.frameOf(pfn) !== undefined ? 1 : 0;
+      const pte = this.mm.pageTable.get(vpn);
+      pages += pte !== 0 && pagemap.frameOf(ptePfn(pte)) !== undefined ? 1 : 0;
     }
     return pages;
   }

@@ -62,7 +62,9 @@ export async function moveToDevice(dmirror: Dmirror, device: DmirrorDevice, lock
       using _ = dmirror.update.tryLock() ?? (await dmirror.update.lock());
       for (let i = 0; i < moving.npages; i++) {
         if (moving.src[i] & MIGRATE_PFN_MIGRATE) {
-          dmirror.table.setPfn(vpnOf(start) + i, pagemap.pfnOf(frames[i]), bits);
+          if (mayProgram(dmirror, vpnOf(start) + i)) {
+            dmirror.table.setPfn(vpnOf(start) + i, pagemap.pfnOf(frames[i]), bits);
+          }
           moved++;
           continue;
         }
@@ -77,15 +79,19 @@ export async function moveToDevice(dmirror: Dmirror, device: DmirrorDevice, lock
   });
 }
 
+/**
+ * Whether an entry may be set without a range: not while an invalidation is under way, which has told this device already
+ * and is about to change the page. The next access finds out where it is.
+ */
+function mayProgram(dmirror: Dmirror, vpn: number): boolean {
+  return !dmirror.isInvalidating(addrOf(vpn), addrOf(vpn + 1));
+}
+
 /** A page that was here before: the announcement made the device forget where. */
 function keepEntry(dmirror: Dmirror, pagemap: DevicePagemap, vpn: number): void {
   const { mm, table } = dmirror;
-  // Another invalidation may have taken the entry away for good.
-  if (dmirror.isInvalidating(addrOf(vpn), addrOf(vpn + 1))) {
-    return;
-  }
   const pte = mm.pageTable.get(vpn);
-  const usable = (pte & PTE_PRESENT) !== 0 || pteIsKind(pte, PteKind.DevicePrivate);
+  const usable = mayProgram(dmirror, vpn) && ((pte & PTE_PRESENT) !== 0 || pteIsKind(pte, PteKind.DevicePrivate));
   if (usable && pagemap.frameOf(ptePfn(pte)) !== undefined) {
     table.setPfn(vpn, ptePfn(pte), pte & PTE_WRITE ? DeviceEntryBits.Write : 0);
   }
