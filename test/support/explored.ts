@@ -1,5 +1,5 @@
 /** Bundles code for the schedule explorer, as the build does, and loads it. */
-import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { SourceMap, type SourceMapPayload } from "node:module";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
@@ -27,6 +27,7 @@ export async function loadBundle(
   const file = path.join(mkdtempSync(path.join(cache, "pagemirror-explored-")), "explored.mjs");
   writeFileSync(file, code);
   const { instantiate } = (await import(/* @vite-ignore */ pathToFileURL(file).href)) as { instantiate: Instantiate };
+  rmSync(path.dirname(file), { recursive: true });
   const sources = new SourceMap(JSON.parse(map) as SourceMapPayload);
   return { instantiate, locate: (stack) => locateIn(sources, stack) };
 }
