@@ -209,14 +209,18 @@ const read = fc.tuple(fc.nat(2), fc.nat(9)).map(([s, p]) =>
 
 const prefetch = fc.tuple(fc.nat(2), fc.nat(9), fc.nat(1), fc.boolean()).map(([s, p, g, forWrite]) =>
   named(`prefetch(${s}, ${p}, gpu${g}, ${forWrite})`, async (world) => {
-    await gpus[g].device.prefetch(pieceOf(world, s, p).mapping, { write: forWrite });
+    await gpus[g].device.prefetch(pieceOf(world, s, p).mapping, { write: forWrite, timeoutMs: 10_000 });
   }),
 );
 
 const bind = fc.tuple(fc.nat(2), fc.nat(9), fc.nat(1)).map(([s, p, g]) =>
   named(`bind(${s}, ${p}, gpu${g})`, async (world) => {
     const { mapping, words } = pieceOf(world, s, p);
-    await gpus[g].bind.dispatch({ bind: { data: mapping }, workgroups: Math.ceil(words.length / 64) });
+    await gpus[g].bind.dispatch({
+      bind: { data: mapping },
+      workgroups: Math.ceil(words.length / 64),
+      timeoutMs: 10_000,
+    });
     words.forEach((word, i) => {
       words[i] = word + 1;
     });
