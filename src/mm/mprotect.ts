@@ -1,6 +1,7 @@
 /** mprotect: other permissions. */
 import { KernelError, vpnOf } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
+import { unmapFromCpu } from "./cpu-trap.ts";
 import { dropExclusive } from "./exclusive-pages.ts";
 import type { MemoryObject } from "./memory-object.ts";
 import { PTE_NONE, PTE_PRESENT, PTE_WRITE } from "./pte.ts";
@@ -50,6 +51,9 @@ export async function mprotect(mm: AddressSpace, start: number, length: number, 
 function restrictEntries(vma: Vma): void {
   dropExclusive(vma);
   const readable = (vma.flags & VmFlags.Read) !== 0;
+  if (!readable) {
+    unmapFromCpu(vma.object, vma.pgoff, vma.pgoff + vma.pages);
+  }
   vma.mm.pageTable.forEachRun(vpnOf(vma.start), vpnOf(vma.end), (block, from, to) => {
     for (let i = from; i < to; i++) {
       const pte = block[i];

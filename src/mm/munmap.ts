@@ -1,6 +1,7 @@
 /** munmap: mappings go; what they covered in part is cut. */
 import { trace, traceIdOf, traceOn, type VirtAddr } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
+import { unmapFromCpu } from "./cpu-trap.ts";
 import type { MemoryObject } from "./memory-object.ts";
 import { pageRange } from "./range-args.ts";
 import { announce } from "./rmap.ts";
@@ -56,6 +57,9 @@ export async function unmapWritten(mm: AddressSpace, start: VirtAddr, end: VirtA
       zapEntries(mm, vma.start, vma.end);
       if (!vma.shared) {
         dropUnmapped(vma.object, vma.pgoff, vma.pgoff + vma.pages);
+      } else {
+        // The object lives on with others; plain arrays find out at their next access whether somebody maps the page.
+        unmapFromCpu(vma.object, vma.pgoff, Math.min(vma.object.pages, vma.pgoff + vma.pages));
       }
       return vma.object;
     }),

@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { PAGE_SIZE } from "../../base/index.ts";
 import { AddressSpace, MemoryObject, type Pager, PhysicalMemory, poisonPages, syncCpuWrites } from "../../mm/index.ts";
@@ -151,6 +152,29 @@ describe.skipIf(!report.works)("plain arrays on the userfaultfd MMU", () => {
     );
     expect(seen).toEqual([0, POISON_WORD, 1, Number.NaN]);
     expect(mmu.log.since(0)).toMatchObject([{ index: 0, code: "EHWPOISON" }]);
+  });
+
+  test("an access to what may not be read is reported", async () => {
+    const { mapping, view } = await map(4);
+    await thread.run(FILL, { ...view, value: 1 });
+    await mm.mprotect(mapping.start, PAGE_SIZE, "none");
+    expect(mmu.log.count).toBe(0);
+    await thread.run(SUM_ALL, view);
+    expect(mmu.log.since(0)).toMatchObject([{ code: "EFAULT" }]);
+    await mm.mprotect(mapping.start, PAGE_SIZE, "rw");
+    expect(await thread.run(SUM_ALL, view)).toBe(10);
+  });
+
+  test("an engine that starts a process in between loses no write", async () => {
+    const { object, view } = await map(4);
+    await thread.run(FILL, { ...view, value: 1 });
+    spawnSync("true");
+    await syncCpuWrites(object, 0, 4);
+    await thread.run(`${WORDS} u32[0] = 5`, view);
+    spawnSync("true");
+    const trap = object.trapAt(0)?.trap;
+    expect(trap?.unmap(0, 4)).toBe(false);
+    expect(await thread.run(SUM_ALL, view)).toBe(5 + 2 + 3 + 4);
   });
 
   test("arrays that outlive their mapping see zeros", async () => {
