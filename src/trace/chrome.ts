@@ -12,7 +12,7 @@ const MOST_PENDING = 4096;
 /** Rows of one lane: what overlaps more often is drawn in the last. */
 const MOST_ROWS = 31;
 /** Events that wait to be written, at most, and how long. */
-const MOST_QUEUED = 1024;
+const MOST_QUEUED = 32_768;
 const WRITE_EVERY_MS = 50;
 
 /** The lane that an event is drawn in; a device has its own set of them. */
