@@ -29,13 +29,13 @@ import {
   prepareWrites,
   type Retry,
   sendStrangersHome,
-  sourceInTransit,
 } from "./gather.ts";
 import type { OwnedBuffer } from "./gpu-buffer.ts";
 import type { BindKernel } from "./kernel.ts";
 import type { DeviceMirror } from "./mirror.ts";
 import { type PageRun, planUpload, type UploadPlan } from "./page-upload.ts";
 import { endPage, type PlacedRange, placeRanges, type Segment, segmentsOf } from "./place.ts";
+import { sourceInTransit } from "./source-transit.ts";
 import { traceDispatch, traceUpload } from "./trace-gpu.ts";
 import type { TransferBatch } from "./transfer-batch.ts";
 
