@@ -2,7 +2,8 @@
 import { expect } from "vitest";
 import type { GpuHandle } from "../drivers/webgpu/gpu-handle.ts";
 import { compileSvmKernel } from "../drivers/webgpu/svm/compile-svm.ts";
-import { type PageMapping, SvmHost, type SvmRunOptions, type SvmRunResult, seededRandom } from "./svm-host.ts";
+import { seededRandom } from "./seeded-random.ts";
+import { type PageMapping, SvmHost, type SvmRunOptions, type SvmRunResult } from "./svm-host.ts";
 
 /** A kernel, and what it should do. */
 export interface SvmCase {

@@ -16,17 +16,6 @@ import {
 import { DEVICE_PAGE, DEVICE_PAGE_WORDS, SvmPte } from "../drivers/webgpu/svm/page-entry.ts";
 import { BufferUsage, MapMode } from "../drivers/webgpu/usage.ts";
 
-/** A source of random numbers from 0 to 1, the same in every run. */
-export function seededRandom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
-
 /** How a device page is mapped. */
 export interface PageMapping {
   readonly writable: boolean;
@@ -53,6 +42,8 @@ export interface SvmRunOptions {
   /** Workgroups of a window. Default: the whole grid. */
   readonly window?: number;
   readonly fuel?: number;
+  /** Faults that a round can report. */
+  readonly faultCapacity?: number;
   readonly track?: boolean;
   /** Gives up after so many rounds. */
   readonly maxRounds?: number;
@@ -272,7 +263,7 @@ export class SvmHost {
     header[Control.WriteBits] = areas.writes;
     header[Control.AccessedBits] = areas.accessed;
     header[Control.FaultList] = areas.faults;
-    header[Control.FaultCapacity] = FAULTS;
+    header[Control.FaultCapacity] = options.faultCapacity ?? FAULTS;
     header[Control.Fuel] = options.fuel ?? 0;
     header[Control.LaneEnd] = 0xffffffff;
     header[Control.ReplayBase] = areas.replay;
@@ -329,7 +320,7 @@ export class SvmHost {
             accessed.add(page);
           }
         }
-        const found = Math.min(words[Control.FaultCount] ?? 0, FAULTS);
+        const found = Math.min(words[Control.FaultCount] ?? 0, options.faultCapacity ?? FAULTS);
         const faults = [...words.subarray(areas.faults, areas.faults + found)].map((entry) => ({
           page: entry >>> FaultBit.PageShift,
           write: (entry & FaultBit.Write) !== 0,

@@ -1,8 +1,9 @@
 /** Kernels over memory that is half there, with any number of pages brought in a round, against models on the CPU. */
 import { expect, test } from "vitest";
 import { useTestGpu } from "../../../testing/gpu.ts";
+import { seededRandom } from "../../../testing/seeded-random.ts";
 import { checkSvm } from "../../../testing/svm-check.ts";
-import { SvmHost, seededRandom } from "../../../testing/svm-host.ts";
+import { SvmHost } from "../../../testing/svm-host.ts";
 import { compileSvmKernel } from "./compile-svm.ts";
 
 const gpu = useTestGpu("svm kernels");

@@ -1,7 +1,7 @@
 /** The generated entry point `pm_entry`: finds the workgroup's logical id, runs the kernel, and settles what came of it. */
 import { Control } from "./control-layout.ts";
 import type { KernelFeatures } from "./kernel-features.ts";
-import { TAINTED, WgFlag } from "./runtime-checked.ts";
+import { TAINTED, WgFlag } from "./workgroup-flags.ts";
 
 /** Name of the entry point that is generated. */
 export const ENTRY = "pm_entry";

@@ -1,8 +1,9 @@
 /** What kernels report: faults, fatal accesses, accessed pages; and how the edges of pages and mappings behave. */
 import { expect, test } from "vitest";
 import { useTestGpu } from "../../../testing/gpu.ts";
+import { seededRandom } from "../../../testing/seeded-random.ts";
 import { checkSvm } from "../../../testing/svm-check.ts";
-import { type PageMapping, SvmHost, type SvmRunOptions, seededRandom } from "../../../testing/svm-host.ts";
+import { type PageMapping, SvmHost, type SvmRunOptions } from "../../../testing/svm-host.ts";
 import { compileSvmKernel } from "./compile-svm.ts";
 import { Fatal } from "./control-layout.ts";
 
@@ -158,6 +159,26 @@ test("one run reports every page that it comes to", async () => {
   expect(rounds).toBe(2);
   expect(firstFaults.toSorted((a, b) => a - b)).toEqual([-32, ...Array.from({ length: 30 }, (_, i) => i + 1)]);
   host.destroy();
+});
+
+test("faults that find no room in the list wait for a later round", async () => {
+  const results = await checkSvm(gpu(), {
+    pages: 40,
+    wgsl: `@compute @workgroup_size(32) fn main(@builtin(global_invocation_id) id: vec3u) {
+      pm_store_u32(4096u + id.x, pm_load_u32((id.x % 32u + 3u) * 4096u + id.x));
+    }`,
+    grid: [2, 1, 1],
+    residency: 0,
+    options: { faultCapacity: 5, pagesPerRound: 5, evict: 0 },
+    pipelines: ["checked"],
+    seeds: [1],
+    model: (w) => {
+      for (let id = 0; id < 64; id++) {
+        w[P + id] = at(w, ((id % 32) + 3) * P + id);
+      }
+    },
+  });
+  expect(results.map(({ rounds }) => rounds)).toEqual([8]);
 });
 
 test("vectors at any address, over ends of pages too", async () => {

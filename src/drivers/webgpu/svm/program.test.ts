@@ -2,8 +2,9 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { useTestGpu } from "../../../testing/gpu.ts";
+import { seededRandom } from "../../../testing/seeded-random.ts";
 import { expectWords, noise } from "../../../testing/svm-check.ts";
-import { SvmHost, seededRandom } from "../../../testing/svm-host.ts";
+import { SvmHost } from "../../../testing/svm-host.ts";
 import { OWN_WORDS, type ProgramMemory, program, runOnCpu, toWgsl } from "../../../testing/svm-program.ts";
 import { compileSvmKernel } from "./compile-svm.ts";
 import { Fatal } from "./control-layout.ts";
@@ -60,7 +61,7 @@ test("whatever is resident, a kernel does what it does on the CPU, or says that 
         }
       }
     }),
-    { numRuns: Number(process.env.SVM_PROGRAMS ?? 30), endOnFailure: false },
+    { numRuns: Number(process.env.SVM_PROGRAMS ?? 15), endOnFailure: false },
   );
   expect(done).toBeGreaterThan(0);
 }, 300_000);

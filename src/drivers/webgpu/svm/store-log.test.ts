@@ -1,8 +1,9 @@
 /** The write rule where it is hardest: more stores than the log holds, other invocations, and atomics between stores. */
 import { expect, test } from "vitest";
 import { useTestGpu } from "../../../testing/gpu.ts";
+import { seededRandom } from "../../../testing/seeded-random.ts";
 import { checkSvm } from "../../../testing/svm-check.ts";
-import { SvmHost, seededRandom } from "../../../testing/svm-host.ts";
+import { SvmHost } from "../../../testing/svm-host.ts";
 import { compileSvmKernel } from "./compile-svm.ts";
 import { Fatal } from "./control-layout.ts";
 

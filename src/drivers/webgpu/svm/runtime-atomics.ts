@@ -1,0 +1,114 @@
+/** Atomics of the checked pipeline: kept back with the stores, or applied where they stand and recorded. */
+import { Control, Fatal, FaultBit, REPLAY_RECORD } from "./control-layout.ts";
+import { type KernelFeatures, Op } from "./kernel-features.ts";
+import { SvmPte } from "./page-entry.ts";
+import { SHARED_PENDING } from "./runtime-shared.ts";
+import { TAINTED, WgFlag } from "./workgroup-flags.ts";
+
+const READ = SvmPte.Valid;
+const WRITE = SvmPte.Valid | SvmPte.Write;
+
+/** Atomics whose results nobody uses: entries of the log. A plain load sees them as if they were applied. */
+export function loggedWgsl(features: KernelFeatures): string {
+  if (!features.writes) {
+    return "fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 { return pm_load_u32(a); }";
+  }
+  return `
+fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
+  if (op == ${Op.Load}u) { return pm_load_u32(a); }
+  let e = pm_entry_of(a);
+  let ok = pm_reach(pm_word(a), e, ${WRITE}u);
+  if (!ok | ((e & ${SvmPte.Track}u) != 0u)) { pm_event(a, select(${FaultBit.Write}u, 0u, ok)); }
+  if (pm_hurt == 0u) { pm_put_op(a, e, op, v); }
+  return 0u;
+}
+`;
+}
+
+/** Atomics whose results matter: applied where they stand, once; a later run of the same invocation gets the same result. */
+export function immediateWgsl(features: KernelFeatures): string {
+  const { collective, logCanOverflow, sharedStores } = features;
+  const tainted = collective ? `pm_hurt != 0u || (atomicLoad(&pm_wg_fault) & ${TAINTED}u) != 0u` : "pm_hurt != 0u";
+  const pending = `
+  // Its own store waits in the log: the two will be applied as one.
+  for (var i = pm_logged; i > 0u; i--) {
+    if (pm_log_addr[i - 1u] == a) {
+      let old = pm_log_value[i - 1u];
+      pm_log_value[i - 1u] = pm_apply(op, old, v, c);
+      ${logCanOverflow ? "pm_mixed = 1u;" : ""}
+      return old;
+    }
+  }
+  ${
+    logCanOverflow
+      ? `if (pm_over != 0u && a >= pm_low_store && a <= pm_high_store) {
+    pm_die(${Fatal.StoreLogFull}u, a);
+    return 0u;
+  }`
+      : ""
+  }`;
+  return `
+var<private> pm_replayed: u32;
+var<private> pm_recorded: u32;
+var<private> pm_slot: u32;
+${logCanOverflow ? "var<private> pm_mixed: u32;" : ""}
+fn pm_record_at(record: u32, word: u32) -> u32 {
+  return pm_slot + (1u + record * ${REPLAY_RECORD}u + word) * atomicLoad(&pm_ctl[${Control.ReplayStride}]);
+}
+fn pm_replay_begin(invocation: u32) {
+  pm_slot = atomicLoad(&pm_ctl[${Control.ReplayBase}]) + invocation;
+  pm_recorded = atomicLoad(&pm_ctl[pm_slot]);
+  pm_replayed = 0u;
+}
+fn pm_replay_end() {
+  if (pm_replayed != pm_recorded) { pm_die(${Fatal.NotRepeatable}u, 0u); }
+}
+// A word that this invocation has changed in an earlier run, as it was before: what the run saw that changed it.
+fn pm_before(a: u32, there: u32) -> u32 {
+  for (var r = pm_replayed; r < pm_recorded; r++) {
+    if (atomicLoad(&pm_ctl[pm_record_at(r, 0u)]) == a) { return atomicLoad(&pm_ctl[pm_record_at(r, 2u)]); }
+  }
+  return there;
+}
+fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
+  let e = pm_entry_of(a);
+  let loads = op == ${Op.Load}u;
+  let ok = pm_reach(pm_word(a), e, select(${WRITE}u, ${READ}u, loads));
+  if (!ok | ((e & ${SvmPte.Track}u) != 0u)) {
+    pm_event(a, select(select(${FaultBit.Write}u, ${FaultBit.Read}u, loads), 0u, ok));
+  }
+  if (${tainted}) { return 0u; }
+  ${sharedStores ? SHARED_PENDING : pending}
+  let key = (v * 0x9e3779b1u) ^ (c * 0x85ebca77u) ^ (op + 1u);
+  if (pm_replayed < pm_recorded) {
+    if (atomicLoad(&pm_ctl[pm_record_at(pm_replayed, 0u)]) != a || atomicLoad(&pm_ctl[pm_record_at(pm_replayed, 1u)]) != key) {
+      pm_die(${Fatal.NotRepeatable}u, a);
+      return 0u;
+    }
+    let old = atomicLoad(&pm_ctl[pm_record_at(pm_replayed, 2u)]);
+    pm_replayed++;
+    return old;
+  }
+  if (pm_committing != 0u) {
+    pm_die(${Fatal.NotRepeatable}u, a);
+    return 0u;
+  }
+  if (pm_recorded >= atomicLoad(&pm_ctl[${Control.ReplayCapacity}])) {
+    atomicMax(&pm_ctl[${Control.ReplayNeeded}], pm_recorded + 1u);
+    pm_hurt = 1u;
+    pm_fault = 1u;
+    pm_fuel = 1u;
+    ${collective ? `atomicOr(&pm_wg_fault, ${WgFlag.Fault}u);` : ""}
+    return 0u;
+  }
+  let old = pm_do(pm_at(a, e), op, v, c);
+  atomicStore(&pm_ctl[pm_record_at(pm_recorded, 0u)], a);
+  atomicStore(&pm_ctl[pm_record_at(pm_recorded, 1u)], key);
+  atomicStore(&pm_ctl[pm_record_at(pm_recorded, 2u)], old);
+  pm_recorded++;
+  pm_replayed = pm_recorded;
+  atomicStore(&pm_ctl[pm_slot], pm_recorded);
+  return old;
+}
+`;
+}
