@@ -23,7 +23,6 @@ import type { MmapRead } from "../../../sync/index.ts";
 import { PageState } from "../extent.ts";
 import {
   BUSY_MEMORY,
-  busyBelow,
   isInPlace,
   poisonedIn,
   type Retry as ServiceRetry,
@@ -33,6 +32,7 @@ import {
   waitUntilSettled,
 } from "../gather.ts";
 import type { DeviceMirror } from "../mirror.ts";
+import { busyBelow } from "../source-transit.ts";
 import type { TransferBatch } from "../transfer-batch.ts";
 import { bringHome } from "../way-home.ts";
 import { FrameUploads } from "./frame-upload.ts";
