@@ -62,6 +62,8 @@ export interface SvmRunResult {
 }
 
 const FAULTS = 4096;
+/** Rounds of a window after which nothing is evicted any more. */
+const EVICTING_ROUNDS = 20;
 
 /** Memory of which some is in frames of a pool. */
 export class SvmHost {
@@ -358,7 +360,8 @@ export class SvmHost {
           throw new Error(`${again} workgroups are not done after ${rounds} rounds`);
         }
         pending = words.slice(areas.listOut, areas.listOut + again);
-        await this.#serve(faults, options.pagesPerRound, evict);
+        // A chain of many pages would never be whole under evictions without end.
+        await this.#serve(faults, options.pagesPerRound, rounds < EVICTING_ROUNDS ? evict : 0);
       }
     } finally {
       control.destroy();
