@@ -1,4 +1,7 @@
-/** PageMirror for Node: an address space on the software MMU, and a WebGPU device through Dawn that mirrors it. */
+/**
+ * PageMirror for Node: an address space, on the software MMU or on the kernel's page faults, and a WebGPU device through
+ * Dawn that mirrors it.
+ */
 
 import { type WebGpuDevice, WebGpuDriver } from "./drivers/webgpu/index.ts";
 import { AddressSpace, type MemoryObject, PhysicalMemory } from "./mm/index.ts";

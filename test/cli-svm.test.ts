@@ -100,7 +100,9 @@ describe("data of 8 times the device's memory", () => {
     const report = JSON.parse(ended.stdout);
     expect(report).toMatchObject({ ok: true, mode: "svm", outputs: { values: { bytes: BYTES }, odd: { bytes: 4 } } });
     expect(report.rounds).toBeGreaterThan(8);
-    expect(report.faults.device).toBeGreaterThanOrEqual(64);
+    // A stream: most pages are predicted, and come before a round misses them.
+    expect(report.faults.device).toBeGreaterThan(0);
+    expect(report.bytes.evicted).toBeGreaterThan(BYTES / 2);
     expect(report.pages.evicted).toBeGreaterThan(32);
     expect(report.bytes.toDevice).toBeGreaterThanOrEqual(BYTES);
   });

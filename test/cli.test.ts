@@ -304,7 +304,7 @@ describe("bad input", () => {
     ["svm mode", ["add.wgsl", ...good, "--mode", "svm"], 1, /run: EINVAL: --mode svm: .*leave --mode out/],
     ["the userfaultfd MMU", ["add.wgsl", ...good, "--mmu", "userfaultfd"], 1, /run: ENOTSUP: .*--mmu software/],
     ["a URL of no server", ["add.wgsl", "--map", "values=http://127.0.0.1:2/x"], 1, /map values: EIO: .*check the URL/],
-    ["a trace", ["add.wgsl", ...good, "--trace", "x"], 2, /usage: EINVAL: unknown option '--trace'/],
+    ["a trace over an input", ["add.wgsl", ...good, "--trace", "data.bin"], 1, /trace: EINVAL: .*data\.bin/],
   ];
 
   beforeEach(() => {
@@ -329,7 +329,8 @@ describe("bad input", () => {
 
   test.each([
     ["no command", [], /usage: EINVAL: name a command/],
-    ["an unknown command", ["inspect"], /usage: EINVAL: unknown command 'inspect'/],
+    ["an unknown command", ["profile"], /usage: EINVAL: unknown command 'profile'/],
+    ["a trace to inspect that is not named", ["inspect"], /usage: EINVAL: missing required argument 'TRACE'/],
     ["run without a kernel", ["run"], /usage: EINVAL: missing required argument 'KERNEL.wgsl'/],
     ["info with an argument", ["info", "x"], /usage: EINVAL: too many arguments/],
   ])("%s", async (_, args, line) => {

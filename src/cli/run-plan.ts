@@ -72,7 +72,7 @@ function checkOptions({ mmu, stats, json, maps }: RunArguments): void {
     throw new KernelError(
       "ENOTSUP",
       "run",
-      "--mmu userfaultfd is not in this version: use --mmu software, the default",
+      'the command works on the software MMU: use --mmu software, the default, or open({ mmu: "userfaultfd" }) of pagemirror/node',
     );
   }
   if (mmu !== "software") {

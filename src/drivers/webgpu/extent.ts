@@ -1,4 +1,4 @@
-/** A stretch of an address space that has a GPU buffer of its own, and what the buffer holds of each page. */
+/** A stretch of an address space that has a GPU buffer, or a part of one, and what the device holds of each page. */
 import { bugOn, PAGE_SIZE, type VirtAddr, type VirtRange } from "../../base/index.ts";
 import type { MemoryObject } from "../../mm/index.ts";
 import type { OwnedBuffer } from "./gpu-buffer.ts";

@@ -102,7 +102,7 @@ export class Rounds {
     this.#sliceLimit = Math.min(windowSize(parts.job), firstSlice(x * y * z, parts.table));
   }
 
-  /** @throws KernelError as WebGpuKernel.dispatch; ENOMEM when one invocation alone needs more than the pool */
+  /** @throws KernelError as WebGpuKernel.dispatch; ENOMEM when one invocation alone (with barriers: one workgroup) needs more than the pool */
   async all(): Promise<void> {
     const [x, y, z] = this.#job.grid;
     const total = x * y * z;

@@ -40,7 +40,11 @@ export class SequencePredictor {
       return [];
     }
     const demands = this.#latest.flatMap(({ start, end, write }) =>
-      Array.from({ length: Math.round((end - start) * ratio) }, (_, i) => ({ page: end + i, write, optional: true as const })),
+      Array.from({ length: Math.round((end - start) * ratio) }, (_, i) => ({
+        page: end + i,
+        write,
+        optional: true as const,
+      })),
     );
     this.#predicted = demands.length;
     return demands;
