@@ -2,21 +2,16 @@
  * Serving device faults, nouveau's way: sort, coalesce into ranges, fault through HMM or migrate, check under the update
  * lock, map.
  */
-import { isPromise, KernelError, PAGE_SIZE, type VirtAddr } from "../../../base/index.ts";
+import { isPromise, type KernelError, PAGE_SIZE, type VirtAddr } from "../../../base/index.ts";
 import { HmmRange } from "../../../hmm/index.ts";
 import { type Migration, migrateVmaAbort, migrateVmaFinalize, migrateVmaTrySetup } from "../../../migrate/index.ts";
 import {
   holdFromCpu,
   isWritable,
-  type MemoryObject,
   PageFlag,
-  PTE_WRITE,
   poisonedError,
   preparePages,
-  svmAddressOf,
   syncCpuWrites,
-  type Vma,
-  VmFlags,
   writeProtectPages,
 } from "../../../mm/index.ts";
 import type { MmapRead } from "../../../sync/index.ts";
@@ -28,15 +23,24 @@ import {
   type Retry as ServiceRetry,
   showInPlace,
   TRY_AGAIN,
-  WRITABLE,
   waitUntilSettled,
 } from "../gather.ts";
 import type { DeviceMirror } from "../mirror.ts";
 import { busyBelow } from "../source-transit.ts";
 import type { TransferBatch } from "../transfer-batch.ts";
 import { bringHome } from "../way-home.ts";
+import {
+  arrivals,
+  forEachLacking,
+  forEachSub,
+  leaseInTheWay,
+  prepareAnew,
+  reachOf,
+  vmaAt,
+  WRITE_NEED,
+} from "./arrivals.ts";
 import { FrameUploads } from "./frame-upload.ts";
-import { reachablePages, SUB_PAGES } from "./page-entry.ts";
+import { SUB_PAGES } from "./page-entry.ts";
 import type { SvmFrame } from "./svm-frame.ts";
 import type { SvmTable } from "./svm-table.ts";
 
@@ -46,21 +50,6 @@ export interface Demand {
   readonly write: boolean;
   /** Only a guess: it must not be what a dispatch fails for or waits for. */
   readonly optional?: true;
-}
-
-/** What isolated pages need first. */
-const WRITE_NEED = { cpu: false, write: true } as const;
-
-/** Pages of one VMA that are to become the device's own. */
-interface Arrival {
-  readonly vma: Vma;
-  readonly addr: VirtAddr;
-  /** Pages of the VMA's object. */
-  readonly page: number;
-  readonly end: number;
-  /** Where they go, from CPU page `sub` of the first frame on. */
-  readonly frames: readonly SvmFrame[];
-  readonly sub: number;
 }
 
 /** Longest run of device pages that is served as one range: 32 MiB. */
@@ -118,7 +107,7 @@ export class Service {
     await reads.record(batch);
     const written = runs.filter((run) => run.write);
     for (const { frames } of written) {
-      for (const arrival of this.#arrivals(frames)) {
+      for (const arrival of arrivals(this.#table, frames)) {
         const prepared = await preparePages(arrival.vma.object, arrival.page, arrival.end, WRITE_NEED);
         if (prepared === "poisoned") {
           throw poisonedIn(arrival.vma.object, arrival.page, arrival.end);
@@ -202,7 +191,7 @@ export class Service {
   async #gatherReads(frames: readonly SvmFrame[], uploads: FrameUploads): Promise<ServiceRetry | undefined> {
     const { start } = frames[0];
     const last = frames[frames.length - 1];
-    const end = (last.start + this.#reach(last) * PAGE_SIZE) as VirtAddr;
+    const end = (last.start + reachOf(this.#table, last) * PAGE_SIZE) as VirtAddr;
     if (end <= start) {
       return undefined;
     }
@@ -215,7 +204,7 @@ export class Service {
     this.#reads.push({ range, frames });
     let missing = 0;
     frames.forEach((frame, f) => {
-      for (let sub = 0; sub < this.#reach(frame); sub++) {
+      for (let sub = 0; sub < reachOf(this.#table, frame); sub++) {
         if (frame.state[sub] & PageState.Valid) {
           continue;
         }
@@ -280,7 +269,7 @@ export class Service {
         continue;
       }
       const addr = (start + p * PAGE_SIZE) as VirtAddr;
-      const vma = this.#vmaAt(addr);
+      const vma = vmaAt(this.#table, addr);
       const vmaEnd = Math.min(wanted.length, (vma.end - start) / PAGE_SIZE);
       let stop = p + 1;
       while (stop < vmaEnd && wanted[stop] !== 0) {
@@ -305,58 +294,8 @@ export class Service {
     return undefined;
   }
 
-  /** Runs of one VMA's pages that are not the device's own yet, in frames next to each other in memory. */
-  *#arrivals(frames: readonly SvmFrame[], inPlace?: (frame: SvmFrame, sub: number) => void): IterableIterator<Arrival> {
-    const { start } = frames[0];
-    const total = frames.length * SUB_PAGES;
-    const needed = (p: number) => {
-      const frame = frames[Math.floor(p / SUB_PAGES)];
-      const sub = p % SUB_PAGES;
-      return sub < this.#reach(frame) && (frame.state[sub] & WRITABLE) !== WRITABLE ? frame : undefined;
-    };
-    for (let p = 0; p < total; ) {
-      const frame = needed(p);
-      if (frame === undefined) {
-        p++;
-        continue;
-      }
-      if (isInPlace(this.#mirror, frame, p % SUB_PAGES, PTE_WRITE)) {
-        inPlace?.(frame, p % SUB_PAGES);
-        p++;
-        continue;
-      }
-      const addr = (start + p * PAGE_SIZE) as VirtAddr;
-      const vma = this.#vmaAt(addr);
-      if ((vma.flags & VmFlags.Write) === 0) {
-        throw new KernelError(
-          "EPERM",
-          "dispatch",
-          `the kernel stores to ${vma.name}, which is mapped read-only: map it writable`,
-        );
-      }
-      const vmaEnd = Math.min(total, (vma.end - start) / PAGE_SIZE);
-      let stop = p + 1;
-      for (; stop < vmaEnd; stop++) {
-        const next = needed(stop);
-        if (next === undefined || isInPlace(this.#mirror, next, stop % SUB_PAGES, PTE_WRITE)) {
-          break;
-        }
-      }
-      const page = vma.objectPage(addr);
-      yield {
-        vma,
-        addr,
-        page,
-        end: page + (stop - p),
-        frames: frames.slice(Math.floor(p / SUB_PAGES)),
-        sub: p % SUB_PAGES,
-      };
-      p = stop;
-    }
-  }
-
   async #isolate(frames: readonly SvmFrame[], uploads: FrameUploads): Promise<ServiceRetry | undefined> {
-    const waiting = [...this.#arrivals(frames, (frame, sub) => this.#inPlace.push({ frame, sub }))];
+    const waiting = [...arrivals(this.#table, frames, (frame, sub) => this.#inPlace.push({ frame, sub }))];
     for (const { vma, addr, page, end, frames: into, sub } of waiting) {
       const stop = (addr + (end - page) * PAGE_SIZE) as VirtAddr;
       this.#mirror.isolating = { start: addr, end: stop, into: "frames" };
@@ -400,22 +339,6 @@ export class Service {
     return undefined;
   }
 
-  #reach(frame: SvmFrame): number {
-    return reachablePages(this.#table.accessOf(frame.page));
-  }
-
-  #vmaAt(addr: VirtAddr): Vma {
-    const vma = this.#table.mm.vmas.find(addr);
-    if (vma === undefined) {
-      throw new KernelError(
-        "EFAULT",
-        "dispatch",
-        `nothing is mapped at svm address ${svmAddressOf(addr, "memory")} any more`,
-      );
-    }
-    return vma;
-  }
-
   /**
    * Marks what was brought, under the update lock and in one run with the submission of the uploads. Pages of a range that
    * an invalidation hit stay unmapped: they fault again.
@@ -430,7 +353,7 @@ export class Service {
         continue;
       }
       for (const frame of frames) {
-        for (let sub = 0; sub < this.#reach(frame); sub++) {
+        for (let sub = 0; sub < reachOf(this.#table, frame); sub++) {
           // Pages that wait where they were are looked at below, for they may have left since.
           if (!(frame.state[sub] & PageState.Owned)) {
             frame.update(sub, sub + 1, PageState.Valid, 0);
@@ -491,57 +414,4 @@ export class Service {
       }
     }
   }
-}
-
-function forEachSub(
-  frames: readonly SvmFrame[],
-  sub: number,
-  count: number,
-  visit: (frame: SvmFrame, sub: number, index: number) => void,
-): void {
-  for (let i = 0; i < count; i++) {
-    visit(frames[Math.floor((sub + i) / SUB_PAGES)], (sub + i) % SUB_PAGES, i);
-  }
-}
-
-/** Calls `visit` for runs of pages, counted from the first, that the device has no valid copy of. */
-function forEachLacking(
-  frames: readonly SvmFrame[],
-  sub: number,
-  count: number,
-  visit: (from: number, to: number) => void,
-): void {
-  const lacks = (i: number) =>
-    !(frames[Math.floor((sub + i) / SUB_PAGES)].state[(sub + i) % SUB_PAGES] & PageState.Valid);
-  for (let i = 0; i < count; i++) {
-    const from = i;
-    while (i < count && lacks(i)) {
-      i++;
-    }
-    if (i > from) {
-      visit(from, i);
-    }
-  }
-}
-
-/** With nothing isolated any more: waits until the pages could be. */
-async function prepareAnew(object: MemoryObject, page: number, end: number): Promise<boolean> {
-  if (object.refs === 0) {
-    return true;
-  }
-  object.get();
-  try {
-    await preparePages(object, page, end, WRITE_NEED);
-    return true;
-  } finally {
-    await object.put();
-  }
-}
-
-function leaseInTheWay(vma: Vma, page: number, end: number, mode: "r" | "rw"): ServiceRetry {
-  const object: MemoryObject = vma.object;
-  return {
-    wait: (options) => object.wq.wait(() => !object.isPinned(page, end, mode), options),
-    why: `a lease on ${vma.name}, which the kernel follows a pointer into, is still held: dispose it before the dispatch`,
-  };
 }
