@@ -7,7 +7,6 @@ export {
   migrateVmaFinalize,
   migrateVmaSetup,
   migrateVmaTrySetup,
-  migrationBytes,
 } from "./migrate-vma.ts";
 export {
   MIGRATE_PFN_MIGRATE,

@@ -8,16 +8,7 @@
  * The way back is `migrateToRam` of mm, which the CPU's faults take by themselves. {@link MigrateVma} moves what can
  * be moved, page by page, in every direction.
  */
-import {
-  formatRange,
-  isPromise,
-  KernelError,
-  type MaybePromise,
-  PAGE_SIZE,
-  type VirtAddr,
-  vpnOf,
-  warnOn,
-} from "../base/index.ts";
+import { formatRange, isPromise, KernelError, type MaybePromise, type VirtAddr, vpnOf, warnOn } from "../base/index.ts";
 import {
   announceOnObject,
   type DevicePagemap,
@@ -166,9 +157,4 @@ export function migrateVmaAbort(migration: Migration): void {
   const { object, page, end } = migration;
   warnOn((object.flagSummary(page, end) & PageFlag.Busy) === 0, "I-MIG-3", () => "a migration is aborted twice");
   giveBack(migration);
-}
-
-/** Bytes of the isolated pages. */
-export function migrationBytes(migration: Migration): number {
-  return (migration.end - migration.page) * PAGE_SIZE;
 }

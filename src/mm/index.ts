@@ -52,4 +52,5 @@ export { announceOnObject, forEachMapping, isWritable, rewriteEntries, writeProt
 export { type MigrateCause, traceMigrate, traceSpace } from "./trace-mm.ts";
 export { validateMm } from "./validate.ts";
 export { type Prot, Vma, VmFlags } from "./vma.ts";
+export { createWindowMemory } from "./window-memory.ts";
 export { msync, writeBack } from "./writeback.ts";

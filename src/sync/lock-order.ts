@@ -6,11 +6,11 @@
 /**
  * - `validity`: nobody holds it; {@link mightWaitFor} names it where a driver waits for a range to become valid. It is
  *   outermost, so that this wait is reported under any lock.
- * - `mmap`: `mm.mmapLock`. `mmap-child`: the lock of a space that `fork` is making, taken under its parent's.
+ * - `mmap`: `mm.mmapLock`.
  * - `srcu`: a read section, which never blocks; waiting for its grace period does.
  * - `mirrors`: `hmm.mirrorsSem`. `update`: the lock a driver takes in its sync callback and around valid + commit.
  */
-export const LOCK_ORDER = ["validity", "mmap", "mmap-child", "srcu", "mirrors", "update"] as const;
+export const LOCK_ORDER = ["validity", "mmap", "srcu", "mirrors", "update"] as const;
 
 /**
  * The class of a lock: what lockdep orders. A driver's further locks are named `x-…`; they have no fixed place, lockdep

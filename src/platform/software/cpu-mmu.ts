@@ -1,8 +1,7 @@
 /** The software MMU: works everywhere; the CPU announces its accesses with leases. */
 import { KernelError } from "../../base/index.ts";
-import type { AdoptableMemory, CpuMmu, CpuWindow } from "../../mm/index.ts";
+import { type AdoptableMemory, type CpuMmu, type CpuWindow, createWindowMemory } from "../../mm/index.ts";
 
-const WASM_PAGE = 65_536;
 /**
  * Windows below this size share arenas: each WebAssembly.Memory reserves gigabytes of address space for its guards, so a
  * process can have some thousands only.
@@ -36,29 +35,14 @@ export class SoftwareMmu implements CpuMmu {
 
   createWindow(byteLength: number): CpuWindow {
     if (byteLength > ARENA_BYTES / 4) {
-      return { buffer: allocate(byteLength), byteOffset: 0, byteLength };
+      return { buffer: createWindowMemory(byteLength), byteOffset: 0, byteLength };
     }
     if (this.#arena === undefined || this.#used + byteLength > ARENA_BYTES) {
-      this.#arena = allocate(ARENA_BYTES);
+      this.#arena = createWindowMemory(ARENA_BYTES);
       this.#used = 0;
     }
     const byteOffset = this.#used;
     this.#used += byteLength;
     return { buffer: this.#arena, byteOffset, byteLength };
-  }
-}
-
-function allocate(byteLength: number): SharedArrayBuffer {
-  const pages = Math.ceil(byteLength / WASM_PAGE);
-  try {
-    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
-    return memory.buffer as unknown as SharedArrayBuffer;
-  } catch (cause) {
-    throw new KernelError(
-      "ENOMEM",
-      "mmap",
-      `the JavaScript engine has no room for a window of ${byteLength} bytes: unmap something, or map less at once`,
-      { cause },
-    );
   }
 }

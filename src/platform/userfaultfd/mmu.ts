@@ -12,6 +12,7 @@ import {
   type CpuFault,
   type CpuMmu,
   type CpuWindow,
+  createWindowMemory,
   type FaultAround,
   type MemoryObject,
   PageFlag,
@@ -103,12 +104,12 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
   }
 
   #allocate(byteLength: number): Sides {
-    return this.#sidesOver(newMemory(byteLength), byteLength);
+    return this.#sidesOver(createWindowMemory(byteLength), byteLength);
   }
 
   #sidesOver(app: SharedArrayBuffer, byteLength: number): Sides {
     const { uffd } = this;
-    const own = newMemory(byteLength);
+    const own = createWindowMemory(byteLength);
     const appAddress = uffd.libc.addressOf(app);
     const ownAddress = uffd.libc.addressOf(own);
     const fileOffset = uffd.reserveFile(Math.ceil(byteLength / WASM_PAGE) * WASM_PAGE);
@@ -132,7 +133,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
         `the memory has reserved ${extent.mapped} bytes: give the maximum that it was made with`,
       );
     }
-    const own = newMemory(maximum);
+    const own = createWindowMemory(maximum);
     const ownAddress = uffd.libc.addressOf(own);
     const fileOffset = uffd.reserveFile(maximum);
     uffd.mapFile(ownAddress, maximum, fileOffset);
@@ -292,20 +293,5 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
 
   [Symbol.dispose](): void {
     this.close();
-  }
-}
-
-function newMemory(byteLength: number): SharedArrayBuffer {
-  const pages = Math.ceil(byteLength / WASM_PAGE);
-  try {
-    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
-    return memory.buffer as unknown as SharedArrayBuffer;
-  } catch (cause) {
-    throw new KernelError(
-      "ENOMEM",
-      "mmap",
-      `the JavaScript engine has no room for a window of ${byteLength} bytes: unmap something, or map less at once`,
-      { cause },
-    );
   }
 }
