@@ -100,6 +100,23 @@ async function toDevice({ mm, device }: Setup, page: number, end: number, select
 }
 
 describe("to a device", () => {
+  test("I-MM-11: zeros that nobody touched get their entry although madvise empties the page table meanwhile", async () => {
+    await using s = await setUp();
+    const a = await s.mm.mmap({ addr: BASE, length: 4 * P });
+    await a.write(0, Uint8Array.of(1));
+    {
+      using lock = await s.mm.mmapLock.read();
+      const bounds = { start: BASE + 2 * P, end: BASE + 3 * P };
+      const m = await MigrateVma.setup({ mm: s.mm, lock, ...bounds, pgmapOwner: s.device, select: SYSTEM });
+      copyTo(s.device, m);
+      await s.mm.madvise(BASE, P, "dontneed");
+      m.pages();
+      await m.finalize();
+    }
+    expect(drawEntries(s.mm, BASE, 4)).toBe("..d.");
+    validateMm(s.mm);
+  });
+
   test("what was written, read and never touched moves, and the CPU's touch brings it home", async () => {
     await using s = await setUp();
     const a = await s.mm.mmap({ addr: BASE, length: 4 * P });

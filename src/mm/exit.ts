@@ -2,7 +2,7 @@
 import { ADDRESS_LIMIT, type MaybePromise, vpnOf } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import type { MemoryObject } from "./memory-object.ts";
-import { unlinkVma, zapEntries } from "./vma-ops.ts";
+import { unlinkVma, zapAndFreeTables } from "./vma-ops.ts";
 import { releaseObjects } from "./writeback.ts";
 
 /**
@@ -28,7 +28,7 @@ export async function exitMmap(mm: AddressSpace): Promise<void> {
   const dropped: MemoryObject[] = [];
   for (const vma of vmas) {
     unlinkVma(vma);
-    zapEntries(mm, vma.start, vma.end);
+    zapAndFreeTables(mm, vma.start, vma.end);
     dropped.push(vma.object);
   }
   mm.pageTable.releaseEmpty(vpnOf(0), vpnOf(ADDRESS_LIMIT));

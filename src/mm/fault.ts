@@ -177,10 +177,8 @@ function reserveBlocks(vma: Vma, start: number, page: number, end: number, need:
     object.forEachWindow(page, end, (p) => object.ensureWindow(p));
   }
   const made = object.reserve(page, end);
-  const unreserve = () => {
-    mm.pageTable.releaseEmpty(vpn, vpnEnd);
-    object.unreserve(made);
-  };
+  // Page-table blocks stay: another fault may count on them by now.
+  const unreserve = () => object.unreserve(made);
   try {
     mm.pageTable.reserve(vpn, vpnEnd);
   } catch (error) {
@@ -256,9 +254,8 @@ function mapReadyPages(
   const first = page + (from - vpn);
   const last = page + (to - vpn);
   const commit = () => {
-    // Reserved again: while callbacks were waited for, madvise may have given blocks back that held no entry yet.
+    // Reserved again: while callbacks were waited for, madvise may have given blocks of the object back.
     object.reserve(first, last);
-    mm.pageTable.reserve(from, to);
     setEntries(vma, from, first, last, need.write);
     if (traceOn) {
       const range = { space: traceIdOf(mm), start: addrOf(from), end: addrOf(to) };

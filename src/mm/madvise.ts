@@ -1,5 +1,5 @@
 /** madvise: what the application knows about its memory. */
-import { KernelError, PAGE_SIZE, type VirtAddr } from "../base/index.ts";
+import { KernelError, PAGE_SIZE, type VirtAddr, vpnOf } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import { readPages, waitWhileBusy } from "./object-content.ts";
@@ -7,7 +7,7 @@ import { pushToShadows, shadowsLack } from "./object-shadows.ts";
 import { assertNoHoles, pageRange } from "./range-args.ts";
 import { announce } from "./rmap.ts";
 import type { Vma } from "./vma.ts";
-import { vmasIn, zapEntries } from "./vma-ops.ts";
+import { vmasIn } from "./vma-ops.ts";
 
 /**
  * `dontneed`: the content of private pages is dropped; they read as zeros, or as the file, afterwards. `free`: the content of
@@ -40,7 +40,7 @@ export async function madvise(mm: AddressSpace, start: number, length: number, a
     const to = Math.min(range.end, vma.end) as VirtAddr;
     if (vma.shared) {
       await announce([{ mm, start: from, end: to, blockable: true, event: "clear", vma }], () =>
-        zapEntries(mm, from, to),
+        mm.pageTable.zap(vpnOf(from), vpnOf(to)),
       );
     } else {
       await dropPrivate(vma, from, to);
@@ -74,7 +74,7 @@ async function dropPrivate(vma: Vma, from: VirtAddr, to: VirtAddr): Promise<void
       if (object.flagSummary(page, end) & PageFlag.Busy || shadowsLack(object, page, end)) {
         return false;
       }
-      zapEntries(mm, from, to);
+      mm.pageTable.zap(vpnOf(from), vpnOf(to));
       object.dropPages(page, end);
       restore();
       return true;

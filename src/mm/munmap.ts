@@ -5,7 +5,7 @@ import { unmapFromCpu } from "./cpu-trap.ts";
 import type { MemoryObject } from "./memory-object.ts";
 import { pageRange } from "./range-args.ts";
 import { announce } from "./rmap.ts";
-import { chargeCuts, cutAround, dropUnmapped, unlinkVma, vmasIn, zapEntries } from "./vma-ops.ts";
+import { chargeCuts, cutAround, dropUnmapped, unlinkVma, vmasIn, zapAndFreeTables } from "./vma-ops.ts";
 import { flushLastReferences, releaseObjects } from "./writeback.ts";
 
 /**
@@ -54,7 +54,7 @@ export async function unmapWritten(mm: AddressSpace, start: VirtAddr, end: VirtA
   return announce([hull], () =>
     cutAround(mm, start, end).map((vma) => {
       unlinkVma(vma);
-      zapEntries(mm, vma.start, vma.end);
+      zapAndFreeTables(mm, vma.start, vma.end);
       if (!vma.shared) {
         dropUnmapped(vma.object, vma.pgoff, vma.pgoff + vma.pages);
       } else {

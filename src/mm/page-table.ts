@@ -94,7 +94,18 @@ export class PageTable {
     }
   }
 
-  /** Removes the entries of `[vpn, end)` and gives blocks that hold none any more back. */
+  /** Removes the entries of `[vpn, end)`. Blocks stay: others may have reserved them. */
+  zap(vpn: number, end: number): void {
+    this.forEachRun(vpn, end, (block, from, to) => {
+      block.fill(0, from, to);
+    });
+  }
+
+  /**
+   * Removes the entries of `[vpn, end)` and gives blocks that hold none any more back.
+   *
+   * Locks: mmapLock, write (I-MM-11).
+   */
   clear(vpn: number, end: number): void {
     this.forEachRun(vpn, end, (block, from, to, page) => {
       block.fill(0, from, to);
@@ -141,7 +152,7 @@ export class PageTable {
     }
   }
 
-  /** Gives back blocks under `[vpn, end)` that hold no entry any more. */
+  /** Gives back blocks under `[vpn, end)` that hold no entry any more. Locks: mmapLock, write (I-MM-11). */
   releaseEmpty(vpn: number, end: number): void {
     this.forEachRun(vpn, end, (block, _from, _to, page) => {
       if (isEmpty(block)) {

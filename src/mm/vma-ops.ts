@@ -102,8 +102,14 @@ export function mergeAround(mm: AddressSpace, start: VirtAddr, end: VirtAddr): M
   return dropped;
 }
 
-/** Clears the entries of a range and gives empty page-table blocks back. */
-export function zapEntries(mm: AddressSpace, start: VirtAddr, end: VirtAddr): void {
+/**
+ * Clears the entries of a range and gives empty page-table blocks back.
+ *
+ * Locks: mmapLock, write: whoever has reserved blocks under the lock for reading counts on them (I-MM-11).
+ * @linux mm/memory.c free_pgtables
+ */
+export function zapAndFreeTables(mm: AddressSpace, start: VirtAddr, end: VirtAddr): void {
+  mm.mmapLock.assertHeldWrite("zapAndFreeTables");
   mm.pageTable.clear(vpnOf(start), vpnOf(end));
 }
 
