@@ -17,7 +17,14 @@ export interface Layer {
 
 const core = ["base", "sync", "collections", "mm", "mmu-notifier", "hmm", "migrate"];
 const drivers = ["drivers/dmirror", "drivers/webgpu"];
-const platforms = ["platform/software", "platform/http", "platform/node", "platform/userfaultfd"];
+const platforms = [
+  "platform/adapter",
+  "platform/software",
+  "platform/http",
+  "platform/browser",
+  "platform/node",
+  "platform/userfaultfd",
+];
 
 export const LAYERS: readonly Layer[] = [
   { name: "base", imports: [], packages: [], node: false },
@@ -28,14 +35,16 @@ export const LAYERS: readonly Layer[] = [
   { name: "hmm", imports: ["base", "sync", "collections", "mm", "mmu-notifier"], packages: [], node: false },
   { name: "migrate", imports: ["base", "sync", "collections", "mm", "mmu-notifier"], packages: [], node: false },
   { name: "drivers/dmirror", imports: core, packages: [], node: false },
-  { name: "drivers/webgpu", imports: core, packages: ["wgsl_reflect", "wesl"], node: false },
+  { name: "drivers/webgpu", imports: core, packages: ["wesl"], node: false },
   { name: "trace", imports: ["base"], packages: [], node: false },
   { name: "inspect", imports: ["base", "trace"], packages: [], node: false },
   { name: "platform/software", imports: ["base", "sync", "collections", "mm"], packages: [], node: false },
   { name: "platform/http", imports: ["base", "sync", "collections", "mm"], packages: ["p-retry"], node: false },
+  { name: "platform/adapter", imports: [], packages: [], node: false },
+  { name: "platform/browser", imports: ["base", "mm", "platform/adapter"], packages: [], node: false },
   {
     name: "platform/node",
-    imports: ["base", "sync", "collections", "mm", "trace"],
+    imports: ["base", "sync", "collections", "mm", "trace", "platform/adapter"],
     packages: ["@opentelemetry/api", "webgpu", "koffi", "@sparticuz/chromium", "tar-stream", "env-paths"],
     node: true,
   },
@@ -46,12 +55,37 @@ export const LAYERS: readonly Layer[] = [
     node: true,
   },
   { name: "index", imports: [...core, ...drivers, "platform/software", "platform/http"], packages: [], node: false },
-  { name: "node", imports: ["index", "trace", "service", ...core, ...drivers, ...platforms], packages: [], node: true },
+  {
+    name: "page-mirror",
+    imports: ["mm", "drivers/webgpu", "platform/adapter", "platform/http"],
+    packages: [],
+    node: false,
+  },
+  {
+    name: "browser",
+    imports: ["index", "page-mirror", "trace", "service/portable", "mm", "drivers/webgpu", ...platforms],
+    packages: [],
+    node: false,
+  },
+  {
+    name: "node",
+    imports: ["index", "page-mirror", "trace", "service", ...core, ...drivers, ...platforms],
+    packages: [],
+    node: true,
+  },
   { name: "testing-kit", imports: [...core, "platform/software"], packages: [], node: false },
   { name: "check", imports: [...core, "drivers/dmirror"], packages: [], node: false },
   {
     name: "service",
-    imports: ["base", "mm", "drivers/webgpu", "platform/node", "platform/software", "platform/userfaultfd"],
+    imports: [
+      "base",
+      "mm",
+      "drivers/webgpu",
+      "platform/adapter",
+      "platform/node",
+      "platform/software",
+      "platform/userfaultfd",
+    ],
     packages: [],
     node: true,
   },
@@ -65,7 +99,7 @@ export const LAYERS: readonly Layer[] = [
   {
     name: "testing",
     imports: ["index", "node", "cli", "trace", "inspect", "check", "testing-kit", ...core, ...drivers, ...platforms],
-    packages: ["vitest", "fast-check"],
+    packages: ["vitest", "fast-check", "wgsl_reflect"],
     node: true,
   },
 ];

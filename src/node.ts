@@ -3,17 +3,16 @@
  * Dawn that mirrors it.
  */
 
-import { type WebGpuDevice, WebGpuDriver } from "./drivers/webgpu/index.ts";
+import { WebGpuDriver } from "./drivers/webgpu/index.ts";
 import { AddressSpace, type MemoryObject, PhysicalMemory } from "./mm/index.ts";
-import { type OpenUrlOptions, openUrlObject } from "./platform/http/index.ts";
-import type { AdapterReport } from "./platform/node/adapter-report.ts";
+import { OpenedMirror } from "./page-mirror.ts";
 import { openDawn } from "./platform/node/dawn.ts";
 import { type OpenFileOptions, openFileObject } from "./platform/node/file-pager.ts";
 import { SoftwareMmu } from "./platform/software/cpu-mmu.ts";
 import { openShared, type SharedMirror, type SharedOptions } from "./service/index.ts";
 
 export * from "./index.ts";
-export type { AdapterAttempt, AdapterReport } from "./platform/node/adapter-report.ts";
+export type { AdapterAttempt, AdapterReport } from "./platform/adapter.ts";
 export { type OpenAdapter, type OpenDawnOptions, openDawn } from "./platform/node/dawn.ts";
 export { type OpenFileOptions, openFileObject } from "./platform/node/file-pager.ts";
 export { sendOpenTelemetry } from "./platform/node/otel.ts";
@@ -32,59 +31,10 @@ export interface OpenOptions {
 }
 
 /** An address space and a device. Dispose it with `await using`, or call `close`. */
-export class PageMirror implements AsyncDisposable {
-  readonly mm: AddressSpace;
-  readonly memory: PhysicalMemory;
-  readonly driver: WebGpuDriver;
-  readonly device: WebGpuDevice;
-  /** Which adapter was chosen, and why. */
-  readonly adapter: AdapterReport;
-  readonly #release: () => void;
-  #closed: Promise<void> | undefined;
-
-  /** @internal Use {@link open}. */
-  constructor(parts: Pick<PageMirror, "mm" | "memory" | "driver" | "device" | "adapter">, release: () => void) {
-    this.mm = parts.mm;
-    this.memory = parts.memory;
-    this.driver = parts.driver;
-    this.device = parts.device;
-    this.adapter = parts.adapter;
-    this.#release = release;
-  }
-
+export class PageMirror extends OpenedMirror {
   /** Opens a file to map it: `mm.mmap({ object, length, shared: true, prot: "r" })`. See {@link openFileObject}. */
   openFile(path: string, options: OpenFileOptions = {}): Promise<MemoryObject> {
     return openFileObject(this.memory, path, options);
-  }
-
-  /**
-   * Opens an HTTP(S) URL to map it: `mm.mmap({ object, length, shared: true, prot: "r" })`. Its pages are fetched by ranges
-   * on fault. See {@link openUrlObject}.
-   */
-  openUrl(url: string | URL, options: OpenUrlOptions = {}): Promise<MemoryObject> {
-    return openUrlObject(this.memory, url, options);
-  }
-
-  /**
-   * Ends everything: pages come home, shared files are written back, the driver is unloaded. Idempotent.
-   * @throws KernelError EIO, ENOSPC a file cannot be written back; everything is ended all the same
-   */
-  close(): Promise<void> {
-    this.#closed ??= this.#close();
-    return this.#closed;
-  }
-
-  async #close(): Promise<void> {
-    try {
-      await this.mm[Symbol.asyncDispose]();
-    } finally {
-      await this.driver.unload();
-      this.#release();
-    }
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
   }
 }
 

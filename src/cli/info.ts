@@ -1,6 +1,6 @@
 /** `pagemirror info`: what works on this machine, and the remedy for what does not. */
 import { KernelError } from "../base/index.ts";
-import type { AdapterReport } from "../platform/node/adapter-report.ts";
+import type { AdapterReport } from "../platform/adapter.ts";
 import { cacheFolder } from "../platform/node/cache-folder.ts";
 import { openDawn } from "../platform/node/dawn.ts";
 import { probeUserfaultfd } from "../platform/userfaultfd/probe.ts";

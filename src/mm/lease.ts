@@ -13,8 +13,11 @@ import type { MemoryObject, PinMode } from "./memory-object.ts";
 export class Lease implements Disposable {
   readonly mode: PinMode;
   readonly range: VirtRange;
-  /** Shared memory that can be posted to workers; the range begins at `byteOffset`. */
-  readonly buffer: SharedArrayBuffer;
+  /**
+   * The range begins at `byteOffset`. A SharedArrayBuffer, which can be posted to workers, but on pages that are not
+   * cross-origin isolated.
+   */
+  readonly buffer: ArrayBufferLike;
   readonly byteOffset: number;
   readonly byteLength: number;
   readonly #object: MemoryObject;

@@ -281,7 +281,7 @@ export class MemoryObject {
   }
 
   /** Where a page's bytes are in the window's buffer. The window must exist (see {@link ensureWindow}). */
-  windowOffset(page: number): { readonly buffer: SharedArrayBuffer; readonly byteOffset: number } {
+  windowOffset(page: number): { readonly buffer: ArrayBufferLike; readonly byteOffset: number } {
     const window = this.#windows[Math.floor(page / WINDOW_PAGES)];
     invariant(window !== undefined, "I-MM-9", () => `page ${page} is read in a window that does not exist`);
     return { buffer: window.buffer, byteOffset: window.byteOffset + (page % WINDOW_PAGES) * PAGE_SIZE };

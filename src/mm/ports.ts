@@ -69,7 +69,8 @@ export interface Pager {
 
 /** The CPU's view of a piece of a memory object: page-aligned bytes that never move while they exist. */
 export interface CpuWindow {
-  readonly buffer: SharedArrayBuffer;
+  /** Shared, so that workers and wasm can use it, wherever the platform lets memory be shared. */
+  readonly buffer: ArrayBufferLike;
   readonly byteOffset: number;
   readonly byteLength: number;
   /** The same bytes for plain arrays of applications, where the MMU can trap them. */

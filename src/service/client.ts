@@ -2,7 +2,7 @@
 import { KernelError, PAGE_SIZE } from "../base/index.ts";
 import type { DispatchStats, KernelReflection, ParamValues, Workgroups } from "../drivers/webgpu/index.ts";
 import { type AdoptableMemory, type Advice, type Prot, svmAddressOf } from "../mm/index.ts";
-import type { AdapterReport } from "../platform/node/adapter-report.ts";
+import type { AdapterReport } from "../platform/adapter.ts";
 import { type FaultError, FaultLog } from "../platform/userfaultfd/fault-log.ts";
 import type { Channel, MappingInfo, ObjectInfo, WireRange } from "./protocol.ts";
 

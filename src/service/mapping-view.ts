@@ -18,7 +18,9 @@ export function mappingView(mapping: Mapping): MappingInfo["view"] {
   vma.object.ensureWindow(page);
   const found = vma.object.trapAt(page);
   if (found === undefined) {
-    return vma.object.windowOffset(page);
+    const { buffer, byteOffset } = vma.object.windowOffset(page);
+    // A service is opened only where memory can be shared.
+    return { buffer: buffer as SharedArrayBuffer, byteOffset };
   }
   const { trap, base } = found;
   return { buffer: trap.buffer, byteOffset: trap.byteOffset + (page - base) * PAGE_SIZE };

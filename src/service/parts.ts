@@ -2,7 +2,7 @@
 import { KernelError, PAGE_SIZE } from "../base/index.ts";
 import { type WebGpuDevice, WebGpuDriver } from "../drivers/webgpu/index.ts";
 import { AddressSpace, type CpuMmu, type Mapping, type MemoryObject, PhysicalMemory } from "../mm/index.ts";
-import type { AdapterReport } from "../platform/node/adapter-report.ts";
+import type { AdapterReport } from "../platform/adapter.ts";
 import { openDawn } from "../platform/node/dawn.ts";
 import { openFileObject } from "../platform/node/file-pager.ts";
 import { SoftwareMmu } from "../platform/software/cpu-mmu.ts";

@@ -2,7 +2,7 @@
 import type { Errno } from "../base/index.ts";
 import type { DispatchStats, KernelReflection, ParamValues, Workgroups } from "../drivers/webgpu/index.ts";
 import type { AdoptableMemory, Advice, Prot } from "../mm/index.ts";
-import type { AdapterReport } from "../platform/node/adapter-report.ts";
+import type { AdapterReport } from "../platform/adapter.ts";
 
 /** Options of the space and device behind a client. */
 export interface ServiceOptions {

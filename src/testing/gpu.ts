@@ -1,7 +1,7 @@
 /** One GPU device for a test file. */
 import { afterAll, beforeAll } from "vitest";
 import { type GpuHandle, openGpuDevice } from "../drivers/webgpu/gpu-handle.ts";
-import type { AdapterReport } from "../platform/node/adapter-report.ts";
+import type { AdapterReport } from "../platform/adapter.ts";
 import { openDawn } from "../platform/node/dawn.ts";
 
 /** A device of its own, for tests that destroy it. Call `end` in any case. */

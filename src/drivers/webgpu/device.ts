@@ -1,5 +1,5 @@
 /** A WebGPU device that mirrors address spaces. */
-import { ADDRESS_LIMIT, KernelError, traceNow, traceOn } from "../../base/index.ts";
+import { ADDRESS_LIMIT, invariant, KernelError, traceNow, traceOn } from "../../base/index.ts";
 import { type AddressSpace, Mapping, svmAddressOf } from "../../mm/index.ts";
 import { lockdepDetached, Mutex } from "../../sync/index.ts";
 import type { BindTarget } from "./bind-plan.ts";
@@ -13,11 +13,9 @@ import { MemoryBudget } from "./memory-budget.ts";
 import { DeviceMirror } from "./mirror.ts";
 import { countPages, type DevicePageCounts } from "./page-counts.ts";
 import { withUser } from "./submit.ts";
-import { adviceCode, type SvmAdvice } from "./svm/advice.ts";
-import { compileSvmKernel } from "./svm/compile-svm.ts";
-import { SvmDevice } from "./svm/svm-device.ts";
-import { SvmKernel } from "./svm/svm-kernel.ts";
-import { usesSvm } from "./svm/transform.ts";
+import type { SvmAdvice } from "./svm/advice.ts";
+import type { SvmDevice } from "./svm/svm-device.ts";
+import { usesSvm } from "./svm/uses-svm.ts";
 import { traceEvict } from "./trace-gpu.ts";
 import { TransferEngine } from "./transfer.ts";
 import { BufferUsage } from "./usage.ts";
@@ -42,6 +40,9 @@ export interface WebGpuDeviceStats {
   readonly pages: DevicePageCounts;
 }
 
+/** Code that bind mode does without. */
+type SvmModule = typeof import("./svm/index.ts");
+
 /** Got from WebGpuDriver.open. */
 export class WebGpuDevice {
   readonly gpu: GpuHandle;
@@ -61,6 +62,7 @@ export class WebGpuDevice {
   readonly #running = new Set<Promise<unknown>>();
   /** Uniform buffers that no dispatch in flight uses, by size. */
   readonly #uniforms = new Map<number, OwnedBuffer[]>();
+  #svmModule: SvmModule | undefined;
   #svm: SvmDevice | undefined;
   #uses = 0;
   #closed: Promise<void> | undefined;
@@ -92,6 +94,7 @@ export class WebGpuDevice {
   async kernel(wgsl: string, options: CompileOptions = {}): Promise<WebGpuKernel> {
     this.assertOpen(options.name ?? "kernel");
     if (usesSvm(wgsl)) {
+      const { SvmKernel, compileSvmKernel } = await this.#loadSvm();
       return new SvmKernel(this, await compileSvmKernel(this.gpu, wgsl, options), options.name ?? "kernel");
     }
     return new BindKernel(this, await compileKernel(this.gpu, wgsl, options), options.name ?? "kernel");
@@ -149,9 +152,16 @@ export class WebGpuDevice {
     return mirror;
   }
 
-  /** What svm mode keeps; made when it is first used. @internal */
+  async #loadSvm(): Promise<SvmModule> {
+    this.#svmModule ??= await import("./svm/index.ts");
+    return this.#svmModule;
+  }
+
+  /** What svm mode keeps; made when it is first used, after the module was loaded. @internal */
   get svm(): SvmDevice {
-    this.#svm ??= new SvmDevice(this);
+    const module = this.#svmModule;
+    invariant(module !== undefined, "I-GPU-10", () => "svm mode is used before it was loaded");
+    this.#svm ??= new module.SvmDevice(this);
     return this.#svm;
   }
 
@@ -207,6 +217,7 @@ export class WebGpuDevice {
     this.assertOpen(op);
     const mapping = target instanceof Mapping ? target : target.mapping;
     svmAddressOf(mapping.start, mapping.name);
+    await this.#loadSvm();
     return await withUser(mapping.mm, op, async () => {
       using _turn = await this.turn.lock({ signal: options.signal });
       this.assertOpen(op);
@@ -224,6 +235,7 @@ export class WebGpuDevice {
   async advise(target: BindTarget, advice: SvmAdvice): Promise<void> {
     const op = "advise";
     this.assertOpen(op);
+    const { adviceCode } = await this.#loadSvm();
     const code = adviceCode(advice);
     const mapping = target instanceof Mapping ? target : target.mapping;
     svmAddressOf(mapping.start, mapping.name);

@@ -9,6 +9,8 @@ export interface WebGpuOpenOptions extends WebGpuDeviceOptions {
   readonly gpu: GPUDevice | GPUAdapter;
   /** For messages and GPU debuggers. */
   readonly label?: string | undefined;
+  /** Sends empty submissions while something waits for the GPU: Firefox notices its end a tenth of a second late otherwise. */
+  readonly nudge?: boolean | undefined;
 }
 
 export class WebGpuDriver implements AsyncDisposable {
@@ -23,7 +25,9 @@ export class WebGpuDriver implements AsyncDisposable {
     this.#assertLoaded();
     const label = options.label ?? "pagemirror";
     const gpu: GpuHandle =
-      "requestDevice" in options.gpu ? await openGpuDevice(options.gpu, label) : adoptGpuDevice(options.gpu, label);
+      "requestDevice" in options.gpu
+        ? await openGpuDevice(options.gpu, label, options.nudge)
+        : adoptGpuDevice(options.gpu, label, options.nudge);
     try {
       this.#assertLoaded();
       const device = new WebGpuDevice(gpu, options);

@@ -1,6 +1,7 @@
 /** A GPUDevice with what every part of the driver needs beside it. */
 import { KernelError, type LedgerEntry, ledgerTrack, warnOn } from "../../base/index.ts";
 import { DeviceLost } from "./lost.ts";
+import { QueueNudge } from "./queue-nudge.ts";
 
 /** Who destroys the GPUDevice: this library ("owned") or whoever made it ("borrowed"). */
 export type Ownership = "owned" | "borrowed";
@@ -15,13 +16,13 @@ export class GpuHandle {
   readonly lost: DeviceLost;
   readonly #ledger: LedgerEntry;
 
-  constructor(device: GPUDevice, label: string, ownership: Ownership) {
+  constructor(device: GPUDevice, label: string, ownership: Ownership, nudge = false) {
     this.device = device;
     this.queue = device.queue;
     this.limits = device.limits;
     this.label = label;
     this.ownership = ownership;
-    this.lost = new DeviceLost(device, label);
+    this.lost = new DeviceLost(device, label, nudge ? new QueueNudge(device.queue) : undefined);
     this.#ledger = ledgerTrack("gpu device");
     if (ownership === "owned") {
       device.addEventListener("uncapturederror", (event) => {
@@ -50,8 +51,8 @@ export class GpuHandle {
 }
 
 /** Takes a GPUDevice that somebody else made and will destroy. */
-export function adoptGpuDevice(device: GPUDevice, label = device.label || "adopted device"): GpuHandle {
-  return new GpuHandle(device, label, "borrowed");
+export function adoptGpuDevice(device: GPUDevice, label = device.label || "adopted device", nudge = false): GpuHandle {
+  return new GpuHandle(device, label, "borrowed", nudge);
 }
 
 /** Limits that are worth more than WebGPU's defaults to memory and compute. */
@@ -80,7 +81,7 @@ const WANTED_FEATURES: readonly string[] = ["shader-f16", "subgroups", "timestam
  *
  * Errors: ENODEV when the adapter gives no device; an adapter gives only one.
  */
-export async function openGpuDevice(adapter: GPUAdapter, label: string): Promise<GpuHandle> {
+export async function openGpuDevice(adapter: GPUAdapter, label: string, nudge = false): Promise<GpuHandle> {
   const requiredLimits: Record<string, number> = {};
   for (const name of WANTED_LIMITS) {
     const value = adapter.limits[name];
@@ -101,5 +102,5 @@ export async function openGpuDevice(adapter: GPUAdapter, label: string): Promise
       { cause: error },
     );
   }
-  return new GpuHandle(device, label, "owned");
+  return new GpuHandle(device, label, "owned", nudge);
 }

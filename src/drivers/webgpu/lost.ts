@@ -1,5 +1,6 @@
 /** Knows whether a device is lost, and ends every wait on it when it is. */
 import { KernelError, throwIfAborted } from "../../base/index.ts";
+import type { QueueNudge } from "./queue-nudge.ts";
 
 /** What {@link DeviceLost.wait} takes beside the promise. */
 export interface GpuWaitOptions {
@@ -9,11 +10,14 @@ export interface GpuWaitOptions {
 /** The loss of one GPUDevice: a flag to look at, a reason to report, and waits that cannot hang. */
 export class DeviceLost {
   readonly #label: string;
+  readonly #nudge: QueueNudge | undefined;
   readonly #listeners = new Set<() => void>();
   #reason: string | undefined;
 
-  constructor(device: GPUDevice, label: string) {
+  /** `nudge` keeps the queue going while somebody waits, where that is needed. */
+  constructor(device: GPUDevice, label: string, nudge?: QueueNudge) {
     this.#label = label;
+    this.#nudge = nudge;
     device.lost.then(
       (info) => this.mark(info.reason === "destroyed" ? "it was destroyed" : info.message.trim() || info.reason),
       (error: unknown) => this.mark(String(error)),
@@ -76,7 +80,12 @@ export class DeviceLost {
     // Whatever ends the wait, a later rejection of the promise is nobody's.
     promise.catch(() => undefined);
     return new Promise((resolve, reject) => {
+      let waiting = true;
       const leave = () => {
+        if (waiting) {
+          waiting = false;
+          this.#nudge?.end();
+        }
         takeOff();
         signal?.removeEventListener("abort", onAbort);
       };
@@ -91,6 +100,7 @@ export class DeviceLost {
         reject(this.error(op));
       });
       signal?.addEventListener("abort", onAbort);
+      this.#nudge?.begin();
       promise.then(
         (value) => {
           leave();

@@ -25,7 +25,7 @@ export interface UploadPlan {
   readonly clears: { readonly buffer: GPUBuffer; readonly offset: number; readonly bytes: number }[];
   pages: number;
   /** The window that a run was read from last. */
-  window?: Uint8Array<SharedArrayBuffer>;
+  window?: Uint8Array;
 }
 
 /** Adds one run to the plan: pages that are known to be zero are cleared, or left alone in a buffer that never was touched. */

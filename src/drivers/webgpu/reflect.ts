@@ -1,16 +1,15 @@
 /** What a WGSL kernel wants to have bound: read from its source. */
-import {
-  ArrayInfo,
-  type FunctionInfo,
-  ResourceType,
-  StructInfo,
-  type TypeInfo,
-  type VariableInfo,
-  WgslReflect,
-} from "wgsl_reflect/wgsl_reflect.module.js";
 import { KernelError } from "../../base/index.ts";
 import { type ParamsLayout, paramsLayout } from "./params-layout.ts";
-import { reachableNames, simplified, withoutComments } from "./wgsl-source.ts";
+import {
+  type Declarations,
+  type FunctionDeclaration,
+  reachableNames,
+  readDeclarations,
+  type VariableDeclaration,
+} from "./wgsl/declarations.ts";
+import { Layouts, type WgslType } from "./wgsl/layout.ts";
+import { UnreadableWgsl } from "./wgsl/tokens.ts";
 
 /** How a kernel uses a buffer. */
 export type BindingKind = "storage-read" | "storage-read-write" | "uniform";
@@ -47,47 +46,53 @@ export interface KernelReflection {
  * entry point uses something else than buffers, or the source says something that cannot be read.
  */
 export function reflectKernel(wgsl: string, entryPoint?: string, op = "kernel"): KernelReflection {
-  const text = withoutComments(wgsl);
-  const source = parse(simplified(text), op);
-  const entry = chooseEntry(source.entry.compute, entryPoint, op);
-  const used = reachableNames(text, entry.name);
-  const resources = [
-    ...source.uniforms,
-    ...source.storage,
-    ...source.textures,
-    ...source.samplers,
-    ...source.immediates,
-  ]
-    .filter((variable) => used.has(variable.name))
-    .sort((a, b) => a.group - b.group || a.binding - b.binding);
-  const params = resources.find(
-    (variable) => variable.name === "params" && variable.resourceType === ResourceType.Uniform,
-  );
-  const [x = 1, y = 1, z = 1] = entry.workgroupSize ?? [];
-  return {
-    entryPoint: entry.name,
-    entryPoints: source.entry.compute.map((fn) => fn.name),
-    workgroupSize: [x, y, z],
-    bindings: resources.map((variable) => bindingOf(variable, op)),
-    params: params === undefined ? undefined : paramsLayout(params.type, op),
-  };
-}
-
-function parse(wgsl: string, op: string): WgslReflect {
   try {
-    return new WgslReflect(wgsl);
+    return reflect(readDeclarations(wgsl), entryPoint, op);
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
+    if (!(error instanceof UnreadableWgsl)) {
+      throw error;
+    }
     throw new KernelError(
       "ENOTSUP",
       op,
-      `the WGSL compiles but its bindings cannot be read (${why}): write that part in a simpler way`,
+      `the WGSL compiles but its bindings cannot be read (${error.message}): write that part in a simpler way`,
       { cause: error },
     );
   }
 }
 
-function chooseEntry(entries: readonly FunctionInfo[], name: string | undefined, op: string): FunctionInfo {
+function reflect(module: Declarations, entryPoint: string | undefined, op: string): KernelReflection {
+  const entries = [...module.functions.values()].filter((fn) => fn.attributes.has("compute"));
+  const entry = chooseEntry(entries, entryPoint, op);
+  const layouts = new Layouts(module);
+  const used = reachableNames(module, entry.name);
+  const bindings: KernelBinding[] = [];
+  let params: ParamsLayout | undefined;
+  for (const variable of module.variables) {
+    if (used.has(variable.name) && variable.space !== "private" && variable.space !== "workgroup") {
+      const kind = kindOf(variable, layouts, op);
+      const type = layouts.typeOf(variable.type);
+      bindings.push(bindingOf(variable, kind, type, layouts));
+      if (kind === "uniform" && variable.name === "params") {
+        params = paramsLayout(type, op);
+      }
+    }
+  }
+  const [x = 1, y = 1, z = 1] = (entry.attributes.get("workgroup_size") ?? []).map((size) => layouts.value(size));
+  return {
+    entryPoint: entry.name,
+    entryPoints: entries.map((fn) => fn.name),
+    workgroupSize: [x, y, z],
+    bindings: bindings.sort((a, b) => a.group - b.group || a.binding - b.binding),
+    params,
+  };
+}
+
+function chooseEntry(
+  entries: readonly FunctionDeclaration[],
+  name: string | undefined,
+  op: string,
+): FunctionDeclaration {
   const list = entries.map((fn) => fn.name).join(", ");
   if (entries.length === 0) {
     throw new KernelError(
@@ -110,56 +115,56 @@ function chooseEntry(entries: readonly FunctionInfo[], name: string | undefined,
   return found;
 }
 
-function bindingOf(variable: VariableInfo, op: string): KernelBinding {
-  const { name, group, binding, type } = variable;
-  const stride = runtimeStride(type);
+function bindingOf(
+  { name, attributes, type: phrase }: VariableDeclaration,
+  kind: BindingKind,
+  type: WgslType,
+  layouts: Layouts,
+): KernelBinding {
+  const numberOf = (attribute: string) => {
+    const [value] = attributes.get(attribute) ?? [];
+    return value === undefined ? 0 : layouts.value(value);
+  };
   return {
     name,
-    group,
-    binding,
-    kind: kindOf(variable, op),
+    group: numberOf("group"),
+    binding: numberOf("binding"),
+    kind,
     minBytes: minBytesOf(type),
-    stride,
-    typeName: type.getTypeName().replace(", 0>", ">"),
+    stride: runtimeStride(type),
+    typeName: layouts.nameOf(phrase),
   };
 }
 
-function kindOf(variable: VariableInfo, op: string): BindingKind {
-  switch (variable.resourceType) {
-    case ResourceType.Uniform:
+function kindOf({ name, space, access, type }: VariableDeclaration, layouts: Layouts, op: string): BindingKind {
+  switch (space) {
+    case "uniform":
       return "uniform";
-    case ResourceType.Storage:
-      return variable.access === "read_write" || variable.access === "write" ? "storage-read-write" : "storage-read";
+    case "storage":
+      return access === "read_write" || access === "write" ? "storage-read-write" : "storage-read";
     default:
       throw new KernelError(
         "ENOTSUP",
         op,
-        `variable ${variable.name} is a ${variable.type.getTypeName()}: kernels use storage and uniform buffers only`,
+        `variable ${name} is a ${layouts.nameOf(type)}: kernels use storage and uniform buffers only`,
       );
   }
 }
 
-/** The array without a size that this type is, or ends in. */
-function runtimeArray(type: TypeInfo): ArrayInfo | undefined {
-  if (type instanceof ArrayInfo) {
-    return type.count === 0 ? type : undefined;
+/** Bytes from one element to the next of the array without a size that this type is, or ends in. */
+function runtimeStride(type: WgslType): number | undefined {
+  if (type.kind === "array") {
+    return type.count === undefined ? type.stride : undefined;
   }
-  const last = type instanceof StructInfo ? type.members.at(-1) : undefined;
-  return last === undefined ? undefined : runtimeArray(last.type);
+  const last = type.kind === "struct" ? type.members.at(-1) : undefined;
+  return last === undefined ? undefined : runtimeStride(last.type);
 }
 
-function runtimeStride(type: TypeInfo): number | undefined {
-  return runtimeArray(type)?.stride;
-}
-
-function minBytesOf(type: TypeInfo): number {
+function minBytesOf(type: WgslType): number {
   const stride = runtimeStride(type);
   if (stride === undefined) {
     return type.size;
   }
-  const last = type instanceof StructInfo ? type.members.at(-1) : undefined;
-  if (!(type instanceof StructInfo) || last === undefined) {
-    return stride;
-  }
-  return Math.ceil((last.offset + stride) / type.align) * type.align;
+  const last = type.kind === "struct" ? type.members.at(-1) : undefined;
+  return last === undefined ? stride : Math.ceil((last.offset + stride) / type.align) * type.align;
 }

@@ -152,7 +152,7 @@ export class StagingPool {
   /** Maps an upload chunk again once the GPU has copied it, and puts it back. */
   remap(chunk: StagingChunk): void {
     this.markInFlight();
-    chunk.buffer.mapAsync(MapMode.Write).then(
+    this.#gpu.lost.wait(chunk.buffer.mapAsync(MapMode.Write), "transfer").then(
       () => {
         // The device may have been destroyed between the mapping and this callback.
         if (chunk.buffer.mapState === "mapped") {

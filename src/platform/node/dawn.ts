@@ -3,7 +3,7 @@
  */
 import type { create as createDawn } from "webgpu";
 import { KernelError } from "../../base/index.ts";
-import type { AdapterAttempt, AdapterReport } from "./adapter-report.ts";
+import { type AdapterAttempt, type AdapterReport, adapterKind, adapterName, describeAdapter } from "../adapter.ts";
 import { loadKoffi, loadLibrary, withNativeEnvironment } from "./native.ts";
 import { SWIFTSHADER_PACKAGE, type SwiftShaderFiles, swiftShaderFiles } from "./swiftshader.ts";
 import { systemVulkan } from "./system-vulkan.ts";
@@ -131,16 +131,16 @@ async function trySystem(dawn: Dawn, tried: AdapterAttempt[], choice: SystemChoi
     tried.push({ what, result: `no adapter (${firstLine(found)})`, remedy: "install or repair the GPU's driver" });
     return undefined;
   }
-  if (!choice.software && kindOf(found.adapter) === "software") {
+  if (!choice.software && adapterKind(found.adapter) === "software") {
     openInstances.delete(found.instance);
     tried.push({
       what,
-      result: `"${nameOf(found.adapter)}" runs on the CPU`,
+      result: `"${adapterName(found.adapter)}" runs on the CPU`,
       remedy: "--adapter system takes it all the same",
     });
     return undefined;
   }
-  tried.push({ what, result: `"${nameOf(found.adapter)}"` });
+  tried.push({ what, result: `"${adapterName(found.adapter)}"` });
   return found;
 }
 
@@ -211,10 +211,10 @@ async function trySwiftShader(dawn: Dawn, tried: AdapterAttempt[], name?: string
     tried.push({ what, result: `no adapter (${firstLine(found)})`, remedy: `remove ${files.folder} and try again` });
     return undefined;
   }
-  tried.push({ what, result: `"${nameOf(found.adapter)}"` });
+  tried.push({ what, result: `"${adapterName(found.adapter)}"` });
   if (
     name !== undefined &&
-    !`${nameOf(found.adapter)} SwiftShader Device (Subzero)`.toLowerCase().includes(name.toLowerCase())
+    !`${adapterName(found.adapter)} SwiftShader Device (Subzero)`.toLowerCase().includes(name.toLowerCase())
   ) {
     openInstances.delete(found.instance);
     return undefined;
@@ -244,23 +244,11 @@ async function adapterNames(dawn: Dawn): Promise<string[]> {
 
 function opened(found: Found, tried: readonly AdapterAttempt[], why: string): OpenAdapter {
   const { adapter, instance, driverFiles } = found;
-  const limits: Record<string, number> = {};
-  // The limits are getters of the prototype, which Object.entries does not list.
-  for (const name in adapter.limits) {
-    const value: unknown = Reflect.get(adapter.limits, name);
-    if (typeof value === "number") {
-      limits[name] = value;
-    }
-  }
   const report: AdapterReport = {
-    name: nameOf(adapter),
-    vendor: adapter.info.vendor,
-    kind: kindOf(adapter),
+    ...describeAdapter(adapter),
     backend: backendName().toLowerCase(),
     why,
     driverFiles,
-    limits,
-    features: [...adapter.features].map(String).sort(),
     tried,
   };
   return { adapter, report, close: () => void openInstances.delete(instance) };
@@ -276,20 +264,6 @@ function fail(wanted: string | undefined, tried: readonly AdapterAttempt[]): nev
     "adapter",
     `${name}; ${list}${wanted === undefined ? "" : '; leave out --adapter, or use "system", "swiftshader" or a part of a name listed'}`,
   );
-}
-
-function nameOf(adapter: GPUAdapter): string {
-  const { device, description, architecture, vendor } = adapter.info;
-  const name = device.replace(/-+$/, "") || architecture || vendor || "unnamed adapter";
-  return description === "" ? name : `${name} (${description})`;
-}
-
-function kindOf(adapter: GPUAdapter): "hardware" | "software" {
-  const { info } = adapter;
-  const byName = /swiftshader|llvmpipe|lavapipe|softpipe|basic render|\bwarp\b/i.test(
-    `${info.architecture} ${info.device} ${info.description}`,
-  );
-  return info.isFallbackAdapter || byName ? "software" : "hardware";
 }
 
 function backendName(): string {

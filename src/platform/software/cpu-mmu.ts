@@ -8,16 +8,28 @@ import { type AdoptableMemory, type CpuMmu, type CpuWindow, createWindowMemory }
  */
 const ARENA_BYTES = 16 * 2 ** 20;
 
+/** Whether arrays may be seen by several threads here. Only pages may not: without cross-origin isolation they have one. */
+function canShare(): boolean {
+  return !("crossOriginIsolated" in globalThis) || globalThis.crossOriginIsolated;
+}
+
 /**
- * Windows out of shared WebAssembly memories, which are page aligned, committed lazily and can be posted to workers.
+ * Windows out of WebAssembly memories, which are page aligned and committed lazily. They are shared, and can be posted to
+ * workers, wherever that is allowed.
  *
  * An arena's bytes are never handed out twice: an array that outlives its mapping cannot see another one. The arena goes
  * when its last array is collected.
  */
 export class SoftwareMmu implements CpuMmu {
   readonly name = "software";
-  #arena: SharedArrayBuffer | undefined;
+  readonly #shared: boolean;
+  #arena: ArrayBufferLike | undefined;
   #used = 0;
+
+  /** `shared`: whether windows are shared memory. Default: wherever that is allowed. */
+  constructor(shared: boolean = canShare()) {
+    this.#shared = shared;
+  }
 
   /** The memory itself, wherever it is after it has grown. */
   adoptWindow(memory: AdoptableMemory, maximum: number): CpuWindow {
@@ -26,7 +38,7 @@ export class SoftwareMmu implements CpuMmu {
     }
     return {
       get buffer() {
-        return memory.buffer as SharedArrayBuffer;
+        return memory.buffer;
       },
       byteOffset: 0,
       byteLength: maximum,
@@ -35,10 +47,10 @@ export class SoftwareMmu implements CpuMmu {
 
   createWindow(byteLength: number): CpuWindow {
     if (byteLength > ARENA_BYTES / 4) {
-      return { buffer: createWindowMemory(byteLength), byteOffset: 0, byteLength };
+      return { buffer: createWindowMemory(byteLength, this.#shared), byteOffset: 0, byteLength };
     }
     if (this.#arena === undefined || this.#used + byteLength > ARENA_BYTES) {
-      this.#arena = createWindowMemory(ARENA_BYTES);
+      this.#arena = createWindowMemory(ARENA_BYTES, this.#shared);
       this.#used = 0;
     }
     const byteOffset = this.#used;

@@ -13,9 +13,6 @@ export interface SvmFunction {
   readonly stores: number;
 }
 
-/** The import path of the functions. */
-export const SVM_MODULE = "pagemirror::svm";
-
 const SCALARS = ["u32", "i32", "f32"] as const;
 const VECTORS = { vec4u: "vec4u", vec4i: "vec4i", vec4f: "vec4f" } as const;
 

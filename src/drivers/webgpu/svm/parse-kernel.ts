@@ -10,8 +10,9 @@ import {
   parseSrcModule,
   type StructElem,
 } from "wesl";
-import { SVM_FUNCTIONS, SVM_MODULE, SVM_TYPES } from "./functions.ts";
+import { SVM_FUNCTIONS, SVM_TYPES } from "./functions.ts";
 import { Edits, SourceText } from "./source-text.ts";
+import { SVM_MODULE } from "./uses-svm.ts";
 
 /** A parsed kernel. */
 export interface ParsedKernel {

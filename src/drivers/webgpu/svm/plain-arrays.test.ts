@@ -24,7 +24,7 @@ class TrapMmu extends SoftwareMmu {
     const { buffer, byteOffset } = super.createWindow(byteLength);
     const state = { shown: new Set<number>(), written: new Set<number>(), held: 0 };
     const trap: CpuTrap = {
-      buffer,
+      buffer: buffer as SharedArrayBuffer,
       byteOffset,
       unmap(page, end) {
         let clean = true;

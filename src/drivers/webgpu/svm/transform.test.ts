@@ -4,7 +4,8 @@ import { expect, test } from "vitest";
 import { useTestGpu } from "../../../testing/gpu.ts";
 import { compileSvmKernel } from "./compile-svm.ts";
 import { SVM_FUNCTIONS } from "./functions.ts";
-import { transformKernel, usesSvm } from "./transform.ts";
+import { transformKernel } from "./transform.ts";
+import { usesSvm } from "./uses-svm.ts";
 
 const gpu = useTestGpu("svm transform");
 

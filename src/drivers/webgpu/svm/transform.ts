@@ -11,7 +11,6 @@ import {
   residentEntry,
   residentLinearEntry,
 } from "./entry.ts";
-import { SVM_MODULE } from "./functions.ts";
 import type { KernelFeatures } from "./kernel-features.ts";
 import { everything, type ParsedKernel, parseKernel, plainNames } from "./parse-kernel.ts";
 import { resetPrivate, resetWorkgroup } from "./reset-memory.ts";
@@ -37,11 +36,6 @@ export interface TransformedText {
   readonly wgsl: string;
   /** The user's part, to find places of the source. */
   readonly user: EditedText;
-}
-
-/** Whether a kernel calls functions of svm mode. */
-export function usesSvm(wgsl: string): boolean {
-  return new RegExp(`\\bpm_[a-z]|\\b${SVM_MODULE}\\b`).test(wgsl.replace(/\/\/.*|\/\*[\s\S]*?\*\//g, " "));
 }
 
 /**

@@ -1,0 +1,65 @@
+/**
+ * PageMirror for browsers, in a page or in a worker of it: an address space on the software MMU, and a WebGPU device that
+ * mirrors it.
+ */
+import "./platform/browser/dispose-symbols.ts";
+import { WebGpuDriver } from "./drivers/webgpu/index.ts";
+import { AddressSpace, type MemoryObject, PhysicalMemory } from "./mm/index.ts";
+import { OpenedMirror } from "./page-mirror.ts";
+import {
+  type BrowserFile,
+  type OpenFileOptions,
+  openBrowserAdapter,
+  openBrowserFile,
+  queueNeedsNudging,
+  reportOn,
+} from "./platform/browser/index.ts";
+import { SoftwareMmu } from "./platform/software/cpu-mmu.ts";
+
+export * from "./index.ts";
+export type { AdapterAttempt, AdapterReport } from "./platform/adapter.ts";
+export { type BrowserFile, type OpenFileOptions, openBrowserFile } from "./platform/browser/index.ts";
+
+export interface OpenOptions {
+  /** The most bytes of GPU buffers that hold pages. */
+  readonly deviceMemory?: number | undefined;
+  /** An adapter of the page's choice, which has given no device yet. Default: the browser's choice. */
+  readonly adapter?: GPUAdapter | undefined;
+}
+
+/** An address space and a device. Dispose it with `await using`, or call `close`. */
+export class PageMirror extends OpenedMirror {
+  /**
+   * Opens a file to map it: `mm.mmap({ object, length: file.size, shared: true, prot: "r" })`. See {@link openBrowserFile}.
+   */
+  openFile(file: BrowserFile, options: OpenFileOptions = {}): Promise<MemoryObject> {
+    return openBrowserFile(this.memory, file, options);
+  }
+}
+
+/**
+ * Opens an address space and a device.
+ * @throws KernelError ENODEV no secure context, no WebGPU, no adapter, or one that has given its device: each with the
+ *   remedy; EINVAL
+ */
+export async function open(options: OpenOptions = {}): Promise<PageMirror> {
+  const { adapter, report } =
+    options.adapter === undefined
+      ? await openBrowserAdapter()
+      : { adapter: options.adapter, report: reportOn(options.adapter, "the page chose it") };
+  const driver = new WebGpuDriver();
+  try {
+    const device = await driver.open({
+      gpu: adapter,
+      label: "pagemirror",
+      deviceMemory: options.deviceMemory,
+      nudge: queueNeedsNudging(),
+    });
+    const memory = new PhysicalMemory(new SoftwareMmu());
+    const mm = AddressSpace.create({ memory });
+    return new PageMirror({ mm, memory, driver, device, adapter: report }, () => undefined);
+  } catch (error) {
+    await driver.unload();
+    throw error;
+  }
+}
