@@ -243,6 +243,11 @@ export class SvmHost {
     });
     const usage = BufferUsage.Storage | BufferUsage.CopyDst | BufferUsage.CopySrc;
     const control = device.createBuffer({ label: "test control", size: areas.words * 4, usage });
+    const head = device.createBuffer({
+      label: "test header",
+      size: CONTROL_HEADER_WORDS * 4,
+      usage: BufferUsage.Uniform | BufferUsage.CopyDst,
+    });
     const back = device.createBuffer({
       size: (areas.done + Math.ceil(invocations / 32)) * 4,
       usage: BufferUsage.MapRead | BufferUsage.CopyDst,
@@ -270,6 +275,7 @@ export class SvmHost {
     header[Control.LaneEnd] = 0xffffffff;
     header[Control.ReplayBase] = areas.replay;
     header[Control.ReplayStride] = invocations;
+    header[Control.Invocations] = kernel.doneBits ? kernel.invocationsPerWorkgroup : 0;
     let capacity = replayCapacity;
     const accessed = new Set<number>();
     let firstFaults: readonly number[] | undefined;
@@ -280,7 +286,8 @@ export class SvmHost {
         header[Control.Count] = run;
         header[Control.Mode] = pending === undefined ? 0 : 1;
         header[Control.ReplayCapacity] = capacity;
-        queue.writeBuffer(control, 0, header);
+        queue.writeBuffer(head, 0, header);
+        queue.writeBuffer(control, 0, new Uint32Array(CONTROL_HEADER_WORDS));
         if (pending !== undefined) {
           queue.writeBuffer(control, areas.listIn * 4, pending);
         }
@@ -294,7 +301,7 @@ export class SvmHost {
         const encoder = device.createCommandEncoder();
         const pass = encoder.beginComputePass();
         pass.setPipeline(chosen);
-        this.#bind(pass, kernel, control, params);
+        this.#bind(pass, kernel, [control, this.#table, this.#pool, head], params);
         if (pipeline === "resident") {
           pass.dispatchWorkgroups(...grid);
         } else {
@@ -306,7 +313,10 @@ export class SvmHost {
           0,
           device.createBindGroup({
             layout: compaction.layout,
-            entries: [{ binding: 0, resource: { buffer: control } }],
+            entries: [
+              { binding: 0, resource: { buffer: control } },
+              { binding: 1, resource: { buffer: head } },
+            ],
           }),
         );
         pass.dispatchWorkgroups(compaction.workgroupsFor(this.pages));
@@ -365,6 +375,7 @@ export class SvmHost {
       }
     } finally {
       control.destroy();
+      head.destroy();
       back.destroy();
       params.destroy();
     }
@@ -383,12 +394,17 @@ export class SvmHost {
     }
   }
 
-  #bind(pass: GPUComputePassEncoder, kernel: CompiledSvmKernel, control: GPUBuffer, params: GPUBuffer): void {
+  #bind(
+    pass: GPUComputePassEncoder,
+    kernel: CompiledSvmKernel,
+    runtime: readonly GPUBuffer[],
+    params: GPUBuffer,
+  ): void {
     const { device } = this.#gpu;
     kernel.groupLayouts.forEach((groupLayout, group) => {
       const entries =
         group === kernel.runtimeGroup
-          ? [control, this.#table, this.#pool].map((buffer, binding) => ({ binding, resource: { buffer } }))
+          ? runtime.map((buffer, binding) => ({ binding, resource: { buffer } }))
           : kernel.reflection.bindings
               .filter((binding) => binding.group === group)
               .map(({ binding }) => ({ binding, resource: { buffer: params } }));

@@ -1,28 +1,31 @@
 /** The kernel that turns the fault bitmaps of a round into a list. */
 import type { GpuHandle } from "../gpu-handle.ts";
 import { ShaderStage } from "../usage.ts";
-import { Control, FaultBit } from "./control-layout.ts";
+import { Control, FaultBit, HEADER_TYPE, headerWord } from "./control-layout.ts";
 
 const WORKGROUP = 64;
 /** Workgroups that run for however few pages: they share the workgroups of the round, too. */
 const LEAST = 16;
 
+const head = (word: number) => headerWord(word, "head");
+
 /**
- * Its only binding is the control buffer. An invocation takes words of the fault bitmaps, 32 pages each, and workgroups that
+ * Its bindings are the control buffer and the header. An invocation takes words of the fault bitmaps, 32 pages each, and workgroups that
  * ran: those with a bit set for one of their invocations go to list-out.
  */
 export const COMPACTION_WGSL = `
 @group(0) @binding(0) var<storage, read_write> ctl: array<atomic<u32>>;
+@group(0) @binding(1) var<uniform> head: ${HEADER_TYPE};
 
 fn faults(word: u32) {
-  let readAt = atomicLoad(&ctl[${Control.ReadBits}]) + word;
-  let writeAt = atomicLoad(&ctl[${Control.WriteBits}]) + word;
+  let readAt = ${head(Control.ReadBits)} + word;
+  let writeAt = ${head(Control.WriteBits)} + word;
   let reads = atomicLoad(&ctl[readAt]);
   let writes = atomicLoad(&ctl[writeAt]);
   var pending = reads | writes;
   if (pending == 0u) { return; }
-  let base = atomicLoad(&ctl[${Control.FaultList}]);
-  let capacity = atomicLoad(&ctl[${Control.FaultCapacity}]);
+  let base = ${head(Control.FaultList)};
+  let capacity = ${head(Control.FaultCapacity)};
   var at = atomicAdd(&ctl[${Control.FaultCount}], countOneBits(pending));
   var listed = 0u;
   // What finds no room keeps its bits, for a later round.
@@ -40,11 +43,11 @@ fn faults(word: u32) {
 }
 
 fn settle(number: u32, invocations: u32) {
-  let fresh = atomicLoad(&ctl[${Control.Mode}]) == 0u;
-  var workgroup = atomicLoad(&ctl[${Control.First}]) + number;
-  if (!fresh) { workgroup = atomicLoad(&ctl[atomicLoad(&ctl[${Control.ListIn}]) + number]); }
-  let first = (workgroup - atomicLoad(&ctl[${Control.WindowFirst}])) * invocations;
-  let base = atomicLoad(&ctl[${Control.DoneBase}]);
+  let fresh = ${head(Control.Mode)} == 0u;
+  var workgroup = ${head(Control.First)} + number;
+  if (!fresh) { workgroup = atomicLoad(&ctl[${head(Control.ListIn)} + number]); }
+  let first = (workgroup - ${head(Control.WindowFirst)}) * invocations;
+  let base = ${head(Control.DoneBase)};
   var open = 0u;
   for (var i = first; i < first + invocations; ) {
     let bits = min(32u - (i & 31u), first + invocations - i);
@@ -56,24 +59,24 @@ fn settle(number: u32, invocations: u32) {
     return;
   }
   let at = atomicAdd(&ctl[${Control.ListOutCount}], 1u);
-  atomicStore(&ctl[atomicLoad(&ctl[${Control.ListOut}]) + at], workgroup);
+  atomicStore(&ctl[${head(Control.ListOut)} + at], workgroup);
   if (fresh && open < invocations) { atomicAdd(&ctl[${Control.DoneInvocations}], invocations - open); }
 }
 
 @compute @workgroup_size(${WORKGROUP})
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
   let step = grid.x * ${WORKGROUP}u;
-  for (var word = id.x; word * 32u < atomicLoad(&ctl[${Control.Pages}]); word += step) { faults(word); }
-  let invocations = atomicLoad(&ctl[${Control.Invocations}]);
+  for (var word = id.x; word * 32u < ${head(Control.Pages)}; word += step) { faults(word); }
+  let invocations = ${head(Control.Invocations)};
   if (invocations == 0u) { return; }
-  for (var number = id.x; number < atomicLoad(&ctl[${Control.Count}]); number += step) { settle(number, invocations); }
+  for (var number = id.x; number < ${head(Control.Count)}; number += step) { settle(number, invocations); }
 }
 `;
 
 /** The compaction kernel of a device. */
 export interface Compaction {
   readonly pipeline: GPUComputePipeline;
-  /** Group 0: binding 0 is the control buffer. */
+  /** Group 0: binding 0 is the control buffer, 1 the header. */
   readonly layout: GPUBindGroupLayout;
   /** How many workgroups to dispatch for a page table of so many pages. */
   workgroupsFor(pages: number): number;
@@ -94,7 +97,10 @@ async function make(gpu: GpuHandle): Promise<Compaction> {
   const label = "pagemirror compaction";
   const layout = device.createBindGroupLayout({
     label,
-    entries: [{ binding: 0, visibility: ShaderStage.Compute, buffer: { type: "storage" } }],
+    entries: [
+      { binding: 0, visibility: ShaderStage.Compute, buffer: { type: "storage" } },
+      { binding: 1, visibility: ShaderStage.Compute, buffer: { type: "uniform" } },
+    ],
   });
   const pipeline = await gpu.lost.wait(
     device.createComputePipelineAsync({

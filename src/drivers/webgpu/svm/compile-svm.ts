@@ -36,7 +36,8 @@ export interface CompiledSvmKernel {
   readonly replayWordsPerInvocation: number;
 }
 
-const RUNTIME_BINDINGS: readonly GPUBufferBindingType[] = ["storage", "read-only-storage", "storage"];
+const RUNTIME_BINDINGS: readonly GPUBufferBindingType[] = ["storage", "read-only-storage", "storage", "uniform"];
+const RUNTIME_STORAGE = RUNTIME_BINDINGS.filter((type) => type !== "uniform").length;
 
 /**
  * Compiles a kernel that uses pm_ functions.
@@ -176,12 +177,20 @@ class Compiler {
 function checkDemands(gpu: GpuHandle, reflection: KernelReflection, runtimeGroup: number, name: string): void {
   const { limits } = gpu;
   const storage = reflection.bindings.filter((binding) => binding.kind !== "uniform").length;
-  const all = storage + RUNTIME_BINDINGS.length;
+  const all = storage + RUNTIME_STORAGE;
   if (all > limits.maxStorageBuffersPerShaderStage) {
     throw new KernelError(
       "EINVAL",
       name,
-      `the kernel uses ${storage} storage buffers and svm mode ${RUNTIME_BINDINGS.length}, this adapter allows ${limits.maxStorageBuffersPerShaderStage}: put several arrays into one`,
+      `the kernel uses ${storage} storage buffers and svm mode ${RUNTIME_STORAGE}, this adapter allows ${limits.maxStorageBuffersPerShaderStage}: put several arrays into one`,
+    );
+  }
+  const uniforms = reflection.bindings.length - storage;
+  if (uniforms >= limits.maxUniformBuffersPerShaderStage) {
+    throw new KernelError(
+      "EINVAL",
+      name,
+      `the kernel uses ${uniforms} uniform buffers and svm mode one, this adapter allows ${limits.maxUniformBuffersPerShaderStage}: put several values into one`,
     );
   }
   if (runtimeGroup >= limits.maxBindGroups) {

@@ -1,6 +1,9 @@
-/** The first words of the control buffer, which the rounds of svm mode and their kernels share. */
+/**
+ * The header that the rounds of svm mode and their kernels share. Words marked In lie in a uniform buffer, which is cheap to
+ * read; those marked Out at the same places of the control buffer, whose areas follow.
+ */
 
-/** Words of the header; the areas follow. */
+/** Words of the header. */
 export const CONTROL_HEADER_WORDS = 64;
 
 /** Word numbers in the header. */
@@ -54,9 +57,17 @@ export const Control = {
   ReplayNeeded: 30,
   /** Out: fatal accesses; the first one is described. */
   FatalCount: 31,
-  /** Between a kernel and the compaction after it: invocations of a workgroup, 0 when it settles its workgroups itself. */
+  /** In, for the compaction: invocations of a workgroup, 0 for kernels that settle their workgroups themselves. */
   Invocations: 32,
 } as const;
+
+/** WGSL that reads an In word; `name` is the uniform, an `array<vec4u>`. */
+export function headerWord(word: number, name = "pm_head"): string {
+  return `${name}[${word >> 2}].${"xyzw"[word & 3]}`;
+}
+
+/** WGSL type of the header in its uniform buffer. */
+export const HEADER_TYPE = `array<vec4u, ${CONTROL_HEADER_WORDS / 4}>`;
 
 /** Why a kernel cannot go on. */
 export const Fatal = {

@@ -8,6 +8,9 @@ import { CONTROL_HEADER_WORDS, Control, type FatalCode, FaultBit, replayWords } 
 /** Faults that one round can report; the rest waits in the bitmaps. */
 const FAULT_CAPACITY = 16_384;
 
+/** What a round has reported before it runs. */
+const NOTHING_YET = new Uint32Array(CONTROL_HEADER_WORDS);
+
 /** What the areas have to hold. */
 export interface ControlShape {
   /** Workgroups of a window. */
@@ -94,6 +97,8 @@ function areasOf(shape: ControlShape): Areas {
 export class ControlBuffers {
   readonly #gpu: GpuHandle;
   #control: OwnedBuffer | undefined;
+  #head: OwnedBuffer | undefined;
+  readonly #words = new Uint32Array(CONTROL_HEADER_WORDS);
   #readback: OwnedBuffer | undefined;
   #shape: ControlShape | undefined;
   #areas: Areas | undefined;
@@ -107,6 +112,14 @@ export class ControlBuffers {
       throw new KernelError("ENODEV", "dispatch", "the device was closed");
     }
     return this.#control.buffer;
+  }
+
+  /** The uniform buffer with the words that rounds read. */
+  get header(): GPUBuffer {
+    if (this.#head === undefined) {
+      throw new KernelError("ENODEV", "dispatch", "the device was closed");
+    }
+    return this.#head.buffer;
   }
 
   /** Makes the buffers hold the shape. @throws KernelError ENOMEM, EINVAL over the adapter's limits, ENODEV */
@@ -124,6 +137,15 @@ export class ControlBuffers {
         "dispatch",
       );
     }
+    this.#head ??= await createGpuBuffer(
+      this.#gpu,
+      {
+        label: "pagemirror round header",
+        bytes: CONTROL_HEADER_WORDS * 4,
+        usage: BufferUsage.Uniform | BufferUsage.CopyDst,
+      },
+      "dispatch",
+    );
     const back = (areas.listOut + shape.window) * 4;
     if (this.#readback === undefined || this.#readback.bytes < back) {
       this.#readback?.destroy();
@@ -192,7 +214,7 @@ export class ControlBuffers {
   /** Writes the header and the list of a round; takes effect before what is submitted next. */
   write(run: RoundRun): void {
     const areas = this.#current();
-    const header = new Uint32Array(CONTROL_HEADER_WORDS);
+    const header = this.#words;
     header.set(run.grid, Control.GridX);
     header[Control.First] = run.first;
     header[Control.Count] = run.count;
@@ -212,7 +234,9 @@ export class ControlBuffers {
     header[Control.ReplayBase] = areas.replay;
     header[Control.ReplayStride] = (this.#shape?.window ?? 0) * (this.#shape?.invocationsPerWorkgroup ?? 0);
     header[Control.ReplayCapacity] = this.#shape?.replayRecords ?? 0;
-    this.#gpu.queue.writeBuffer(this.buffer, 0, header);
+    header[Control.Invocations] = this.#shape?.doneBits === true ? this.#shape.invocationsPerWorkgroup : 0;
+    this.#gpu.queue.writeBuffer(this.header, 0, header);
+    this.#gpu.queue.writeBuffer(this.buffer, 0, NOTHING_YET);
     if (run.ids !== undefined) {
       this.#gpu.queue.writeBuffer(this.buffer, areas.listIn * 4, run.ids);
     }
@@ -271,8 +295,10 @@ export class ControlBuffers {
 
   destroy(): void {
     this.#control?.destroy();
+    this.#head?.destroy();
     this.#readback?.destroy();
     this.#control = undefined;
+    this.#head = undefined;
     this.#readback = undefined;
     this.#areas = undefined;
   }

@@ -1,5 +1,5 @@
 /** The generated entry point `pm_entry`: finds the workgroup's logical id, runs the kernel, and settles what came of it. */
-import { Control } from "./control-layout.ts";
+import { Control, headerWord } from "./control-layout.ts";
 import type { KernelFeatures } from "./kernel-features.ts";
 import { TAINTED, WgFlag } from "./workgroup-flags.ts";
 
@@ -55,19 +55,19 @@ function gid(shape: EntryShape): string {
   return `let pm_gid = pm_id * vec3u(${x}u, ${y}u, ${z}u) + pm_lid;`;
 }
 
-const GRID = `vec3u(atomicLoad(&pm_ctl[${Control.GridX}]), atomicLoad(&pm_ctl[${Control.GridY}]), atomicLoad(&pm_ctl[${Control.GridZ}]))`;
+const GRID = `vec3u(${[Control.GridX, Control.GridY, Control.GridZ].map((word) => headerWord(word)).join(", ")})`;
 const POINT =
   "vec3u(pm_workgroup % pm_grid.x, (pm_workgroup / pm_grid.x) % pm_grid.y, pm_workgroup / pm_grid.x / pm_grid.y)";
 
 /** `pm_logical(p)`: which workgroup runs as number p of the round. */
 const LOGICAL = `
 fn pm_logical(p: u32) -> u32 {
-  if (atomicLoad(&pm_ctl[${Control.Mode}]) == 0u) { return atomicLoad(&pm_ctl[${Control.First}]) + p; }
-  return atomicLoad(&pm_ctl[atomicLoad(&pm_ctl[${Control.ListIn}]) + p]);
+  if (${headerWord(Control.Mode)} == 0u) { return ${headerWord(Control.First)} + p; }
+  return atomicLoad(&pm_ctl[${headerWord(Control.ListIn)} + p]);
 }
 fn pm_append(workgroup: u32) {
   let at = atomicAdd(&pm_ctl[${Control.ListOutCount}], 1u);
-  atomicStore(&pm_ctl[atomicLoad(&pm_ctl[${Control.ListOut}]) + at], workgroup);
+  atomicStore(&pm_ctl[${headerWord(Control.ListOut)} + at], workgroup);
 }
 `;
 
@@ -97,7 +97,7 @@ var<workgroup> pm_wg_grid: vec3u;
 ${header(shape)}
   if (pm_lidx == 0u) {
     let p = pm_hw.x + pm_hw.y * pm_hw_grid.x;
-    pm_wg_id = vec2u(u32(p < atomicLoad(&pm_ctl[${Control.Count}])), pm_logical(p));
+    pm_wg_id = vec2u(u32(p < ${headerWord(Control.Count)}), pm_logical(p));
     pm_wg_grid = ${GRID};
   }
   let pm_which = workgroupUniformLoad(&pm_wg_id);
@@ -157,17 +157,16 @@ function invocationEntry(shape: EntryShape, features: KernelFeatures): string {
   return `
 ${header(shape)}
   let pm_p = pm_hw.x + pm_hw.y * pm_hw_grid.x;
-  if (pm_p >= atomicLoad(&pm_ctl[${Control.Count}])) { return; }
+  if (pm_p >= ${headerWord(Control.Count)}) { return; }
   pm_lane = pm_lidx;
   pm_workgroup = pm_logical(pm_p);
-  let pm_bit = (pm_workgroup - atomicLoad(&pm_ctl[${Control.WindowFirst}])) * ${shape.invocations}u + pm_lidx;
-  let pm_bits = atomicLoad(&pm_ctl[${Control.DoneBase}]) + (pm_bit >> 5u);
+  let pm_bit = (pm_workgroup - ${headerWord(Control.WindowFirst)}) * ${shape.invocations}u + pm_lidx;
+  let pm_bits = ${headerWord(Control.DoneBase)} + (pm_bit >> 5u);
   let pm_mask = 1u << (pm_bit & 31u);
   let pm_waits = (atomicLoad(&pm_ctl[pm_bits]) & pm_mask) != 0u;
-  if ((pm_p | pm_lidx) == 0u) { atomicStore(&pm_ctl[${Control.Invocations}], ${shape.invocations}u); }
   // In its first round a workgroup runs as a whole.
-  var pm_open = pm_waits | (atomicLoad(&pm_ctl[${Control.Mode}]) == 0u);
-  if (pm_open & (pm_lidx >= atomicLoad(&pm_ctl[${Control.LaneFirst}])) & (pm_lidx < atomicLoad(&pm_ctl[${Control.LaneEnd}]))) {
+  var pm_open = pm_waits | (${headerWord(Control.Mode)} == 0u);
+  if (pm_open & (pm_lidx >= ${headerWord(Control.LaneFirst)}) & (pm_lidx < ${headerWord(Control.LaneEnd)})) {
     let pm_grid = ${GRID};
     let pm_id = ${POINT};
     ${gid(shape)}
@@ -193,7 +192,7 @@ ${header(shape)}
 /** The workgroup as one: what its invocations tell each other makes the fault of one the fault of all. */
 function workgroupEntry(shape: EntryShape, features: KernelFeatures): string {
   const { replayRecords, logCanOverflow, sharedStores } = features;
-  const slot = `(pm_which.y - atomicLoad(&pm_ctl[${Control.WindowFirst}])) * ${shape.invocations}u + pm_lidx`;
+  const slot = `(pm_which.y - ${headerWord(Control.WindowFirst)}) * ${shape.invocations}u + pm_lidx`;
   const begin = replayRecords > 0 ? `pm_replay_begin(${slot});` : "";
   const end =
     replayRecords > 0
@@ -224,7 +223,7 @@ var<workgroup> pm_wg_verdict: u32;
 ${header(shape)}
   if (pm_lidx == 0u) {
     let p = pm_hw.x + pm_hw.y * pm_hw_grid.x;
-    let live = p < atomicLoad(&pm_ctl[${Control.Count}]);
+    let live = p < ${headerWord(Control.Count)};
     pm_wg_id = vec2u(u32(live), pm_logical(select(0u, p, live)));
     pm_wg_grid = ${GRID};
   }

@@ -1,5 +1,5 @@
 /** Atomics of the checked pipeline: kept back with the stores, or applied where they stand and recorded. */
-import { Control, Fatal, FaultBit, REPLAY_RECORD } from "./control-layout.ts";
+import { Control, Fatal, FaultBit, headerWord, REPLAY_RECORD } from "./control-layout.ts";
 import { type KernelFeatures, Op } from "./kernel-features.ts";
 import { SvmPte } from "./page-entry.ts";
 import { SHARED_PENDING } from "./runtime-shared.ts";
@@ -53,10 +53,10 @@ var<private> pm_recorded: u32;
 var<private> pm_slot: u32;
 ${logCanOverflow ? "var<private> pm_mixed: u32;" : ""}
 fn pm_record_at(record: u32, word: u32) -> u32 {
-  return pm_slot + (1u + record * ${REPLAY_RECORD}u + word) * atomicLoad(&pm_ctl[${Control.ReplayStride}]);
+  return pm_slot + (1u + record * ${REPLAY_RECORD}u + word) * ${headerWord(Control.ReplayStride)};
 }
 fn pm_replay_begin(invocation: u32) {
-  pm_slot = atomicLoad(&pm_ctl[${Control.ReplayBase}]) + invocation;
+  pm_slot = ${headerWord(Control.ReplayBase)} + invocation;
   pm_recorded = atomicLoad(&pm_ctl[pm_slot]);
   pm_replayed = 0u;
 }
@@ -93,7 +93,7 @@ fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
     pm_die(${Fatal.NotRepeatable}u, a);
     return 0u;
   }
-  if (pm_recorded >= atomicLoad(&pm_ctl[${Control.ReplayCapacity}])) {
+  if (pm_recorded >= ${headerWord(Control.ReplayCapacity)}) {
     atomicMax(&pm_ctl[${Control.ReplayNeeded}], pm_recorded + 1u);
     pm_hurt = 1u;
     pm_fault = 1u;

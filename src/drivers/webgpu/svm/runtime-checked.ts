@@ -8,7 +8,7 @@
  *
  * All of it is inlined at each access, and some devices run both sides of every branch: short is fast here.
  */
-import { Control, DEFAULT_FUEL, Fatal, FaultBit } from "./control-layout.ts";
+import { Control, DEFAULT_FUEL, Fatal, FaultBit, headerWord } from "./control-layout.ts";
 import { type KernelFeatures, Op } from "./kernel-features.ts";
 import { DEVICE_PAGE_WORDS, SvmPte } from "./page-entry.ts";
 import { immediateWgsl, loggedWgsl } from "./runtime-atomics.ts";
@@ -64,7 +64,7 @@ var<private> pm_last: u32;
 var<private> pm_last_but_one: u32;
 ${collective ? "var<workgroup> pm_wg_fault: atomic<u32>;\nvar<workgroup> pm_wg_stop: atomic<u32>;\nvar<workgroup> pm_wg_stopped: u32;" : ""}
 fn pm_begin() {
-  let fuel = atomicLoad(&pm_ctl[${Control.Fuel}]);
+  let fuel = ${headerWord(Control.Fuel)};
   pm_full = max(1u, select(fuel, ${DEFAULT_FUEL}u, fuel == 0u));
   pm_fuel = pm_full;
 }
@@ -120,8 +120,8 @@ fn pm_settle() {
     let needs = select(${SvmPte.Mapped}u, ${SvmPte.Mapped | SvmPte.MappedWrite}u, writes);
     let there = select(${READ}u, ${WRITE}u, writes);
     if ((how == 0u) | ((pm_code == 0u) & ((e & needs) == needs) & ((e & there) != there))) {
-      let area = select(select(${Control.ReadBits}u, ${Control.WriteBits}u, writes), ${Control.AccessedBits}u, how == 0u);
-      pm_set(atomicLoad(&pm_ctl[area]), page);
+      let faults = select(${headerWord(Control.ReadBits)}, ${headerWord(Control.WriteBits)}, writes);
+      pm_set(select(faults, ${headerWord(Control.AccessedBits)}, how == 0u), page);
     }
   }
   pm_events = 0u;

@@ -1,4 +1,5 @@
 /** The WGSL that both pipelines of a kernel share: bindings, translation, and the functions that are made of others. */
+import { HEADER_TYPE } from "./control-layout.ts";
 import { RMW_OPS } from "./functions.ts";
 import type { KernelFeatures } from "./kernel-features.ts";
 import { Op } from "./kernel-features.ts";
@@ -29,6 +30,7 @@ export function commonWgsl(features: KernelFeatures, group: number): string {
 @group(${group}) @binding(0) var<storage, read_write> pm_ctl: array<atomic<u32>>;
 @group(${group}) @binding(1) var<storage, read> pm_pt: array<u32>;
 @group(${group}) @binding(2) var<storage, read_write> pm_pool: array<${word}>;
+@group(${group}) @binding(3) var<uniform> pm_head: ${HEADER_TYPE};
 struct PmSpan { addr: u32, words: u32, base: u32, entry: u32 }
 struct PmExchangeU32 { old_value: u32, exchanged: bool }
 struct PmExchangeI32 { old_value: i32, exchanged: bool }

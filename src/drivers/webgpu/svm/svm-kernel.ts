@@ -331,6 +331,7 @@ export class SvmKernel implements WebGpuKernel {
         { binding: 0, resource: { buffer: svm.control.buffer } },
         { binding: 1, resource: { buffer: svm.pageTableBuffer(table) } },
         { binding: 2, resource: { buffer: svm.pool.handle.buffer } },
+        { binding: 3, resource: { buffer: svm.control.header } },
       ],
     });
   }
@@ -338,7 +339,10 @@ export class SvmKernel implements WebGpuKernel {
   #encodeCompaction({ svm, table, compaction }: Run, encoder: GPUCommandEncoder): void {
     const group = this.device.gpu.device.createBindGroup({
       layout: compaction.layout,
-      entries: [{ binding: 0, resource: { buffer: svm.control.buffer } }],
+      entries: [
+        { binding: 0, resource: { buffer: svm.control.buffer } },
+        { binding: 1, resource: { buffer: svm.control.header } },
+      ],
     });
     const pass = encoder.beginComputePass({ label: "pagemirror compaction" });
     pass.setPipeline(compaction.pipeline);
