@@ -36,15 +36,21 @@ export function commit(
   for (const { extent } of placed) {
     extent.lastSerial = serial;
   }
-  let pagesMigrated = 0;
-  for (const { migration, placed: into, from, to } of tried.arriving) {
-    migrateVmaFinalize(migration, (i) => into.extent.frame + from + i);
-    into.extent.own(from, to, migration.object, migration.page);
-    pagesMigrated += to - from;
-  }
+  const pagesMigrated = finishArrivals(tried);
   return complete
     ? { finished, pagesMigrated }
     : { wait: () => Promise.resolve(true), why: "its memory is being changed all the time" };
+}
+
+/** After the submission of their uploads: isolated pages become the device's own. Returns how many. */
+export function finishArrivals(tried: Attempt): number {
+  let pages = 0;
+  for (const { migration, placed, from, to } of tried.arriving.splice(0)) {
+    migrateVmaFinalize(migration, (i) => placed.extent.frame + from + i);
+    placed.extent.own(from, to, migration.object, migration.page);
+    pages += to - from;
+  }
+  return pages;
 }
 
 /**

@@ -262,7 +262,7 @@ export async function collectCpuWrites(segments: readonly Segment[], held: Dispo
 }
 
 /** Isolated pages of which the device has no copy. */
-function arrivingRuns({ arriving }: Attempt): PageRun[] {
+export function arrivingRuns({ arriving }: Attempt): PageRun[] {
   const runs: PageRun[] = [];
   for (const { migration, placed, from, to } of arriving) {
     const { extent } = placed;

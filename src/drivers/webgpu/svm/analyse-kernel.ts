@@ -8,7 +8,7 @@ import { calledName, everything, type ParsedKernel } from "./parse-kernel.ts";
 const LOG_ENTRIES = 16;
 const MOST_LOG_ENTRIES = 32;
 /** Records of the replay log when the atomics cannot be counted. */
-const REPLAY_RECORDS = 32;
+export const REPLAY_RECORDS = 32;
 
 /** Operations that invocations of a workgroup do together. */
 const COLLECTIVE = /^(workgroupBarrier|storageBarrier|textureBarrier|workgroupUniformLoad|subgroup\w+|quad\w+)$/;
@@ -177,6 +177,8 @@ function featuresOf(
     logCanOverflow: !sharedStores && stores > MOST_LOG_ENTRIES,
     storesInLoops: stores > MOST_LOG_ENTRIES,
     replayRecords: atomics === "immediate" ? Math.min(results, REPLAY_RECORDS) : 0,
+    defersBound: false,
+    reread: [],
   };
 }
 

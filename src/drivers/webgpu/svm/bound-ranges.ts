@@ -1,13 +1,23 @@
-/** Ranges that an svm kernel reads through variables of its own, beside the memory that it follows pointers into. */
+/** Ranges that an svm kernel reaches through variables of its own, beside the memory that it follows pointers into. */
 import { isPromise, KernelError } from "../../../base/index.ts";
+import { migrateVmaAbort } from "../../../migrate/index.ts";
 import type { MmapRead } from "../../../sync/index.ts";
-import { isComplete, showReads } from "../commit.ts";
+import { finishArrivals, isComplete, showReads } from "../commit.ts";
 import type { WebGpuDevice } from "../device.ts";
 import type { Extent } from "../extent.ts";
-import { type Attempt, gatherReads, leaseInTheWay, type Retry, sendStrangersHome } from "../gather.ts";
+import {
+  type Attempt,
+  gatherReads,
+  isolateWrites,
+  leaseInTheWay,
+  prepareWrites,
+  type Retry,
+  sendStrangersHome,
+} from "../gather.ts";
 import type { DeviceMirror } from "../mirror.ts";
-import { type PlacedRange, segmentsOf } from "../place.ts";
-import { collectCpuWrites, uploadRuns } from "../submit.ts";
+import { type PlacedRange, type Segment, segmentsOf } from "../place.ts";
+import { sourceInTransit } from "../source-transit.ts";
+import { arrivingRuns, collectCpuWrites, uploadRuns } from "../submit.ts";
 import type { TransferBatch } from "../transfer-batch.ts";
 import { addrOfPage, DEVICE_PAGE } from "./page-entry.ts";
 
@@ -27,69 +37,114 @@ export class BoundRanges {
     return new Set(this.placed.map(({ extent }) => extent));
   }
 
-  /** @throws KernelError EINVAL the kernel stores to a device page of which a part is bound */
-  checkStore(page: number): void {
+  /** The range that a pointer into a device page would reach, too, when either of the two ways writes. */
+  #conflict(page: number, write: boolean): PlacedRange | undefined {
     const start = addrOfPage(page);
-    for (const { bound } of this.placed) {
-      if (start < bound.pages.end && bound.pages.start < start + DEVICE_PAGE) {
-        throw new KernelError(
-          "EINVAL",
-          "dispatch",
-          `the kernel stores through a pointer to memory that ${bound.binding.name} (${bound.mapping.name}) is bound to, or within 16 KiB of it: reach it in one way only`,
-        );
-      }
+    return this.placed.find(
+      ({ bound }) => (write || bound.write) && start < bound.pages.end && bound.pages.start < start + DEVICE_PAGE,
+    );
+  }
+
+  /** Whether kernels may not follow pointers into a device page, since part of it is bound and one of the two writes. */
+  excludes(page: number, write: boolean): boolean {
+    return this.#conflict(page, write) !== undefined;
+  }
+
+  /** @throws KernelError EINVAL the kernel follows a pointer into a device page of which a part is bound, and writes one way */
+  check(page: number, write: boolean): void {
+    const conflict = this.#conflict(page, write);
+    if (conflict !== undefined) {
+      const { binding, mapping } = conflict.bound;
+      throw new KernelError(
+        "EINVAL",
+        "dispatch",
+        `the kernel ${write ? "stores" : "reads"} through a pointer ${write ? "to" : "from"} memory that ${binding.name} (${mapping.name}) is bound to${conflict.bound.write ? " and written through" : ""}, or within 16 KiB of it: reach it in one way only`,
+      );
     }
   }
 
   /**
-   * Brings what the device lacks of the ranges. Nothing may be isolated. End what is returned when the try is over.
+   * Brings what the device lacks of the ranges that are read, and prepares the written ones to be isolated. Nothing may be
+   * isolated. End what is returned when the try is over.
    *
    * Locks: mmapLock, read.
-   * @throws KernelError as a bind dispatch for what it reads
+   * @throws KernelError as a bind dispatch for what it reads and writes
    */
   async gather(lock: MmapRead, signal: AbortSignal | undefined, batch: TransferBatch): Promise<BoundAttempt> {
     const tried: Attempt = { mirror: this.#mirror, lock, signal, reads: [], arriving: [], ranges: [], inPlace: [] };
-    const attempt = new BoundAttempt(tried, this.placed);
+    const attempt = new BoundAttempt(this.#device, tried, this.placed);
     try {
-      attempt.retry = await this.#gather(tried, batch);
+      attempt.retry = await attempt.gather(batch);
     } catch (error) {
       attempt[Symbol.dispose]();
       throw error;
     }
     return attempt;
   }
+}
 
-  async #gather(tried: Attempt, batch: TransferBatch): Promise<Retry | undefined> {
-    if (this.placed.length === 0) {
+/** What one round has brought for bound ranges. */
+export class BoundAttempt implements Disposable {
+  readonly #device: WebGpuDevice;
+  readonly #tried: Attempt;
+  readonly #placed: readonly PlacedRange[];
+  readonly #held: Disposable[] = [];
+  #written: readonly Segment[] = [];
+  retry: Retry | undefined;
+
+  constructor(device: WebGpuDevice, tried: Attempt, placed: readonly PlacedRange[]) {
+    this.#device = device;
+    this.#tried = tried;
+    this.#placed = placed;
+  }
+
+  /** See {@link BoundRanges.gather}. */
+  async gather(batch: TransferBatch): Promise<Retry | undefined> {
+    const tried = this.#tried;
+    if (this.#placed.length === 0) {
       return undefined;
     }
-    await sendStrangersHome(tried, this.placed);
-    const segments = segmentsOf(tried.mirror, this.placed);
+    await sendStrangersHome(tried, this.#placed);
+    const segments = segmentsOf(tried.mirror, this.#placed);
     const lease = leaseInTheWay(segments);
     if (lease !== undefined) {
       return lease;
     }
-    await collectCpuWrites(segments, []);
-    for (const range of this.placed) {
-      const retry = await gatherReads(tried, range, segments);
+    await collectCpuWrites(segments, this.#held);
+    for (const range of this.#placed) {
+      const retry = range.bound.write ? undefined : await gatherReads(tried, range, segments);
       if (retry !== undefined) {
         return retry;
       }
     }
     await uploadRuns(this.#device, tried.mirror.mm, tried.reads, batch);
+    this.#written = segments.filter((segment) => segment.placed.bound.write);
+    for (const segment of this.#written) {
+      await prepareWrites(tried, segment);
+    }
     return undefined;
   }
-}
 
-/** What one round has brought for bound ranges. */
-export class BoundAttempt implements Disposable {
-  readonly #tried: Attempt;
-  readonly #placed: readonly PlacedRange[];
-  retry: Retry | undefined;
-
-  constructor(tried: Attempt, placed: readonly PlacedRange[]) {
-    this.#tried = tried;
-    this.#placed = placed;
+  /**
+   * Isolates the pages of written ranges that are not the device's yet, and brings them. Last of all: from here on nothing
+   * is waited for but uploads.
+   *
+   * Locks: mmapLock, read.
+   * @throws KernelError as a bind dispatch for what it writes
+   */
+  async isolate(batch: TransferBatch): Promise<Retry | undefined> {
+    for (const segment of this.#written) {
+      const retry = await isolateWrites(this.#tried, segment);
+      if (retry !== undefined) {
+        return retry;
+      }
+    }
+    const transit = sourceInTransit(this.#tried);
+    if (transit !== undefined) {
+      return transit;
+    }
+    await uploadRuns(this.#device, this.#tried.mirror.mm, arrivingRuns(this.#tried), batch);
+    return undefined;
   }
 
   /** Under the update lock, in one run with the submission: whether all of the ranges is there. `undo` if it fails. */
@@ -98,14 +153,22 @@ export class BoundAttempt implements Disposable {
     return { complete: isComplete(this.#tried, this.#placed), undo };
   }
 
-  /** The submission that uses the ranges. */
-  submitted(serial: number): void {
+  /** The submission that uses the ranges. Returns the pages that became device-private by it. */
+  submitted(serial: number): number {
     for (const { extent } of this.#placed) {
       extent.lastSerial = serial;
     }
+    return finishArrivals(this.#tried);
   }
 
   [Symbol.dispose](): void {
+    this.#tried.mirror.isolating = undefined;
+    for (const hold of this.#held.splice(0)) {
+      hold[Symbol.dispose]();
+    }
+    for (const { migration } of this.#tried.arriving.splice(0)) {
+      migrateVmaAbort(migration);
+    }
     for (const { range } of this.#tried.ranges.splice(0)) {
       const ended = range.unregister();
       if (isPromise(ended)) {

@@ -3,7 +3,7 @@ import { KernelError } from "../../../base/index.ts";
 import type { CompileOptions } from "../compile.ts";
 import { firstLine } from "../gpu-buffer.ts";
 import type { GpuHandle } from "../gpu-handle.ts";
-import type { KernelReflection } from "../reflect.ts";
+import type { BindingKind, KernelReflection } from "../reflect.ts";
 import { ShaderStage } from "../usage.ts";
 import { replayWords } from "./control-layout.ts";
 import { ENTRY } from "./entry.ts";
@@ -35,6 +35,12 @@ export interface CompiledSvmKernel {
   /** The same in words of the control buffer; 0 without a replay log. */
   readonly replayWordsPerInvocation: number;
 }
+
+const BUFFER_TYPES: Readonly<Record<BindingKind, GPUBufferBindingType>> = {
+  uniform: "uniform",
+  "storage-read": "read-only-storage",
+  "storage-read-write": "storage",
+};
 
 const RUNTIME_BINDINGS: readonly GPUBufferBindingType[] = ["storage", "read-only-storage", "storage", "uniform"];
 const RUNTIME_STORAGE = RUNTIME_BINDINGS.filter((type) => type !== "uniform").length;
@@ -211,7 +217,7 @@ function makeLayouts(
   const groups = Array.from({ length: runtimeGroup }, (_, group) =>
     reflection.bindings
       .filter((binding) => binding.group === group)
-      .map(({ binding, kind }) => ({ binding, type: kind === "uniform" ? "uniform" : "read-only-storage" }) as const),
+      .map(({ binding, kind }) => ({ binding, type: BUFFER_TYPES[kind] })),
   );
   const runtime = RUNTIME_BINDINGS.map((type, binding) => ({ binding, type }));
   return [...groups, runtime].map((bindings, group) =>

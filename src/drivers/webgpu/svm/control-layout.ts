@@ -82,6 +82,8 @@ export const Fatal = {
   NotRepeatable: 5,
   /** An index past the end of its span; the address is that of the span. */
   SpanIndex: 6,
+  /** A read of a bound variable where the same run has stored; the address is the index. */
+  BoundReread: 7,
 } as const;
 
 /** One of {@link Fatal}; 0 while all is well. */

@@ -121,19 +121,37 @@ export function checkedEntry(shape: EntryShape, features: KernelFeatures): strin
   return LOGICAL + (features.collective ? workgroupEntry(shape, features) : invocationEntry(shape, features));
 }
 
+/** Some runs are probes, which a second one follows that makes the writes. */
+function probes(features: KernelFeatures): boolean {
+  return features.logCanOverflow || features.defersBound;
+}
+
+/** What a run that has to be made once more has left other than 0. */
+function unwritten(features: KernelFeatures): string {
+  const why = [features.logCanOverflow ? "pm_over" : "", features.defersBound ? "pm_again" : ""].filter(Boolean);
+  return `(${why.join(" | ")})`;
+}
+
+/** An atomic was joined with a store in the log, which the second run has not. */
+function dieIfMixed(features: KernelFeatures): string {
+  return features.atomics === "immediate" && features.logCanOverflow
+    ? "if (pm_mixed != 0u) { pm_die(4u, pm_low_store); }"
+    : "";
+}
+
 /** `break`s out of the loop round the kernel unless it has to run once more, to store directly. */
 function onceMore(shape: EntryShape, features: KernelFeatures): string {
-  const mixed = features.atomics === "immediate" ? "if (pm_mixed != 0u) { pm_die(4u, pm_low_store); }" : "";
-  return `if (pm_committing != 0u || pm_over == 0u || pm_hurt != 0u) { break; }
-      ${mixed}
+  return `if (pm_committing != 0u || ${unwritten(features)} == 0u || pm_hurt != 0u) { break; }
+      ${dieIfMixed(features)}
       if (pm_hurt != 0u) { break; }
       ${rewind(shape, features)}`;
 }
 
 function rewind(shape: EntryShape, features: KernelFeatures): string {
+  const { writes, sharedStores, logCanOverflow } = features;
   return `pm_committing = 1u;
-      pm_over = 0u;
-      pm_logged = 0u;
+      ${logCanOverflow ? "pm_over = 0u;" : ""}
+      ${writes && !sharedStores ? "pm_logged = 0u;" : ""}
       ${features.replayRecords > 0 ? "pm_replayed = 0u;" : ""}
       ${shape.resetPrivate}`;
 }
@@ -143,10 +161,10 @@ function rewind(shape: EntryShape, features: KernelFeatures): string {
  * workgroups that leaves open. No workgroup memory and no barrier, and nothing is written when all goes well.
  */
 function invocationEntry(shape: EntryShape, features: KernelFeatures): string {
-  const { replayRecords, logCanOverflow } = features;
+  const { replayRecords } = features;
   const begin = replayRecords > 0 ? "pm_replay_begin(pm_bit);" : "";
   const end = replayRecords > 0 ? "if (pm_hurt == 0u) { pm_replay_end(); }" : "";
-  const run = logCanOverflow
+  const run = probes(features)
     ? `loop {
       ${call(shape)}
       ${end}
@@ -191,20 +209,20 @@ ${header(shape)}
 
 /** The workgroup as one: what its invocations tell each other makes the fault of one the fault of all. */
 function workgroupEntry(shape: EntryShape, features: KernelFeatures): string {
-  const { replayRecords, logCanOverflow, sharedStores } = features;
+  const { replayRecords, sharedStores, writes } = features;
   const slot = `(pm_which.y - ${headerWord(Control.WindowFirst)}) * ${shape.invocations}u + pm_lidx`;
   const begin = replayRecords > 0 ? `pm_replay_begin(${slot});` : "";
   const end =
     replayRecords > 0
       ? `if (pm_hurt == 0u && (atomicLoad(&pm_wg_fault) & ${TAINTED}u) == 0u) { pm_replay_end(); }`
       : "";
-  const over = logCanOverflow
-    ? `if (pm_hurt == 0u && pm_over != 0u) {
-      ${features.atomics === "immediate" ? "if (pm_mixed != 0u) { pm_die(4u, pm_low_store); }" : ""}
+  const over = probes(features)
+    ? `if (pm_hurt == 0u && ${unwritten(features)} != 0u) {
+      ${dieIfMixed(features)}
       atomicOr(&pm_wg_fault, ${WgFlag.Overflow}u);
     }`
     : "";
-  const again = logCanOverflow
+  const again = probes(features)
     ? `if (pm_verdict != ${WgFlag.Overflow}u || pm_second) { break; }
     pm_second = true;
     if (pm_lidx == 0u) {
@@ -212,6 +230,7 @@ function workgroupEntry(shape: EntryShape, features: KernelFeatures): string {
       ${shape.resetWorkgroup}
     }
     ${rewind(shape, features)}
+    ${writes && sharedStores ? `pm_forget_shared(${shape.invocations}u);` : ""}
     workgroupBarrier();`
     : "break;";
   const verdict = `if (pm_lidx == 0u) { pm_wg_verdict = atomicLoad(&pm_wg_fault); }

@@ -42,4 +42,8 @@ export interface KernelFeatures {
   readonly storesInLoops: boolean;
   /** Records an invocation in the replay log; 0 without one. */
   readonly replayRecords: number;
+  /** Writes to variables of the kernel's own wait for a second run. */
+  readonly defersBound: boolean;
+  /** Variables of its own that it both reads and stores to. */
+  readonly reread: readonly string[];
 }

@@ -1,6 +1,7 @@
 /** WGSL that gives variables their first values again, for a kernel that runs twice in one invocation. */
-import type { GlobalVarElem, TypeRefElem, TypeTemplateParameter } from "wesl";
+import type { GlobalVarElem } from "wesl";
 import type { ParsedKernel } from "./parse-kernel.ts";
+import { aliasOf, type TypeElem, typeName, typeParams } from "./wgsl-types.ts";
 
 /** Statements for the `var<private>` among `names`. */
 export function resetPrivate(kernel: ParsedKernel, names: ReadonlySet<string>): string {
@@ -34,22 +35,8 @@ function variablesOf(
   );
 }
 
-/** A type as it stands in the source. In templates the parser gives a plain name as a reference, not as a type. */
-type TypeElem = TypeRefElem | TypeTemplateParameter;
-
 function zeroOf(kernel: ParsedKernel, type: TypeElem): string {
   return `${kernel.source.slice(type)}()`;
-}
-
-function nameOf(type: TypeElem): string {
-  if (type.kind === "type") {
-    return type.name.originalName;
-  }
-  return type.kind === "ref" ? type.ident.originalName : "";
-}
-
-function paramsOf(type: TypeElem): readonly TypeTemplateParameter[] {
-  return type.kind === "type" ? (type.templateParams ?? []) : [];
 }
 
 /** Atomics cannot be assigned: what holds them is taken apart. */
@@ -57,11 +44,11 @@ function clear(kernel: ParsedKernel, path: string, type: TypeElem, depth: number
   if (!holdsAtomics(kernel, type)) {
     return `${path} = ${zeroOf(kernel, type)};`;
   }
-  const name = nameOf(type);
+  const name = typeName(type);
   if (name === "atomic") {
     return `atomicStore(&${path}, 0);`;
   }
-  const [element, length] = paramsOf(type);
+  const [element, length] = typeParams(type);
   if (name === "array" && element !== undefined && length !== undefined) {
     const i = `pm_i${depth}`;
     const inner = clear(kernel, `${path}[${i}]`, element, depth + 1);
@@ -75,22 +62,13 @@ function clear(kernel: ParsedKernel, path: string, type: TypeElem, depth: number
   return alias === undefined ? "" : clear(kernel, path, alias, depth);
 }
 
-function aliasOf(kernel: ParsedKernel, name: string): TypeRefElem | undefined {
-  for (const decl of kernel.module.decls) {
-    if (decl.kind === "alias" && decl.name.ident.originalName === name) {
-      return decl.typeRef;
-    }
-  }
-  return undefined;
-}
-
 function holdsAtomics(kernel: ParsedKernel, type: TypeElem): boolean {
-  const name = nameOf(type);
+  const name = typeName(type);
   if (name === "atomic") {
     return true;
   }
   if (name === "array") {
-    return paramsOf(type)
+    return typeParams(type)
       .slice(0, 1)
       .some((element) => holdsAtomics(kernel, element));
   }

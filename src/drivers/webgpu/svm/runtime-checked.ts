@@ -11,7 +11,7 @@
 import { Control, DEFAULT_FUEL, Fatal, FaultBit, headerWord } from "./control-layout.ts";
 import { type KernelFeatures, Op } from "./kernel-features.ts";
 import { DEVICE_PAGE_WORDS, SvmPte } from "./page-entry.ts";
-import { immediateWgsl, loggedWgsl } from "./runtime-atomics.ts";
+import { immediateWgsl, loggedWgsl, replayWgsl } from "./runtime-atomics.ts";
 import { applyWgsl, commonWgsl, doAtomicWgsl, poolWords, typedWgsl, usedOps } from "./runtime-common.ts";
 import { reportWgsl } from "./runtime-resident.ts";
 import { sharedStoresWgsl } from "./runtime-shared.ts";
@@ -31,6 +31,9 @@ export function checkedRuntime(features: KernelFeatures, group: number): string 
   }
   if (features.atomics !== "none") {
     parts.push(applyWgsl(usedOps(features.functions)), doAtomicWgsl(usedOps(features.functions)));
+  }
+  if (features.replayRecords > 0) {
+    parts.push(replayWgsl(features));
   }
   if (features.atomics === "immediate") {
     parts.push(immediateWgsl(features));
@@ -56,6 +59,8 @@ var<private> pm_fault: u32;
 var<private> pm_fuel: u32 = 1u;
 var<private> pm_full: u32;
 var<private> pm_committing: u32;
+// Writes to variables of the kernel's own wait for a second run.
+var<private> pm_again: u32;
 // The first miss, until it is known whether it is a fault.
 var<private> pm_how: u32;
 var<private> pm_ring: array<u32, ${RING}>;

@@ -53,6 +53,10 @@ ${
     : `
 fn pm_own_pending(a: u32) -> bool { return pm_slot_of(a, false) < ${slots}u; }`
 }
+fn pm_forget_shared(step: u32) {
+  for (var at = pm_lane; at < ${slots}u; at += step) { atomicStore(&pm_wg_addr[at], 0u); }
+  atomicStore(&pm_wg_used, 0u);
+}
 // Each invocation takes its share of the slots.
 fn pm_commit_shared(step: u32) {
   for (var at = pm_lane; at < ${slots}u; at += step) {

@@ -50,6 +50,17 @@ export class Edits {
     this.replace(span, source.slice(span.start, span.end).replace(/[^\n\r]/g, " "));
   }
 
+  /** A part of the text with the edits so far that lie in it. */
+  slice(source: string, start: number, end: number): string {
+    const inside = new Edits();
+    for (const edit of this.#edits) {
+      if (edit.start >= start && edit.end <= end) {
+        inside.#edits.push({ ...edit, start: edit.start - start, end: edit.end - start });
+      }
+    }
+    return inside.apply(source.slice(start, end)).text;
+  }
+
   apply(source: string): EditedText {
     const edits = this.#edits
       .map((edit, order) => ({ ...edit, order }))

@@ -304,19 +304,20 @@ export class SvmDevice {
     const service = new Service(table, lock);
     try {
       // What is no longer mapped is for the kernel to find out, which can say where it was going.
-      const mapped = demands.filter(({ page, write }) => table.isMapped(page, write));
+      const mapped = demands.filter(
+        ({ page, write, optional }) => table.isMapped(page, write) && !(optional && bound?.excludes(page, write)),
+      );
       for (const { page, write } of mapped) {
-        if (write) {
-          bound?.checkStore(page);
-        }
+        bound?.check(page, write);
       }
       const since = traceNow();
       const retry = await service.gather(mapped, batch);
       if (traceOn && mapped.length > 0) {
         traceService(this.device, table, service, mapped.length, since);
       }
-      if (retry !== undefined) {
-        return retry;
+      const late = retry ?? (await boundTry?.isolate(batch));
+      if (late !== undefined) {
+        return late;
       }
       using _update = mirror.update.tryLock() ?? (await mirror.update.lock({ signal }));
       const shown = boundTry?.commit();
@@ -337,10 +338,10 @@ export class SvmDevice {
       }
       const serial = this.device.fences.record(finished);
       table.lastSerial = serial;
-      boundTry?.submitted(serial);
+      const arrived = boundTry?.submitted(serial) ?? 0;
       committed.finish();
       this.device.counts.pagesUploaded += service.pagesUploaded;
-      this.pagesMigrated += committed.pagesMigrated;
+      this.pagesMigrated += committed.pagesMigrated + arrived;
       return { finished, complete: committed.complete };
     } finally {
       service.abort();

@@ -15,7 +15,7 @@ import { BoundRanges } from "./bound-ranges.ts";
 import { type Compaction, compactionPipeline } from "./compaction.ts";
 import type { CompiledSvmKernel } from "./compile-svm.ts";
 import type { RoundReport, RoundRun } from "./control.ts";
-import type { FatalCode } from "./control-layout.ts";
+import { Fatal, type FatalCode } from "./control-layout.ts";
 import { type RoundContext, Rounds, type RoundsStats, windowSize } from "./rounds.ts";
 import type { SubmitOptions, SvmDevice } from "./svm-device.ts";
 import type { SvmTable } from "./svm-table.ts";
@@ -191,7 +191,10 @@ export class SvmKernel implements WebGpuKernel {
   async #runResident(run: Run): Promise<RoundsStats | undefined> {
     const { svm, table, grid } = run;
     const { writes } = this.compiled;
-    if (!table.allResident(writes)) {
+    // What is written through a variable no pointer may lead to.
+    const { bound } = run.options;
+    const isThere = () => table.allResident(writes, (page) => bound?.excludes(page, false) ?? false);
+    if (!isThere()) {
       return undefined;
     }
     const total = grid[0] * grid[1] * grid[2];
@@ -201,7 +204,7 @@ export class SvmKernel implements WebGpuKernel {
     let ran = false;
     await svm.submit(table, [], run.options, (encoder) => {
       // Looked at again under the update lock.
-      ran = table.allResident(writes);
+      ran = isThere();
       if (ran) {
         svm.control.write(round);
         this.#encode(run, encoder, pipeline, linear ? this.#physicalGrid(total) : grid);
@@ -276,6 +279,9 @@ export class SvmKernel implements WebGpuKernel {
 
   #throwFatal(run: Run, fatal: NonNullable<RoundReport["fatal"]>): never {
     const { entryPoint } = this.reflection;
+    if (fatal.code === Fatal.ReadUnmapped || fatal.code === Fatal.WriteUnmapped) {
+      run.options.bound?.check(fatal.address >>> 12, fatal.code === Fatal.WriteUnmapped);
+    }
     const addr = addrOfSvm(fatal.address);
     const vma = run.table.mm.vmas.find(addr);
     const where = `svm address ${fatal.address} (${formatAddr(addr)})`;
@@ -292,6 +298,10 @@ export class SvmKernel implements WebGpuKernel {
       5: [
         "ENOTSUP",
         `${who} took another way when it was run again after an atomic operation, at ${where}: let its path depend on data that no other invocation changes`,
+      ],
+      7: [
+        "ENOTSUP",
+        `${who} reads ${this.compiled.features.reread.join(" or ")} at index ${fatal.address}, where it has stored before: keep the value in a variable of the function`,
       ],
       6: ["EFAULT", `${who} uses an index past the end of its span at ${where}: check it against the span's length`],
     };

@@ -228,11 +228,14 @@ export class SvmTable implements FrameStore {
     return hits;
   }
 
-  /** True when every mapped page can be read by the device, and written where its mapping allows it. */
-  allResident(write: boolean): boolean {
+  /**
+   * True when every mapped page can be read by the device, and written where its mapping allows it; pages that are
+   * `excluded` do not count.
+   */
+  allResident(write: boolean, excluded: (page: number) => boolean = () => false): boolean {
     for (let page = 0; page < this.#access.length; page++) {
       const mapped = mappedFlags(this.#access[page]);
-      if (mapped !== 0) {
+      if (mapped !== 0 && !excluded(page)) {
         const entry = this.#entry(page);
         if (!(entry & SvmPte.Valid) || (write && mapped & SvmPte.MappedWrite && !(entry & SvmPte.Write))) {
           return false;

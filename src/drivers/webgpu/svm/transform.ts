@@ -2,7 +2,8 @@
 import type { FnElem, FnParamElem, StructElem } from "wesl";
 import { KernelError } from "../../../base/index.ts";
 import { type KernelReflection, reflectKernel } from "../reflect.ts";
-import { analyseKernel, isCollective, type KernelAnalysis } from "./analyse-kernel.ts";
+import { analyseKernel, isCollective, type KernelAnalysis, REPLAY_RECORDS } from "./analyse-kernel.ts";
+import { type BoundWrites, boundWrites } from "./bound-writes.ts";
 import {
   BUILTINS,
   checkedEntry,
@@ -42,8 +43,8 @@ export interface TransformedText {
  * Rewrites a kernel.
  *
  * Errors: EINVAL with line and column for WGSL that does not parse, no or several entry points, names that are the
- * library's, calls of its functions with the wrong number of arguments; ENOTSUP for user bindings that are written, builtins
- * and workgroup sizes that cannot be rewritten, imports from elsewhere, and what {@link reflectKernel} refuses.
+ * library's, calls of its functions with the wrong number of arguments; ENOTSUP for builtins and workgroup sizes that cannot
+ * be rewritten, imports from elsewhere, and what {@link boundWrites} and {@link reflectKernel} refuse.
  */
 export function transformKernel(wgsl: string, entryPoint?: string, op = "kernel"): TransformedKernel {
   const kernel = parseKernel(wgsl, op);
@@ -52,15 +53,16 @@ export function transformKernel(wgsl: string, entryPoint?: string, op = "kernel"
   if (entry === undefined) {
     throw new KernelError("EINVAL", op, `the WGSL has no function "${reflection.entryPoint}"`);
   }
-  const analysis = analyseKernel(kernel, entry);
-  checkBindings(kernel, reflection);
+  const found = analyseKernel(kernel, entry);
+  const bound = boundWrites(kernel, reflection, found.reached, found.collective);
+  const analysis = { ...found, features: withBound(found.features, bound) };
   const shape = shapeOf(kernel, entry, reflection, analysis);
   const runtimeGroup = Math.max(0, ...reflection.bindings.map((binding) => binding.group + 1));
   return {
     reflection,
     features: analysis.features,
     runtimeGroup,
-    text: (kind) => textFor(kind, kernel, entry, analysis, shape, runtimeGroup),
+    text: (kind) => textFor(kind, kernel, entry, analysis, bound, shape, runtimeGroup),
   };
 }
 
@@ -69,6 +71,7 @@ function textFor(
   kernel: ParsedKernel,
   entry: FnElem,
   analysis: KernelAnalysis,
+  bound: BoundWrites | undefined,
   shape: EntryShape,
   group: number,
 ): TransformedText {
@@ -78,10 +81,12 @@ function textFor(
     for (const fn of analysis.reached) {
       injectLoopChecks(kernel, fn, analysis, edits);
     }
+    bound?.edit(edits);
   }
   const user = edits.apply(kernel.source.text);
   const { features } = analysis;
-  const runtime = kind === "checked" ? checkedRuntime(features, group) : residentRuntime(features, group);
+  const runtime =
+    kind === "checked" ? `${checkedRuntime(features, group)}\n${bound?.wgsl ?? ""}` : residentRuntime(features, group);
   return { wgsl: `${user.text}\n${runtime}\n${entryText(kind, shape, features)}`, user };
 }
 
@@ -98,16 +103,10 @@ function entryText(kind: PipelineKind, shape: EntryShape, features: KernelFeatur
   }
 }
 
-/** Writes to a binding happen at once: a run that has to be repeated would leave its traces in it. */
-function checkBindings(kernel: ParsedKernel, reflection: KernelReflection): void {
-  const written = reflection.bindings.find((binding) => binding.kind === "storage-read-write");
-  if (written !== undefined) {
-    throw kernel.source.error(
-      "ENOTSUP",
-      kernel.variables.get(written.name)?.start ?? 0,
-      `var<storage, read_write> ${written.name}: kernels that use pm_ functions are run again after a fault and write with pm_store_… or pm_atomic_… only: pass the mapping's svm address in params`,
-    );
-  }
+function withBound(features: KernelFeatures, bound: BoundWrites | undefined): KernelFeatures {
+  const { deferred = false, recorded = 0, reread = [] } = bound ?? {};
+  const replayRecords = Math.min(features.replayRecords + recorded, REPLAY_RECORDS);
+  return { ...features, replayRecords, defersBound: deferred, reread };
 }
 
 function shapeOf(
