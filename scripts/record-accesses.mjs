@@ -1,10 +1,25 @@
 /**
  * Makes code tell which objects it reads and writes, for the explorer's partial-order reduction: `a.b` becomes
- * `__read(a, "b").b`, a store `__write(a, "b").b = …`, a call `__call(a, "m").m(…)`, and what is iterated over
- * `__iterate(a)`. Variables that closures share are not seen.
+ * `__access(a, "b", …).b`, with how it is touched; a call `__call(a, "m").m(…)`, and what is iterated over `__iterate(a)`. Keys
+ * and indices are told one by one: `a[i]` becomes `__keyed(a)[__key(i, …)]`. What makes an object says so: `__make({…})`.
+ * Variables that closures share are not seen.
  */
 import MagicString from "magic-string";
 import { parseAst } from "rolldown/parseAst";
+
+/** How a place is touched: the masks of src/check/recorder.ts. */
+const READ = 2;
+const UPDATE = 4;
+const WRITE = 8;
+
+/** Methods of maps and sets whose first argument says what they touch. */
+const KEYED = new Set(["get", "has", "set", "add", "delete"]);
+/** Methods that make a collection. */
+const MAKERS = new Set(
+  "slice subarray map filter flatMap flat concat from of toSorted toSpliced toReversed with splice entries keys values fill withResolvers".split(
+    " ",
+  ),
+);
 
 const nameOf = (member) =>
   member.computed
@@ -18,14 +33,99 @@ const isCutShort = (node) =>
   (node.type === "MemberExpression" || node.type === "CallExpression") &&
   (node.optional || isCutShort(node.type === "MemberExpression" ? node.object : node.callee));
 
-/** @param {string} code JavaScript of one module @returns {string} */
-export function recordAccesses(code) {
+/**
+ * @param {string} code JavaScript of one module
+ * @param {{ aside?: boolean }} options `aside`: the module only watches; it tells which objects are its own
+ * @returns {string}
+ */
+export function recordAccesses(code, { aside = false } = {}) {
   const text = new MagicString(code);
-  const wrap = (node, helper, key) => {
-    text.appendLeft(node.start, `${helper}(`);
-    text.prependRight(node.end, key === undefined ? ")" : `, ${JSON.stringify(key)})`);
+  let patterns = 0;
+  const wrap = (node, helper, ...args) => {
+    if (aside && helper !== "__make") {
+      return;
+    }
+    text.appendLeft(node.start, `${aside ? "__aside" : helper}(`);
+    text.prependRight(node.end, `${args.map((arg) => `, ${JSON.stringify(arg)}`).join("")})`);
   };
-  const visit = (node, role) => {
+  /** Takes a pattern out of a place where nothing can be told of it; gives the declaration to put where it can. */
+  const takeOut = (pattern, keyword) => {
+    const name = `__pattern${patterns++}`;
+    const keys = pattern.properties.map(({ key }) => JSON.stringify(key?.name ?? "*"));
+    const value = keys.reduce((inner, key) => `__access(${inner}, ${key}, ${READ})`, name);
+    const declared = `${keyword} ${code.slice(pattern.start, pattern.end)} = ${value}; `;
+    text.overwrite(pattern.start, pattern.end, name);
+    return declared;
+  };
+  const visitMember = (node, mask) => {
+    if (node.object.type === "Super" || node.object.type === "MetaProperty") {
+      visit(node.object);
+    } else if (node.computed && !node.optional && !isCutShort(node.object)) {
+      wrap(node.object, "__keyed");
+      visit(node.object);
+      wrap(node.property, "__key", mask);
+    } else {
+      wrap(node.object, "__access", nameOf(node), mask);
+      if (!node.optional && isCutShort(node.object) && !aside) {
+        // What follows a `?.` is skipped with it, and the call around its object would end that.
+        const dot = node.computed ? node.object.end : code.indexOf(".", node.object.end);
+        text.appendRight(dot, node.computed ? "?." : "?");
+      }
+      visit(node.object);
+    }
+    if (node.computed) {
+      visit(node.property);
+    }
+  };
+  const visitCall = (node) => {
+    const { callee } = node;
+    if (callee.type !== "MemberExpression" || callee.computed || callee.object.type === "Super") {
+      visit(callee);
+    } else {
+      const method = nameOf(callee);
+      const [first] = node.arguments;
+      if (MAKERS.has(method) && !isCutShort(node)) {
+        wrap(node, "__make");
+      }
+      if (
+        KEYED.has(method) &&
+        first !== undefined &&
+        first.type !== "SpreadElement" &&
+        !callee.optional &&
+        !isCutShort(callee)
+      ) {
+        wrap(callee.object, "__keyed", method);
+        wrap(first, "__key", WRITE);
+      } else {
+        wrap(callee.object, "__call", method);
+        if (!callee.optional && isCutShort(callee.object) && !aside) {
+          text.appendRight(code.indexOf(".", callee.object.end), "?");
+        }
+      }
+      visit(callee.object);
+    }
+    visit(node.arguments);
+  };
+  const visitFunction = (node) => {
+    let declared = "";
+    for (const param of node.params) {
+      const pattern = param.type === "AssignmentPattern" ? param.left : param;
+      if (pattern.type === "ObjectPattern" && !aside) {
+        declared += takeOut(pattern, "let");
+        visit(param.type === "AssignmentPattern" ? param.right : null);
+      } else {
+        visit(param);
+      }
+    }
+    if (declared !== "" && node.body.type !== "BlockStatement") {
+      text.appendLeft(node.body.start, `{ ${declared}return `);
+      text.appendRight(node.body.end, "; }");
+    } else if (declared !== "") {
+      text.appendRight(node.body.start + 1, ` ${declared}`);
+    }
+    visit(node.body);
+  };
+  const visit = (node, mask = READ) => {
     if (node === null || typeof node !== "object") {
       return;
     }
@@ -36,45 +136,52 @@ export function recordAccesses(code) {
     if (typeof node.type !== "string") {
       return;
     }
-    if (node.type === "MemberExpression") {
-      if (node.object.type !== "Super" && node.object.type !== "MetaProperty") {
-        wrap(node.object, role ?? "__read", nameOf(node));
-        if (!node.optional && isCutShort(node.object)) {
-          // What follows a `?.` is skipped with it, and the call around its object would end that.
-          const dot = node.computed ? node.object.end : code.indexOf(".", node.object.end);
-          text.appendRight(dot, node.computed ? "?." : "?");
-        }
-      }
-      visit(node.object);
-      if (node.computed) {
-        visit(node.property);
-      }
-      return;
-    }
     switch (node.type) {
+      case "MemberExpression":
+        visitMember(node, mask);
+        return;
       case "AssignmentExpression":
-        visit(node.left, "__write");
+        visit(node.left, node.operator === "=" ? WRITE : READ | WRITE);
         visit(node.right);
         return;
+      case "ExpressionStatement":
+        // Whoever only counts does not see where the count stands.
+        visit(node.expression, node.expression.type === "UpdateExpression" ? UPDATE : READ);
+        return;
       case "UpdateExpression":
-        visit(node.argument, "__write");
+        visit(node.argument, mask === UPDATE ? UPDATE : READ | WRITE);
         return;
       case "UnaryExpression":
-        visit(node.argument, node.operator === "delete" ? "__write" : undefined);
+        visit(node.argument, node.operator === "delete" ? WRITE : READ);
         return;
       case "CallExpression":
-        visit(node.callee, "__call");
-        visit(node.arguments);
+        visitCall(node);
         return;
+      case "ObjectExpression":
+      case "ArrayExpression":
+      case "NewExpression":
+        wrap(node, "__make");
+        break;
       case "ChainExpression":
-        visit(node.expression, role);
+        visit(node.expression, mask);
         return;
-      case "ForOfStatement":
-        visit(node.left);
+      case "FunctionDeclaration":
+      case "FunctionExpression":
+      case "ArrowFunctionExpression":
+        visitFunction(node);
+        return;
+      case "ForOfStatement": {
+        const pattern = node.left.declarations?.[0].id;
+        if (pattern?.type === "ObjectPattern" && !aside) {
+          text.appendRight(node.body.start + 1, ` ${takeOut(pattern, node.left.kind)}`);
+        } else {
+          visit(node.left);
+        }
         wrap(node.right, "__iterate");
         visit(node.right);
         visit(node.body);
         return;
+      }
       case "SpreadElement":
         wrap(node.argument, "__iterate");
         visit(node.argument);
@@ -83,8 +190,10 @@ export function recordAccesses(code) {
         visit(node.id);
         if (node.init !== null && node.id.type === "ObjectPattern") {
           for (const property of node.id.properties) {
-            wrap(node.init, "__read", property.key?.name ?? "*");
+            wrap(node.init, "__access", property.key?.name ?? "*", READ);
           }
+        } else if (node.init !== null && node.id.type === "ArrayPattern") {
+          wrap(node.init, "__iterate");
         }
         visit(node.init);
         return;
@@ -92,11 +201,11 @@ export function recordAccesses(code) {
       case "ExportAllDeclaration":
         return;
       default:
-        for (const [key, child] of Object.entries(node)) {
-          if (key !== "type" && key !== "start" && key !== "end") {
-            visit(child);
-          }
-        }
+    }
+    for (const [key, child] of Object.entries(node)) {
+      if (key !== "type" && key !== "start" && key !== "end") {
+        visit(child);
+      }
     }
   };
   visit(parseAst(code).body);

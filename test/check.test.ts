@@ -32,9 +32,9 @@ test("no schedule of any pair or triple breaks an invariant", () => {
   expect(failures).toEqual([]);
 }, 120_000);
 
-test("every schedule that may end differently, of the pairs of notifiers' lifetimes", async () => {
+test("every schedule of every pair that may end differently", async () => {
   const recorded = new Explorer((await loadBundle(EXPLORED_ENTRY, { record: true })).instantiate);
-  for (const name of ["put+put", "put+get", "get+get", "put+synchronize", "exit+put", "exit+exit", "munmap+put"]) {
+  for (const name of recorded.names.filter((scenario) => scenario.split("+").length === 2)) {
     const { complete, failure } = recorded.exhaust(name, 5000);
     expect([name, complete, failure?.violation.message]).toEqual([name, true, undefined]);
   }

@@ -2,22 +2,27 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { exhaust } from "./exhaustive.ts";
+import { Access } from "./recorder.ts";
 import type { Scenario } from "./scenario.ts";
 import { Scheduler } from "./scheduler.ts";
 import { TaskPromise } from "./task-promise.ts";
 
-/** A step of a task: reads a variable into its register, or writes what follows from the register. */
+/** A step of a task: reads a variable into its register, writes what follows from the register, or only counts. */
 interface Op {
-  readonly write: boolean;
+  readonly kind: "read" | "write" | "count";
   readonly variable: number;
 }
+
+const ACCESS = { read: Access.Read, write: Access.Write, count: Access.Update } as const;
 
 type Program = readonly (readonly Op[])[];
 
 const VARIABLES = 3;
 
 function execute(op: Op, task: number, variables: number[], registers: number[]): void {
-  if (op.write) {
+  if (op.kind === "count") {
+    variables[op.variable] = (variables[op.variable] ?? 0) + 100;
+  } else if (op.kind === "write") {
     variables[op.variable] = (registers[task] ?? 0) * 3 + task + 1;
   } else {
     registers[task] = variables[op.variable] ?? 0;
@@ -56,10 +61,13 @@ function scenarioOf(program: Program, scheduler: Scheduler, outcomes: Set<string
   return {
     name: "program",
     start() {
-      const variables = Array.from({ length: VARIABLES }, () => ({ value: 0 }));
+      const variables = Array.from(
+        { length: VARIABLES },
+        () => scheduler.recorder.make({ value: 0 }) as { value: number },
+      );
       const registers = program.map(() => 0);
       const step = (op: Op, task: number) => () => {
-        scheduler.recorder.access(variables[op.variable], "value", op.write);
+        scheduler.recorder.access(variables[op.variable], "value", ACCESS[op.kind]);
         const values = variables.map(({ value }) => value);
         execute(op, task, values, registers);
         for (const [i, variable] of variables.entries()) {
@@ -77,7 +85,7 @@ function scenarioOf(program: Program, scheduler: Scheduler, outcomes: Set<string
   };
 }
 
-const op = fc.record({ write: fc.boolean(), variable: fc.nat({ max: VARIABLES - 1 }) });
+const op = fc.record({ kind: fc.constantFrom("read", "write", "count"), variable: fc.nat({ max: VARIABLES - 1 }) });
 const program = fc
   .array(fc.array(op, { minLength: 1, maxLength: 3 }), { minLength: 2, maxLength: 3 })
   .filter((tasks) => tasks.flat().length <= 7);
@@ -97,16 +105,31 @@ test("every outcome of every interleaving is reached", () => {
 
 test("tasks that share nothing take one schedule", () => {
   const scheduler = new Scheduler();
-  const tasks = [0, 1, 2].map((variable) => [0, 1, 2].map(() => ({ write: true, variable })));
+  const tasks = [0, 1, 2].map((variable) => [0, 1, 2].map(() => ({ kind: "write" as const, variable })));
   expect(exhaust(scheduler, scenarioOf(tasks, scheduler, new Set()), 1000)).toMatchObject({
     schedules: 1,
     complete: true,
   });
 });
 
+test("tasks that only count take one schedule, and none is run that ends like another", () => {
+  const scheduler = new Scheduler();
+  const counts = [0, 1, 2].map(() => [{ kind: "count" as const, variable: 0 }]);
+  expect(exhaust(scheduler, scenarioOf(counts, scheduler, new Set()), 1000)).toMatchObject({
+    schedules: 1,
+    complete: true,
+  });
+  const writes = [0, 1, 2].map(() => [{ kind: "write" as const, variable: 0 }]);
+  expect(exhaust(scheduler, scenarioOf(writes, scheduler, new Set()), 1000)).toMatchObject({
+    schedules: 6,
+    alike: 0,
+    complete: true,
+  });
+});
+
 test("a limit ends the search, and it says so", () => {
   const scheduler = new Scheduler();
-  const tasks = [0, 1].map(() => [0, 0, 0].map((variable) => ({ write: true, variable })));
+  const tasks = [0, 1].map(() => [0, 0, 0].map((variable) => ({ kind: "write" as const, variable })));
   expect(exhaust(scheduler, scenarioOf(tasks, scheduler, new Set()), 5)).toMatchObject({
     schedules: 5,
     complete: false,

@@ -1,15 +1,16 @@
 /**
  * All schedules of a scenario but for those that must end alike: dynamic partial-order reduction.
  *
- * Two steps that touch nothing in common, of which at least one writes, do the same in either order. After each run the
+ * Two steps that touch nothing in common, of which at least one changes it, do the same in either order. After each run the
  * races in it are found: two steps that conflict, and that nothing else orders. Somewhere the second one has to come first,
- * so what leads to it is tried at the state before the first. When nothing is left to try, every schedule was run, or one
- * that differs from it only in the order of steps that do not conflict.
+ * so what leads to it is tried at the state before the first. What was tried at a state sleeps in the states after it until
+ * a step comes that conflicts with it: before, it would only lead where it led already. When nothing is left to try, every
+ * schedule was run, or one that differs from it only in the order of steps that do not conflict.
  *
- * (Source sets without sleep sets: Abdulla and others, Optimal Dynamic Partial Order Reduction, 2014. Some schedules that
- * are alike are therefore run more than once; none that matters is left out, as far as accesses are seen: those to objects
- * are, those to variables that closures of two tasks share are not.)
+ * (Source sets and sleep sets: Abdulla and others, Optimal Dynamic Partial Order Reduction, 2014. None that matters is left
+ * out, as far as accesses are seen: those to objects are, those to variables that closures of two tasks share are not.)
  */
+import { RaceFinder, type Step } from "./races.ts";
 import { type Accesses, conflict } from "./recorder.ts";
 import type { Scenario } from "./scenario.ts";
 import type { Outcome, Scheduler, StepObserver } from "./scheduler.ts";
@@ -18,6 +19,8 @@ import type { Job } from "./task-promise.ts";
 /** What came of it. */
 export interface Exhaustion {
   readonly schedules: number;
+  /** Those of them that turned out to end like another one. */
+  readonly alike: number;
   /** Steps of all of them. */
   readonly steps: number;
   /** Whether nothing was left to try. */
@@ -29,179 +32,200 @@ export interface Exhaustion {
 /** A state on the way to the present one, and what was and will be tried there. */
 interface Node {
   chosen: number;
-  readonly tried: Set<number>;
-  readonly wanted: Set<number>;
-}
-
-interface Step {
-  readonly job: number;
-  readonly ready: ReadonlySet<number>;
-  /** Steps of this run that made the job and made it ready; below 0 for what came before the tasks. */
-  readonly causes: readonly number[];
-  readonly accesses: Accesses;
-}
-
-/** Steps before each step that have to be, as bits. */
-class Before {
-  readonly #words: Uint32Array;
-
-  constructor(steps: number) {
-    this.#words = new Uint32Array((steps + 31) >> 5);
-  }
-
-  has(step: number): boolean {
-    return ((this.#words[step >> 5] ?? 0) & (1 << (step & 31))) !== 0;
-  }
-
-  add(step: number, before: Before): void {
-    for (let i = 0; i < this.#words.length; i++) {
-      this.#words[i] = (this.#words[i] ?? 0) | (before.#words[i] ?? 0);
-    }
-    this.#words[step >> 5] = (this.#words[step >> 5] ?? 0) | (1 << (step & 31));
-  }
+  /** What does nothing new here, and what it does. Gets what was tried. */
+  readonly asleep: Map<number, Accesses>;
+  /** What is to be tried, and the jobs that it is tried for. */
+  readonly wanted: Map<number, readonly number[]>;
 }
 
 /** Runs all schedules that may end differently, at most `limit`. The scenario must be of a bundle that records accesses. */
 export function exhaust(scheduler: Scheduler, scenario: Scenario, limit: number): Exhaustion {
-  const nodes: Node[] = [];
-  let allSteps = 0;
-  for (let schedules = 1; ; schedules++) {
-    const { outcome, steps } = runOnce(scheduler, scenario, nodes);
-    allSteps += outcome.steps;
-    if (outcome.violation !== undefined) {
-      return { schedules, steps: allSteps, complete: false, failed: outcome };
-    }
-    addRaces(nodes, steps);
-    while (nodes.length > 0 && next(nodes[nodes.length - 1]) === undefined) {
-      nodes.pop();
-    }
-    const last = nodes.at(-1);
-    if (last === undefined) {
-      return { schedules, steps: allSteps, complete: true, failed: undefined };
-    }
-    if (schedules >= limit) {
-      return { schedules, steps: allSteps, complete: false, failed: undefined };
-    }
-    last.chosen = next(last) ?? last.chosen;
-    last.tried.add(last.chosen);
-  }
+  return new Search(scheduler, scenario).run(limit);
 }
 
-/** What is still to be tried at a state. */
-function next(node: Node | undefined): number | undefined {
-  for (const job of node?.wanted ?? []) {
-    if (node?.tried.has(job) === false) {
-      return job;
-    }
-  }
-  return undefined;
-}
+class Search {
+  readonly #scheduler: Scheduler;
+  readonly #scenario: Scenario;
+  readonly #nodes: Node[] = [];
+  readonly #races = new RaceFinder();
+  /** Steps of the present run, until it turned out to be like another one. */
+  #steps: Step[] = [];
+  #firstStep = 0;
+  /** Objects made before the first step. */
+  #before: number | undefined;
+  #alike = false;
+  /** The run is not the one that it should be. */
+  #strays = false;
+  /** What the present run follows after its last choice, as far as it can. */
+  #guide: number[] = [];
+  #ready: ReadonlySet<number> = new Set();
+  /** Steps that the present run has in common with the one before. */
+  #known: readonly Step[] = [];
 
-function runOnce(
-  scheduler: Scheduler,
-  scenario: Scenario,
-  nodes: Node[],
-): { readonly outcome: Outcome; readonly steps: readonly Step[] } {
-  const steps: Step[] = [];
-  let first = 0;
-  let ready: ReadonlySet<number> = new Set();
-  const observer: StepObserver = {
-    before(job, jobs, step) {
-      first = steps.length === 0 ? step : first;
-      ready = new Set(jobs.map(({ id }) => id));
-      if (nodes[steps.length] === undefined) {
-        nodes.push({ chosen: job.id, tried: new Set([job.id]), wanted: new Set([job.id]) });
+  constructor(scheduler: Scheduler, scenario: Scenario) {
+    this.#scheduler = scheduler;
+    this.#scenario = scenario;
+  }
+
+  run(limit: number): Exhaustion {
+    this.#scheduler.forget();
+    const { recorder } = this.#scheduler;
+    let alike = 0;
+    let steps = 0;
+    for (let schedules = 1; ; schedules++) {
+      const outcome = this.#runOnce();
+      steps += outcome.steps;
+      alike += this.#alike ? 1 : 0;
+      if (this.#strays) {
+        throw new Error(`${this.#scenario.name}: the same choices gave another run; something is not under control`);
       }
-      scheduler.recorder.start();
-    },
-    after(job) {
-      const causes = [job.createdBy - first, job.enabledBy - first].filter((step) => step >= 0);
-      steps.push({ job: job.id, ready, causes, accesses: scheduler.recorder.stop() });
-    },
-  };
-  const choose = (_count: number, jobs: readonly Job[]): number => {
-    const chosen = nodes[steps.length]?.chosen;
-    const index = chosen === undefined ? 0 : jobs.findIndex(({ id }) => id === chosen);
-    if (index < 0) {
-      throw new Error(`${scenario.name}: the same choices gave another run; something in it is not under control`);
+      if (outcome.violation !== undefined) {
+        return { schedules, alike, steps, complete: false, failed: outcome };
+      }
+      if (recorder.unnamed !== undefined) {
+        throw new Error(`${this.#scenario.name}: tasks share ${recorder.unnamed}, and nobody told when it was made`);
+      }
+      this.#addRaces();
+      const more = this.#next();
+      if (more === undefined || schedules >= limit) {
+        return { schedules, alike, steps, complete: more === undefined, failed: undefined };
+      }
+      this.#known = this.#steps.slice(0, more);
     }
-    return index;
-  };
-  return { outcome: scheduler.run(scenario, { choose, observer }), steps };
-}
+  }
 
-/** Notes, for each race of a run, what has to be tried where. */
-function addRaces(nodes: readonly Node[], steps: readonly Step[]): void {
-  const before: Before[] = [];
-  for (const [j, step] of steps.entries()) {
-    const own = new Before(steps.length);
-    for (const cause of step.causes) {
-      own.add(cause, before[cause] ?? own);
+  #runOnce(): Outcome {
+    this.#steps = [];
+    this.#alike = false;
+    const { recorder } = this.#scheduler;
+    const observer: StepObserver = {
+      before: (job, jobs, step) => {
+        const at = this.#steps.length;
+        if (at === 0) {
+          this.#firstStep = step;
+          this.#before ??= recorder.made;
+          this.#mustBe(this.#before === recorder.made);
+        }
+        if (this.#nodes[at] === undefined && !this.#alike) {
+          this.#reach(at, job.id);
+        }
+        if (at < this.#known.length) {
+          recorder.startAgain(job.id, job.context.task);
+        } else if (!this.#alike) {
+          this.#ready = new Set(jobs.map(({ id }) => id));
+          recorder.start(job.id, job.context.task);
+        }
+      },
+      after: (job) => {
+        const known = this.#known[this.#steps.length];
+        if (known !== undefined) {
+          recorder.stop();
+          this.#mustBe(recorder.made === known.made);
+          this.#steps.push(known);
+          return false;
+        }
+        if (!this.#alike) {
+          const causes = [job.createdBy, job.enabledBy].map((step) => step - this.#firstStep);
+          this.#steps.push({
+            job: job.id,
+            ready: this.#ready,
+            causes: causes.filter((step) => step >= 0),
+            accesses: recorder.stop(),
+            made: recorder.made,
+          });
+        }
+        return true;
+      },
+    };
+    return this.#scheduler.run(this.#scenario, { choose: (_count, jobs) => this.#choose(jobs), observer });
+  }
+
+  #mustBe(same: boolean): void {
+    this.#strays ||= !same;
+  }
+
+  #choose(jobs: readonly Job[]): number {
+    const at = this.#steps.length;
+    const known = this.#nodes[at];
+    if (known !== undefined) {
+      const index = jobs.findIndex(({ id }) => id === known.chosen);
+      this.#mustBe(index >= 0);
+      return Math.max(0, index);
     }
-    // The latest first: what an earlier conflict orders through a later one is no race of its own.
-    for (let i = j - 1; i >= 0; i--) {
-      if (!own.has(i) && conflict(steps[i]?.accesses ?? step.accesses, step.accesses)) {
-        reverse(nodes, steps, before, i, j);
-        own.add(i, before[i] ?? own);
+    if (this.#alike) {
+      return 0;
+    }
+    const asleep = this.#asleepAt(at);
+    const wish = this.#guide.findIndex((wanted) => !asleep.has(wanted) && jobs.some(({ id }) => id === wanted));
+    if (wish >= 0) {
+      const [wanted] = this.#guide.splice(wish, 1);
+      return jobs.findIndex(({ id }) => id === wanted);
+    }
+    return Math.max(
+      0,
+      jobs.findIndex(({ id }) => !asleep.has(id)),
+    );
+  }
+
+  /** A state that no run was in, and what goes on there. */
+  #reach(at: number, job: number): void {
+    const asleep = this.#asleepAt(at);
+    if (asleep.has(job)) {
+      this.#alike = true;
+    } else {
+      this.#nodes.push({ chosen: job, asleep, wanted: new Map([[job, []]]) });
+    }
+  }
+
+  /** What sleeps before the last step and goes on sleeping after it. */
+  #asleepAt(at: number): Map<number, Accesses> {
+    const asleep = new Map<number, Accesses>();
+    const before = this.#nodes[at - 1];
+    if (before !== undefined) {
+      const { accesses } = this.#steps[at - 1];
+      for (const [job, does] of before.asleep) {
+        if (job !== before.chosen && !conflict(does, accesses)) {
+          asleep.set(job, does);
+        }
       }
     }
-    before.push(own);
+    return asleep;
   }
-}
 
-/** At the state before step i: begin what leads to step j without it. */
-function reverse(
-  nodes: readonly Node[],
-  steps: readonly Step[],
-  before: readonly Before[],
-  i: number,
-  j: number,
-): void {
-  const node = nodes[i];
-  const ready = steps[i]?.ready;
-  if (node === undefined || ready === undefined) {
-    return;
-  }
-  const between: number[] = [];
-  const firsts: number[] = [];
-  for (let k = i + 1; k <= j; k++) {
-    if (k < j && before[k]?.has(i) === true) {
-      continue;
+  /** Goes back to the last state where something is left to try, and chooses it. Answers which state that is. */
+  #next(): number | undefined {
+    for (let at = this.#nodes.length - 1; at >= 0; at--) {
+      const node = this.#nodes[at];
+      node.asleep.set(node.chosen, this.#steps[at].accesses);
+      for (const [job, instead] of node.wanted) {
+        if (!node.asleep.has(job)) {
+          node.chosen = job;
+          this.#guide = instead.filter((other) => other !== job);
+          this.#nodes.length = at + 1;
+          return at;
+        }
+      }
     }
-    const order = k === j ? undefined : before[k];
-    const isFirst =
-      k === j ? !between.some((e) => reaches(steps, before, e, j)) : !between.some((e) => order?.has(e) === true);
-    if (isFirst) {
-      firsts.push(steps[k]?.job ?? -1);
-    }
-    between.push(k);
+    return undefined;
   }
-  const possible = firsts.filter((job) => ready.has(job));
-  if (possible.some((job) => node.wanted.has(job))) {
-    return;
-  }
-  const [job] = possible;
-  if (job !== undefined) {
-    node.wanted.add(job);
-    return;
-  }
-  // Nothing of it can begin here: try everything.
-  for (const other of ready) {
-    node.wanted.add(other);
-  }
-}
 
-/** Whether step e has to come before step j, of which the order is not known as a whole yet. */
-function reaches(steps: readonly Step[], before: readonly Before[], e: number, j: number): boolean {
-  const step = steps[j];
-  if (step === undefined) {
-    return false;
-  }
-  for (let k = e; k < j; k++) {
-    const leads = k === e || before[k]?.has(e) === true;
-    if (leads && (step.causes.includes(k) || conflict(steps[k]?.accesses ?? step.accesses, step.accesses))) {
-      return true;
+  /** Notes, for each race of the run, what has to be tried where. */
+  #addRaces(): void {
+    for (const { at, instead, initials } of this.#races.find(this.#steps, this.#known.length)) {
+      const node = this.#nodes[at];
+      if (initials.some((job) => node.wanted.has(job) || node.asleep.has(job))) {
+        continue;
+      }
+      const { ready } = this.#steps[at];
+      const job = initials.find((initial) => ready.has(initial));
+      if (job !== undefined) {
+        node.wanted.set(job, instead);
+        continue;
+      }
+      // Nothing of it can begin here: try everything.
+      for (const other of ready) {
+        node.wanted.set(other, []);
+      }
     }
   }
-  return false;
 }

@@ -141,7 +141,7 @@ export class Explorer {
   }
 
   #load(): Explored {
-    const explored = this.#instantiate(this.#scheduler.globals);
+    const explored = this.#scheduler.recorder.load(() => this.#instantiate(this.#scheduler.globals));
     explored.connect(this.#scheduler.lockdep, this.#scheduler.onBug);
     return explored;
   }

@@ -48,11 +48,14 @@ export interface ExploredGlobals {
   readonly setTimeout: (work: () => void, ms: number) => unknown;
   readonly clearTimeout: (timer: unknown) => void;
   readonly Date: { now(): number };
-  /** For bundles that record what they read and write; each returns its object. */
-  readonly __read: (object: unknown, key: string) => unknown;
-  readonly __write: (object: unknown, key: string) => unknown;
+  /** For bundles that record what they read and write: scripts/record-accesses.mjs. Each returns its first argument. */
+  readonly __access: (object: unknown, key: string, mask: number) => unknown;
   readonly __call: (object: unknown, method: string) => unknown;
+  readonly __keyed: (object: unknown, method?: string) => unknown;
+  readonly __key: (key: unknown, mask: number) => unknown;
   readonly __iterate: (object: unknown) => unknown;
+  readonly __make: (object: unknown) => unknown;
+  readonly __aside: (object: unknown) => unknown;
 }
 
 /** A bundle made by scripts/explored.mjs: each call is a fresh instance of all of its modules. */

@@ -1,7 +1,7 @@
 /** Runs one schedule: at each step one of the jobs that are ready, chosen by a strategy. */
 import { BugError } from "../base/index.ts";
 import type { LockdepContext, LockdepTask } from "../sync/index.ts";
-import { AccessRecorder } from "./recorder.ts";
+import { Access, AccessRecorder } from "./recorder.ts";
 import type { ExploredGlobals, Host, Scenario, ScenarioRun } from "./scenario.ts";
 import { type Job, type JobQueue, runAsync, setJobQueue, type TaskContext, TaskPromise } from "./task-promise.ts";
 
@@ -44,7 +44,8 @@ export interface Outcome {
 /** Who follows a schedule step by step. */
 export interface StepObserver {
   before(job: Job, ready: readonly Job[], step: number): void;
-  after(job: Job): void;
+  /** Answers whether the state after the step is a new one: others were checked in a former run. */
+  after(job: Job): boolean;
 }
 
 /** How a schedule is run. */
@@ -103,10 +104,13 @@ export class Scheduler implements JobQueue, Host {
       this.#timers.delete(timer as Timer);
     },
     Date: { now: () => this.#now },
-    __read: (object, key) => this.recorder.access(object, key, false),
-    __write: (object, key) => this.recorder.access(object, key, true),
+    __access: (object, key, mask) => this.recorder.access(object, key, mask),
     __call: (object, method) => this.recorder.call(object, method),
-    __iterate: (object) => this.recorder.access(object, "*", false),
+    __keyed: (object, method) => this.recorder.keyed(object, method),
+    __key: (key, mask) => this.recorder.key(key, mask),
+    __iterate: (object) => this.recorder.access(object, "*", Access.Read),
+    __make: (object) => this.recorder.make(object),
+    __aside: (object) => this.recorder.aside(object),
   };
 
   /** Follows tasks across `await`, for the explored code's lockdep. */
@@ -117,6 +121,12 @@ export class Scheduler implements JobQueue, Host {
     },
     run: (lockdep, body) => this.#within({ task: this.context.task, lockdep }, body),
   };
+
+  /** The runs to come begin anew: what jobs and objects were called before means nothing any more. */
+  forget(): void {
+    this.#jobIds.clear();
+    this.recorder.forget();
+  }
 
   nextJobId(): number {
     const place = this.#maker * MAX_JOBS_A_STEP + this.#made++;
@@ -169,6 +179,7 @@ export class Scheduler implements JobQueue, Host {
   /** Runs a scenario once. After a violation the explored code's modules are in no defined state: load them anew. */
   run(scenario: Scenario, options: RunOptions): Outcome {
     this.#reset();
+    this.recorder.reset(options.observer !== undefined);
     setJobQueue(this);
     const choices: number[] = [];
     const trace: TracedStep[] = [];
@@ -206,8 +217,9 @@ export class Scheduler implements JobQueue, Host {
         last = job.context.task;
         options.observer?.before(job, [job, ...ready], this.step + 1);
         this.#runJob(job);
-        options.observer?.after(job);
-        this.#check(() => world?.check());
+        if (options.observer?.after(job) !== false) {
+          this.#check(() => world?.check());
+        }
         if (this.#tracing) {
           trace.push(this.#traced(job, readyCount, trace));
         }
@@ -240,7 +252,6 @@ export class Scheduler implements JobQueue, Host {
     this.step = 0;
     this.#maker = 0;
     this.#made = 0;
-    this.recorder.reset();
     this.#tracing = false;
     this.#notes = [];
     this.#where = undefined;

@@ -25,8 +25,10 @@ export class DeviceTable {
   /** Entries. */
   get size(): number {
     let size = 0;
-    for (const _ of this.entries()) {
-      size++;
+    for (const block of this.#blocks.values()) {
+      for (const entry of block) {
+        size += entry === 0 ? 0 : 1;
+      }
     }
     return size;
   }
