@@ -6,7 +6,7 @@ import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
-const MODULES = ["mm", "hmm", "migrate", "bind", "svm", "check", "uffd", "trace"];
+const MODULES = ["mm", "hmm", "migrate", "bind", "svm", "check", "uffd", "trace", "bundle"];
 
 const usage = `usage: npm run bench -- [--json] [--only ${MODULES.join("|")}]`;
 
