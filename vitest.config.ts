@@ -1,11 +1,76 @@
-import { defineConfig } from "vitest/config";
+import { fileURLToPath } from "node:url";
+import { playwright } from "@vitest/browser-playwright";
+import { defineConfig, type TestProjectInlineConfiguration } from "vitest/config";
+import { CHROMIUM, CHROMIUM_ARGS, hasBrowser, WEBGPU_ARGS } from "./test/support/browser.ts";
+
+const file = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+
+declare module "vitest" {
+  interface ProvidedContext {
+    /** Whether this page is cross-origin isolated. */
+    readonly isolated: boolean;
+  }
+}
+
+/** What a page needs to share memory between its threads. */
+const ISOLATION = {
+  "Cross-Origin-Opener-Policy": "same-origin",
+  "Cross-Origin-Embedder-Policy": "require-corp",
+  "Cross-Origin-Resource-Policy": "same-origin",
+};
+
+/** Suites in Chromium, on a page that may share memory and on one that may not. */
+function chromium(isolated: boolean): TestProjectInlineConfiguration {
+  return {
+    resolve: {
+      alias: [
+        { find: /^.*\/platform\/node\/dawn\.ts$/, replacement: file("./test/browser/dawn.ts") },
+        { find: /^\.\/mmu\.ts$/, replacement: file("./test/browser/mmu.ts") },
+      ],
+    },
+    define: { "process.env": "{}" },
+    // Found only while tests run, they would make the page load anew in their middle.
+    optimizeDeps: { include: ["fast-check", "wesl", "p-retry"] },
+    server: { headers: isolated ? ISOLATION : {} },
+    test: {
+      name: isolated ? "chromium" : "chromium, not isolated",
+      include: ["test/browser/*.browser.ts"],
+      setupFiles: ["test/browser/setup.ts"],
+      testTimeout: 60_000,
+      provide: { isolated },
+      // After the others: two processors are not enough for both.
+      sequence: { groupOrder: 1 },
+      browser: {
+        enabled: true,
+        headless: true,
+        screenshotFailures: false,
+        provider: playwright({
+          launchOptions: { executablePath: CHROMIUM, args: [...CHROMIUM_ARGS, ...WEBGPU_ARGS] },
+        }),
+        instances: [{ browser: "chromium" }],
+      },
+    },
+  };
+}
+
+if (!hasBrowser()) {
+  console.warn("the suites in Chromium are skipped: apt-get install chromium");
+}
 
 export default defineConfig({
   test: {
-    include: ["src/**/*.test.ts", "test/**/*.test.ts"],
-    setupFiles: ["src/testing/setup.ts"],
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
-    pool: "forks",
+    projects: [
+      {
+        test: {
+          name: "node",
+          include: ["src/**/*.test.ts", "test/**/*.test.ts"],
+          setupFiles: ["src/testing/setup.ts"],
+          testTimeout: 30_000,
+          hookTimeout: 60_000,
+          pool: "forks",
+        },
+      },
+      ...(hasBrowser() ? [chromium(true), chromium(false)] : []),
+    ],
   },
 });

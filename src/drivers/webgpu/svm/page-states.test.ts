@@ -69,6 +69,7 @@ describe("prefetch", () => {
     const { gpu, device } = await m.adopt();
     await device.prefetch(data, { write: true });
     gpu.destroy();
+    await gpu.lost;
     await expect(device.prefetch(data)).rejects.toMatchObject({ code: "ENODEV" });
     await expect(m.device.prefetch(data)).rejects.toMatchObject({ code: "EHWPOISON" });
     await m.mm[Symbol.asyncDispose]();

@@ -1,0 +1,7 @@
+/** In the place of src/platform/node/dawn.ts: the browser's adapter, in the same shape. */
+import { openBrowserAdapter } from "../../src/platform/browser/index.ts";
+
+export async function openDawn() {
+  const { adapter, report } = await openBrowserAdapter();
+  return { adapter, report, close: () => undefined };
+}

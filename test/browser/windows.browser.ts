@@ -1,0 +1,54 @@
+/** What the page of this run may do, so that the other suites are known to have run where their names say. */
+import { expect, inject, test } from "vitest";
+import { KernelError, open } from "../../src/browser.ts";
+
+test("windows are shared memory exactly where the page is cross-origin isolated", async () => {
+  expect(globalThis.crossOriginIsolated).toBe(inject("isolated"));
+  await using pm = await open();
+  for (const length of [4096, 64 * 2 ** 20]) {
+    const data = await pm.mm.mmap({ length });
+    using lease = await data.lease("rw");
+    expect(Object.prototype.toString.call(lease.buffer)).toBe(
+      globalThis.crossOriginIsolated ? "[object SharedArrayBuffer]" : "[object ArrayBuffer]",
+    );
+    lease.u32[5] = 7;
+    expect(() => structuredClone(lease.buffer, { transfer: [lease.buffer as ArrayBuffer] })).toThrow();
+    expect(lease.u32[5]).toBe(7);
+  }
+});
+
+test("the README's first program runs in a page", async () => {
+  await using pm = await open();
+  expect(pm.adapter).toMatchObject({ kind: "software", backend: "browser" });
+  const data = await pm.mm.mmap({ length: 64 * 2 ** 20, name: "data" });
+  const sums = await pm.mm.mmap({ length: 64 * 2 ** 10, name: "sums" });
+  const kernel = await pm.device.kernel(`
+    @group(0) @binding(0) var<storage, read> data: array<u32>;
+    @group(0) @binding(1) var<storage, read_write> sums: array<u32>;
+    @compute @workgroup_size(64) fn sum_pages(@builtin(global_invocation_id) id: vec3u) {
+      sums[id.x] = 0;
+      for (var i = 0u; i < 1024; i++) { sums[id.x] += data[id.x * 1024 + i]; }
+    }`);
+  {
+    using all = await data.lease("rw");
+    all.u32.fill(1);
+  }
+  const first = await kernel.dispatch({ bind: { data, sums }, workgroups: 256 });
+  await data.write(7 * 4096, Uint32Array.of(100));
+  const second = await kernel.dispatch({ bind: { data, sums }, workgroups: 256 });
+  expect([first.bytesToDevice, second.bytesToDevice]).toEqual([64 * 2 ** 20, 4096]);
+  using result = await sums.lease("r");
+  expect([...result.u32.subarray(6, 9)]).toEqual([1024, 1123, 1024]);
+});
+
+test("ENODEV: an adapter that has given its device says so", async () => {
+  const adapter = await navigator.gpu.requestAdapter();
+  if (adapter === null) {
+    expect.fail("no adapter");
+  }
+  const device = await adapter.requestDevice();
+  const error = await open({ adapter }).catch((failure: unknown) => failure);
+  expect(error).toBeInstanceOf(KernelError);
+  expect(error).toMatchObject({ code: "ENODEV", op: "open" });
+  device.destroy();
+});
