@@ -8,15 +8,17 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { listenToTrace, traceNow, traceOn } from "../dist/base/index.js";
 import { loadTrace } from "../dist/cli/inspect.js";
-import { ChromeTraceWriter, open } from "../dist/node.js";
+import { ChromeTraceWriter, open, writeTrace } from "../dist/node.js";
 import { median, milliseconds } from "./measure.mjs";
 
 const BYTES = 256 * 1024 * 1024;
 const PAGE = 4096;
 const PAGES = BYTES / PAGE;
 const DIRTY = Math.floor(PAGES / 100);
-const ROUNDS = 40;
-const WARM_UP = 3;
+/** Blocks of rounds with a trace file and without, in turn; the first rounds of each do not count. */
+const BLOCKS = 8;
+const ROUNDS = 30;
+const WARM_UP = 20;
 const LOOKS = 20_000_000;
 /** Looks at the variable for each event that would have been sent: its start, its end, and those that send nothing. */
 const LOOKS_PER_EVENT = 3;
@@ -59,29 +61,27 @@ async function overhead(pm, folder) {
     }
     await kernel.dispatch({ bind: { data, result }, workgroups: 1 });
   };
-  const file = openSync(path.join(folder, "run.json"), "w");
-  const writer = new ChromeTraceWriter((text) => void writeSync(file, text), performance.now());
-  let events = 0;
   const times = { off: [], on: [] };
-  for (let round = 0; round < 2 * (ROUNDS + WARM_UP); round++) {
-    const on = ((round >> 1) + round) % 2 === 0;
-    const stop = on
-      ? listenToTrace((event) => {
-          events++;
-          writer.add(event);
-        })
-      : () => {};
-    const ms = await milliseconds(() => run(round));
-    stop();
-    if (round >= 2 * WARM_UP) {
-      times[on ? "on" : "off"].push(ms);
+  for (let block = 0; block < BLOCKS; block++) {
+    // Open for all rounds of a block, so that what its thread does while the next round runs is paid for by that round.
+    const file = block % 2 === 0 ? writeTrace(path.join(folder, "run.json")) : undefined;
+    for (let i = 0; i < WARM_UP + ROUNDS; i++) {
+      const ms = await milliseconds(() => run(block * (WARM_UP + ROUNDS) + i));
+      if (i >= WARM_UP) {
+        times[file ? "on" : "off"].push(ms);
+      }
     }
+    await file?.close();
   }
-  writer.end();
-  closeSync(file);
+  let events = 0;
+  const stop = listenToTrace(() => {
+    events++;
+  });
+  await run(-1);
+  stop();
   // The quarter of the rounds that nothing else on the machine disturbed: disturbances are larger than what is measured.
   const [off, on] = [quickest(times.off), quickest(times.on)];
-  const looks = (events / (ROUNDS + WARM_UP)) * LOOKS_PER_EVENT;
+  const looks = events * LOOKS_PER_EVENT;
   return { off, on, looks };
 }
 

@@ -17,6 +17,7 @@ export { type OpenAdapter, type OpenDawnOptions, openDawn } from "./platform/nod
 export { type OpenFileOptions, openFileObject } from "./platform/node/file-pager.ts";
 export { sendOpenTelemetry } from "./platform/node/otel.ts";
 export { publishTrace, traceChannelName } from "./platform/node/trace-channels.ts";
+export { type TraceFile, writeTrace } from "./platform/node/trace-file.ts";
 export { type FaultError, FaultLog, POISON_WORD } from "./platform/userfaultfd/fault-log.ts";
 export { UserfaultfdMmu, type UserfaultfdMmuOptions } from "./platform/userfaultfd/mmu.ts";
 export { probeUserfaultfd, type UserfaultfdReport } from "./platform/userfaultfd/probe.ts";

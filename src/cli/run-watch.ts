@@ -1,10 +1,8 @@
 /** What `run` sends its events to: a trace file, the live inspector. */
-import { closeSync, openSync, writeSync } from "node:fs";
-import { KernelError, listenToTrace } from "../base/index.ts";
+import { KernelError, listenToTrace, type MaybePromise } from "../base/index.ts";
 import { EventStore } from "../inspect/index.ts";
 import { type AddressSpace, traceSpace } from "../mm/index.ts";
-import { ChromeTraceWriter } from "../trace/index.ts";
-import { fileError } from "./errors.ts";
+import { writeTrace } from "../platform/node/trace-file.ts";
 import { InspectServer } from "./inspect-server.ts";
 import { fileIdentity } from "./output.ts";
 
@@ -16,51 +14,20 @@ export interface WatchPlan {
 
 /** Listens until it is disposed of; then the trace file is complete. */
 export class Watch implements AsyncDisposable {
-  readonly #stops: (() => void)[] = [];
+  readonly #stops: (() => MaybePromise<void>)[] = [];
   #server: InspectServer | undefined;
 
   /** Starts to listen. @throws KernelError of the trace file; ENOENT the inspector's page was not built */
   static async start({ trace, inspect }: WatchPlan): Promise<Watch> {
     const watch = new Watch();
     if (trace !== undefined) {
-      watch.#writeTo(trace);
+      const file = writeTrace(trace);
+      watch.#stops.push(() => file.close());
     }
     if (inspect) {
       await watch.#serve();
     }
     return watch;
-  }
-
-  #writeTo(path: string): void {
-    let file: number;
-    try {
-      file = openSync(path, "w");
-    } catch (error) {
-      throw fileError("trace", path, error);
-    }
-    let failure: unknown;
-    // Written as it comes: a run that is killed leaves a file that can be read up to there.
-    const writer = new ChromeTraceWriter((text) => {
-      try {
-        writeSync(file, text);
-      } catch (error) {
-        failure ??= error;
-      }
-    }, performance.now());
-    const stop = listenToTrace((event) => writer.add(event));
-    const end = () => {
-      stop();
-      writer.end();
-    };
-    process.once("exit", end);
-    this.#stops.push(() => {
-      process.off("exit", end);
-      end();
-      closeSync(file);
-      if (failure !== undefined) {
-        throw fileError("trace", path, failure);
-      }
-    });
   }
 
   async #serve(): Promise<void> {
@@ -93,7 +60,7 @@ export class Watch implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#server?.close();
     for (const stop of this.#stops.splice(0)) {
-      stop();
+      await stop();
     }
   }
 }

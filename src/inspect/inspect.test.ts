@@ -25,8 +25,9 @@ const LIFE: readonly Step[] = [
 
 function traceText(steps: readonly Step[]): string {
   let text = "";
+  const decoder = new TextDecoder();
   const writer = new ChromeTraceWriter((piece) => {
-    text += piece;
+    text += decoder.decode(piece, { stream: true });
   }, 0);
   steps.forEach(([name, fields, duration = 0], i) => {
     writer.add({ name, fields, at: i + 1 - duration, duration } as unknown as TraceEvent);

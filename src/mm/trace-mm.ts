@@ -27,16 +27,19 @@ export function tracedStart(range: MmuNotifierRange): MaybePromise<0 | "EAGAIN">
   if (started === undefined) {
     return undefined;
   }
-  const send = () => {
-    const { mm, start, end, event, blockable } = range;
-    trace("mmu.start", { space: traceIdOf(mm), start, end, event, blockable }, since);
-  };
   if (isPromise(started)) {
-    void started.then(send, () => undefined);
+    void started.then(
+      () => sendStart(range, since),
+      () => undefined,
+    );
   } else {
-    send();
+    sendStart(range, since);
   }
   return started;
+}
+
+function sendStart({ mm, start, end, event, blockable }: MmuNotifierRange, since: number): void {
+  trace("mmu.start", { space: traceIdOf(mm), start, end, event, blockable }, since);
 }
 
 /** Sends the end of an invalidation. */

@@ -22,8 +22,9 @@ function event<N extends TraceName>(name: N, at: number, duration: number, field
 
 function written(events: readonly TraceEvent[]): ChromeEvent[] {
   let text = "";
+  const decoder = new TextDecoder();
   const writer = new ChromeTraceWriter((piece) => {
-    text += piece;
+    text += decoder.decode(piece, { stream: true });
   }, 100);
   for (const one of events) {
     writer.add(one);

@@ -5,6 +5,8 @@
  *     i  instant        s, f  the two ends of an arrow, from a device fault to its upload
  */
 import { TRACE_NAMES, TRACEPOINTS, type TraceEvent, type TraceName, type TraceUnit } from "../base/index.ts";
+import { type EventChunk, EventPacker, ROW_FIELDS, ROW_STRIDE } from "./event-chunk.ts";
+import { TextBytes, utf8 } from "./text-bytes.ts";
 
 const PID = 1;
 /** Events that wait for a fault's upload: the oldest are forgotten. */
@@ -12,8 +14,10 @@ const MOST_PENDING = 4096;
 /** Rows of one lane: what overlaps more often is drawn in the last. */
 const MOST_ROWS = 31;
 /** Events that wait to be written, at most, and how long. */
-const MOST_QUEUED = 32_768;
+const MOST_QUEUED = 4096;
 const WRITE_EVERY_MS = 50;
+/** Bytes that are handed over in one go. */
+const PIECE = 65_536;
 
 /** The lane that an event is drawn in; a device has its own set of them. */
 const LANES: Readonly<Record<TraceName, string>> = {
@@ -40,78 +44,55 @@ const LANES: Readonly<Record<TraceName, string>> = {
   "gpu.memory": "memory",
 };
 
-type Put = (fields: Readonly<Record<string, unknown>>) => string;
-
 /** How a name's events are written, made once. */
 interface Shape {
-  readonly head: string;
-  readonly args: readonly Put[];
-  readonly lane: string;
+  readonly name: TraceName;
   readonly kind: "slice" | "instant" | "counter";
+  readonly lane: number;
+  /** Up to the number of the lane. */
+  readonly head: Uint8Array;
+  /** What comes before each field's value. */
+  readonly labels: readonly Uint8Array[];
+  readonly units: readonly TraceUnit[];
+  /** Where a row has the field, or -1. */
+  readonly device: number;
+  readonly space: number;
+  readonly start: number;
+  readonly end: number;
 }
 
-const SHAPES = new Map<TraceName, Shape>(
-  TRACE_NAMES.map((name) => {
-    const { fields, shape } = TRACEPOINTS[name];
-    const category = name.slice(0, name.indexOf("."));
-    const head = `,\n{"ph":"${shape === "slice" ? "X" : "i"}","name":"${name}","cat":"${category}","pid":${PID},"tid":`;
-    const args = Object.entries(fields).map(([key, unit], i) => putField(`${i === 0 ? "" : ","}"${key}":`, key, unit));
-    return [name, { head, args, lane: LANES[name], kind: shape }];
-  }),
-);
+const LANE_NAMES = [...new Set(Object.values(LANES))];
 
-function putField(label: string, key: string, unit: TraceUnit): Put {
-  switch (unit) {
-    case "text":
-      return (fields) => label + quote(String(fields[key]));
-    case "address":
-      return (fields) => label + addressText(fields[key] as number);
-    default:
-      return (fields) => label + fields[key];
-  }
-}
+const SHAPES: readonly Shape[] = TRACE_NAMES.map((name) => {
+  const { fields, shape } = TRACEPOINTS[name];
+  const keys = Object.keys(fields);
+  const category = name.slice(0, name.indexOf("."));
+  const at = (key: string) => (keys.includes(key) ? ROW_FIELDS + keys.indexOf(key) : -1);
+  return {
+    name,
+    kind: shape,
+    lane: LANE_NAMES.indexOf(LANES[name]),
+    head: utf8(`,\n{"ph":"${shape === "slice" ? "X" : "i"}","name":"${name}","cat":"${category}","pid":${PID},"tid":`),
+    labels: keys.map((key, i) => utf8(`${i === 0 ? "" : ","}"${key}":`)),
+    units: Object.values<TraceUnit>(fields),
+    device: at("device"),
+    space: at("space"),
+    start: at("start"),
+    end: at("end"),
+  };
+});
 
-const quoted = new Map<string, string>();
-/** Names are few; should they not be, they are not kept for ever. */
-const MOST_QUOTED = 10_000;
-
-function quote(text: string): string {
-  let json = quoted.get(text);
-  if (json === undefined) {
-    json = JSON.stringify(text);
-    if (quoted.size >= MOST_QUOTED) {
-      quoted.clear();
-    }
-    quoted.set(text, json);
-  }
-  return json;
-}
-
-const MILLION = 1_000_000;
-
-/** Numbers of more than 31 bits are slow to print: in two halves they are not. */
-function addressText(addr: number): string {
-  if (addr < 2 ** 30) {
-    return String(addr);
-  }
-  const high = Math.floor(addr / MILLION);
-  return high + String(MILLION + (addr - high * MILLION)).slice(1);
-}
-
-const FRACTIONS = Array.from({ length: 1000 }, (_, i) => (i === 0 ? "" : `.${String(i).padStart(3, "0")}`));
-
-/** Microseconds, to the nanosecond. */
-function micros(us: number): string {
-  const rounded = Math.round(us * 1000);
-  if (rounded < 0) {
-    return String(rounded / 1000);
-  }
-  const whole = Math.floor(rounded / 1000);
-  return whole + FRACTIONS[rounded - whole * 1000];
-}
+const TIME = utf8(',"ts":');
+const DURATION = utf8(',"dur":');
+const INSTANT = utf8(',"s":"t"');
+const ARGS = utf8(',"args":{');
+const END = utf8("}}");
+const TRUE = utf8("true");
+const FALSE = utf8("false");
 
 /** Slices of one lane that overlap in time are drawn below each other: each in a row that is free by then. */
 interface Lane {
+  readonly name: string;
   readonly tids: number[];
   /** When the last slice of each row ends, in microseconds. */
   readonly ends: number[];
@@ -120,30 +101,34 @@ interface Lane {
 /** A device fault whose pages have not been sent up yet. */
 interface PendingFault {
   readonly id: number;
-  readonly device: string;
+  readonly device: number;
   readonly space: number;
   readonly start: number;
   readonly end: number;
 }
 
-/** Turns events into the text of a trace file, piece by piece. `write` gets whole lines; the last ends the file. */
+/** Turns events into a trace file, piece by piece. `write` gets UTF-8 of whole lines, to use at once; the last ends the file. */
 export class ChromeTraceWriter {
-  readonly #write: (text: string) => void;
-  readonly #lanes = new Map<string, Lane>();
-  #queue: TraceEvent[] = [];
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  readonly #write: (piece: Uint8Array) => void;
   readonly #origin: number;
+  readonly #packer = new EventPacker(MOST_QUEUED);
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  readonly #text = new TextBytes(2 * PIECE);
+  /** By the number of their device's name, plus one, and then by the number of their own. */
+  readonly #lanes: Lane[][] = [];
+  readonly #names: string[] = [];
+  /** The names as JSON. */
+  readonly #quoted: Uint8Array[] = [];
   #pending: PendingFault[] = [];
   #flows = 0;
   #tids = 0;
-  #text = "";
   #ended = false;
 
   /** `origin` is the `performance.now()` that becomes time 0. */
-  constructor(write: (text: string) => void, origin: number) {
+  constructor(write: (piece: Uint8Array) => void, origin: number) {
     this.#write = write;
     this.#origin = origin;
-    this.#text = `[\n{"ph":"M","name":"process_name","pid":${PID},"tid":0,"args":{"name":"pagemirror"}}`;
+    this.#text.put(utf8(`[\n{"ph":"M","name":"process_name","pid":${PID},"tid":0,"args":{"name":"pagemirror"}}`));
   }
 
   /** Takes one event. It is written a little later, when the process waits for something anyway. */
@@ -151,50 +136,21 @@ export class ChromeTraceWriter {
     if (this.#ended) {
       return;
     }
-    if (this.#queue.push(event) >= MOST_QUEUED) {
+    if (this.#packer.add(event)) {
       this.#drain();
     } else {
       this.#timer ??= setTimeout(() => this.#drain(), WRITE_EVERY_MS);
     }
   }
 
-  #drain(): void {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    const queue = this.#queue;
-    this.#queue = [];
-    for (const event of queue) {
-      this.#event(event);
+  /** Writes events that were packed elsewhere: all of them, by one packer, or none. */
+  addChunk({ rows, texts }: EventChunk): void {
+    for (const text of texts) {
+      this.#names.push(text);
+      this.#quoted.push(utf8(JSON.stringify(text)));
     }
-  }
-
-  #event(event: TraceEvent): void {
-    const shape = SHAPES.get(event.name);
-    if (shape === undefined) {
-      return;
-    }
-    const start = (event.at - this.#origin) * 1000;
-    if (shape.kind === "counter") {
-      this.#counters(event as TraceEvent<"gpu.memory">, start);
-      return;
-    }
-    const duration = event.duration * 1000;
-    const fields = event.fields as Readonly<Record<string, unknown>>;
-    const { device } = fields;
-    const tid = this.#tid(typeof device === "string" ? device : "", shape.lane, start, start + duration);
-    let args = "";
-    for (const put of shape.args) {
-      args += put(fields);
-    }
-    const time = micros(start) + (shape.kind === "slice" ? `,"dur":${micros(duration)}` : ',"s":"t"');
-    this.#text += `${shape.head}${tid},"ts":${time},"args":{${args}}}`;
-    if (event.name === "gpu.fault") {
-      this.#faulted(event as TraceEvent<"gpu.fault">, tid, start);
-    } else if (event.name === "gpu.upload" && this.#pending.length > 0) {
-      this.#uploaded(event as TraceEvent<"gpu.upload">, tid, start);
-    }
-    if (this.#text.length > 65_536) {
-      this.#send();
+    for (let row = 0; row < rows.length; row += ROW_STRIDE) {
+      this.#event(SHAPES[rows[row]], rows, row);
     }
   }
 
@@ -204,80 +160,152 @@ export class ChromeTraceWriter {
     this.#send();
   }
 
-  #send(): void {
-    const text = this.#text;
-    this.#text = "";
-    if (text !== "") {
-      this.#write(text);
-    }
-  }
-
   /** Ends the file. Idempotent; later events are left out. */
   end(): void {
     if (!this.#ended) {
       this.#drain();
       this.#ended = true;
-      this.#text += "\n]\n";
+      this.#text.put(utf8("\n]\n"));
       this.#send();
     }
   }
 
+  #drain(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (!this.#packer.empty) {
+      this.addChunk(this.#packer.take());
+    }
+  }
+
+  #send(): void {
+    if (this.#text.length > 0) {
+      this.#write(this.#text.bytes);
+      this.#text.clear();
+    }
+  }
+
+  #event(shape: Shape, rows: Float64Array, row: number): void {
+    // Microseconds.
+    const at = (rows[row + 1] - this.#origin) * 1000;
+    const duration = rows[row + 2] * 1000;
+    if (shape.kind === "counter") {
+      this.#counters(shape, rows, row, at);
+      return;
+    }
+    const device = shape.device === -1 ? -1 : rows[row + shape.device];
+    const tid = this.#tid(device, shape.lane, at, at + duration);
+    const text = this.#text;
+    text.put(shape.head);
+    text.number(tid);
+    text.put(TIME);
+    text.thousandths(at * 1000);
+    if (shape.kind === "slice") {
+      text.put(DURATION);
+      text.thousandths(duration * 1000);
+    } else {
+      text.put(INSTANT);
+    }
+    text.put(ARGS);
+    for (let i = 0; i < shape.units.length; i++) {
+      text.put(shape.labels[i]);
+      this.#value(shape.units[i], rows[row + ROW_FIELDS + i]);
+    }
+    text.put(END);
+    if (shape.name === "gpu.fault") {
+      this.#faulted(this.#rangeOf(shape, rows, row), tid, at);
+    } else if (shape.name === "gpu.upload" && this.#pending.length > 0) {
+      this.#uploaded(this.#rangeOf(shape, rows, row), tid, at);
+    }
+    if (text.length > PIECE) {
+      this.#send();
+    }
+  }
+
+  #value(unit: TraceUnit, value: number): void {
+    switch (unit) {
+      case "text":
+        this.#text.put(this.#quoted[value]);
+        break;
+      case "flag":
+        this.#text.put(value === 0 ? FALSE : TRUE);
+        break;
+      default:
+        this.#text.number(value);
+    }
+  }
+
   #line(json: string): void {
-    this.#text += `,\n${json}`;
+    this.#text.put(utf8(`,\n${json}`));
   }
 
   /** Pages and bytes are curves of their own: one scale would flatten the smaller. */
-  #counters({ fields }: TraceEvent<"gpu.memory">, at: number): void {
-    const { device, resident, dirty, free, toDevice, toHost } = fields;
-    const line = (what: string, values: Readonly<Record<string, number>>) =>
-      this.#line(
-        `{"ph":"C","name":${quote(`${what} ${device}`)},"cat":"gpu","pid":${PID},"tid":0,"ts":${micros(at)},"args":${JSON.stringify(values)}}`,
-      );
-    line("pages", { resident, dirty, free });
-    line("bytes", { toDevice, toHost });
+  #counters({ name, device }: Shape, rows: Float64Array, row: number, at: number): void {
+    const ts = Math.round(at * 1000) / 1000;
+    const values = { pages: {} as Record<string, number>, bytes: {} as Record<string, number> };
+    for (const [i, [key, unit]] of Object.entries<TraceUnit>(TRACEPOINTS[name].fields).entries()) {
+      if (unit === "pages" || unit === "bytes") {
+        values[unit][key] = rows[row + ROW_FIELDS + i];
+      }
+    }
+    for (const [what, args] of Object.entries(values)) {
+      const curve = `${what} ${this.#names[rows[row + device]]}`;
+      this.#line(JSON.stringify({ ph: "C", name: curve, cat: "gpu", pid: PID, tid: 0, ts, args }));
+    }
   }
 
-  #tid(device: string, kind: string, start: number, end: number): number {
-    const key = device === "" ? kind : `${device} ${kind}`;
-    let lane = this.#lanes.get(key);
-    if (lane === undefined) {
-      lane = { tids: [], ends: [] };
-      this.#lanes.set(key, lane);
-    }
+  /** `device` is the number of its name, or -1. */
+  #tid(device: number, kind: number, start: number, end: number): number {
+    this.#lanes[device + 1] ??= [];
+    this.#lanes[device + 1][kind] ??= {
+      name: device === -1 ? LANE_NAMES[kind] : `${this.#names[device]} ${LANE_NAMES[kind]}`,
+      tids: [],
+      ends: [],
+    };
+    const lane = this.#lanes[device + 1][kind];
     let row = 0;
     while (row < lane.ends.length && lane.ends[row] > start && row < MOST_ROWS) {
       row++;
     }
     if (row === lane.ends.length) {
       row = lane.tids.push(++this.#tids) - 1;
-      const name = row === 0 ? key : `${key} ${row + 1}`;
-      this.#line(
-        `{"ph":"M","name":"thread_name","pid":${PID},"tid":${this.#tids},"args":{"name":${JSON.stringify(name)}}}`,
-      );
+      const name = row === 0 ? lane.name : `${lane.name} ${row + 1}`;
+      this.#line(JSON.stringify({ ph: "M", name: "thread_name", pid: PID, tid: this.#tids, args: { name } }));
     }
     lane.ends[row] = end;
     return lane.tids[row];
   }
 
-  #faulted({ fields }: TraceEvent<"gpu.fault">, tid: number, at: number): void {
+  #rangeOf(shape: Shape, rows: Float64Array, row: number): Omit<PendingFault, "id"> {
+    return {
+      device: rows[row + shape.device],
+      space: rows[row + shape.space],
+      start: rows[row + shape.start],
+      end: rows[row + shape.end],
+    };
+  }
+
+  #faulted({ device, space, start, end }: Omit<PendingFault, "id">, tid: number, at: number): void {
     const id = ++this.#flows;
-    const { device, space, start, end } = fields;
     this.#pending.push({ id, device, space, start, end });
     if (this.#pending.length > MOST_PENDING) {
       this.#pending.shift();
     }
-    this.#line(`{"ph":"s","name":"brings","cat":"flow","id":${id},"pid":${PID},"tid":${tid},"ts":${micros(at)}}`);
+    this.#arrow({ ph: "s", id }, tid, at);
   }
 
-  #uploaded({ fields }: TraceEvent<"gpu.upload">, tid: number, at: number): void {
+  #uploaded(upload: Omit<PendingFault, "id">, tid: number, at: number): void {
     this.#pending = this.#pending.filter(({ id, device, space, start, end }) => {
-      const mine = device === fields.device && space === fields.space && start < fields.end && fields.start < end;
+      const mine = device === upload.device && space === upload.space && start < upload.end && upload.start < end;
       if (mine) {
-        this.#line(
-          `{"ph":"f","bp":"e","name":"brings","cat":"flow","id":${id},"pid":${PID},"tid":${tid},"ts":${micros(at)}}`,
-        );
+        this.#arrow({ ph: "f", bp: "e", id }, tid, at);
       }
       return !mine;
     });
+  }
+
+  #arrow(end: { readonly ph: "s" | "f"; readonly id: number; readonly bp?: "e" }, tid: number, at: number): void {
+    const ts = Math.round(at * 1000) / 1000;
+    this.#line(JSON.stringify({ ...end, name: "brings", cat: "flow", pid: PID, tid, ts }));
   }
 }

@@ -246,11 +246,11 @@ export class DeviceMirror {
   }
 
   #traceReadback(parts: readonly ExtentPart[], since: number): void {
-    const common = { device: this.#context.gpu.label, space: traceIdOf(this.mm) };
+    const [device, space] = [this.#context.gpu.label, traceIdOf(this.mm)];
     let from = since;
     for (const { extent, page, count } of parts) {
-      const range = { start: extent.addrOf(page), end: extent.addrOf(page + count) };
-      trace("gpu.readback", { ...common, ...range, pages: count, bytes: count * PAGE_SIZE }, from);
+      const [start, end] = [extent.addrOf(page), extent.addrOf(page + count)];
+      trace("gpu.readback", { device, space, start, end, pages: count, bytes: count * PAGE_SIZE }, from);
       from = 0;
     }
   }

@@ -28,11 +28,13 @@ export function traceDispatch(
 /** Sends the pages that a plan uploads, neighbours together. The first run carries the time that all of them took. */
 export function traceUpload(device: WebGpuDevice, mm: AddressSpace, plan: UploadPlan, since: number): void {
   const space = traceIdOf(mm);
-  let start = since;
-  for (const { extent, page, end } of plan.filled) {
-    const fields = { device: device.label, space, start: extent.addrOf(page), end: extent.addrOf(end) };
-    trace("gpu.upload", { ...fields, pages: end - page, bytes: (end - page) * PAGE_SIZE }, start);
-    start = 0;
+  const { label } = device;
+  let from = since;
+  for (const { extent, page, end: stop } of plan.filled) {
+    const [start, end] = [extent.addrOf(page), extent.addrOf(stop)];
+    const pages = stop - page;
+    trace("gpu.upload", { device: label, space, start, end, pages, bytes: pages * PAGE_SIZE }, from);
+    from = 0;
   }
 }
 

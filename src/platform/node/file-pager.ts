@@ -136,6 +136,12 @@ const OPEN_REMEDIES: Readonly<Record<string, readonly [Errno, string]>> = {
   ENXIO: ["EINVAL", "is not a regular file: copy its bytes to one first"],
 };
 
+/** The code for a file that cannot be opened or written. */
+export function errnoOfOpen(cause: unknown): Errno {
+  const code = (cause as NodeJS.ErrnoException).code ?? "";
+  return code === "ENOSPC" ? "ENOSPC" : (OPEN_REMEDIES[code]?.[0] ?? "EIO");
+}
+
 function openError(path: string, cause: unknown, write: boolean): KernelError {
   const code = (cause as NodeJS.ErrnoException).code ?? "";
   const [errno, why] = OPEN_REMEDIES[code] ?? ["EIO", `cannot be opened (${reason(cause)})`];

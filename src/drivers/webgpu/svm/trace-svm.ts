@@ -18,7 +18,7 @@ export function traceRound(
   const faults = [...report.faults].map(decodeFault).sort((a, b) => a.page - b.page);
   const { completed } = report;
   trace("gpu.round", { device: device.label, ...round, completed, faults: faults.length }, since);
-  const common = { device: device.label, space: traceIdOf(table.mm) };
+  const space = traceIdOf(table.mm);
   for (let i = 0; i < faults.length; ) {
     const stop = endOfRun(
       faults,
@@ -28,8 +28,8 @@ export function traceRound(
       (fault) => fault.write,
     );
     const { page, write } = faults[i];
-    const range = { start: addrOfPage(page), end: addrOfPage(page + (stop - i)) };
-    trace("gpu.fault", { ...common, ...range, write, pages: (stop - i) * SUB_PAGES });
+    const [start, end] = [addrOfPage(page), addrOfPage(page + (stop - i))];
+    trace("gpu.fault", { device: device.label, space, start, end, write, pages: (stop - i) * SUB_PAGES });
     i = stop;
   }
   traceMemory(device);
@@ -71,9 +71,9 @@ export function tracePrefetch(device: WebGpuDevice, table: SvmTable, pages: read
       0,
       () => 0,
     );
-    const range = { start: addrOfPage(pages[i]), end: addrOfPage(pages[i] + (stop - i)) };
-    const count = (stop - i) * SUB_PAGES;
-    trace("gpu.prefetch", { device: device.label, space: traceIdOf(table.mm), ...range, pages: count });
+    const [start, end] = [addrOfPage(pages[i]), addrOfPage(pages[i] + (stop - i))];
+    const space = traceIdOf(table.mm);
+    trace("gpu.prefetch", { device: device.label, space, start, end, pages: (stop - i) * SUB_PAGES });
     i = stop;
   }
 }
@@ -81,7 +81,7 @@ export function tracePrefetch(device: WebGpuDevice, table: SvmTable, pages: read
 /** Sends frames that were given up; `bytes` of them came home. */
 export function traceEvictedFrames(table: SvmTable, frames: readonly SvmFrame[], bytes: number, since: number): void {
   const sorted = [...frames].sort((a, b) => a.page - b.page);
-  const common = { device: table.mirror.hmm.ops.name, space: traceIdOf(table.mm) };
+  const [device, space] = [table.mirror.hmm.ops.name, traceIdOf(table.mm)];
   let from = since;
   for (let i = 0; i < sorted.length; ) {
     const stop = endOfRun(
@@ -93,8 +93,8 @@ export function traceEvictedFrames(table: SvmTable, frames: readonly SvmFrame[],
     );
     const pages = (stop - i) * SUB_PAGES;
     const share = Math.round((bytes * (stop - i)) / sorted.length / PAGE_SIZE) * PAGE_SIZE;
-    const range = { start: sorted[i].start, end: sorted[stop - 1].end };
-    trace("gpu.evict", { ...common, ...range, pages, bytes: share }, from);
+    const [{ start }, { end }] = [sorted[i], sorted[stop - 1]];
+    trace("gpu.evict", { device, space, start, end, pages, bytes: share }, from);
     from = 0;
     i = stop;
   }
@@ -109,9 +109,9 @@ export function traceFrameUpload(
   for (const { frame, sub, pages } of runs) {
     const start = frame.addrOf(sub);
     const { mirror, mm } = frame.table;
-    const range = { start, end: start + pages * PAGE_SIZE };
-    const fields = { device: mirror.hmm.ops.name, space: traceIdOf(mm), ...range };
-    trace("gpu.upload", { ...fields, pages, bytes: pages * PAGE_SIZE }, from);
+    const bytes = pages * PAGE_SIZE;
+    const [device, space] = [mirror.hmm.ops.name, traceIdOf(mm)];
+    trace("gpu.upload", { device, space, start, end: start + bytes, pages, bytes }, from);
     from = 0;
   }
 }

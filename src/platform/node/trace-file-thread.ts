@@ -1,0 +1,37 @@
+/** The thread of a trace file: makes text of events and writes it, until it is told to end. */
+import { writeSync } from "node:fs";
+import { parentPort, workerData } from "node:worker_threads";
+import { ChromeTraceWriter, type EventChunk } from "../../trace/index.ts";
+import { TraceFileState } from "./trace-file.ts";
+
+const { file, state, origin } = workerData as {
+  readonly file: number;
+  readonly state: Int32Array;
+  readonly origin: number;
+};
+
+let failed = false;
+const writer = new ChromeTraceWriter((piece) => {
+  if (failed) {
+    return;
+  }
+  try {
+    writeSync(file, piece);
+  } catch (error) {
+    failed = true;
+    // An error that is sent to another thread loses its code.
+    parentPort?.postMessage({ code: (error as NodeJS.ErrnoException).code, message: String(error) });
+  }
+}, origin);
+
+parentPort?.on("message", (told: EventChunk | "end") => {
+  if (told === "end") {
+    writer.end();
+    Atomics.store(state, 0, TraceFileState.Ended);
+    Atomics.notify(state, 0);
+    parentPort?.close();
+    return;
+  }
+  writer.addChunk(told);
+  writer.flush();
+});

@@ -1,0 +1,130 @@
+/** A trace file, written by a thread of its own: what is traced pays for a row of numbers, and not for text and disk. */
+import { closeSync, openSync } from "node:fs";
+import { Worker } from "node:worker_threads";
+import { KernelError, listenToTrace } from "../../base/index.ts";
+import { EventPacker } from "../../trace/index.ts";
+import { errnoOfOpen } from "./file-pager.ts";
+
+/** Events that wait to be sent, at most, and how long. */
+const MOST_WAITING = 4096;
+const SEND_EVERY_MS = 50;
+/** How long the end of the process waits for the thread. */
+const EXIT_BUDGET_MS = 5000;
+
+/** What the thread has said in shared memory. */
+export const TraceFileState = { Writing: 0, Ended: 1 } as const;
+
+/** A trace file that grows until it is closed. */
+export class TraceFile implements AsyncDisposable {
+  readonly #path: string;
+  readonly #file: number;
+  readonly #packer = new EventPacker(MOST_WAITING);
+  readonly #state = new Int32Array(new SharedArrayBuffer(4));
+  readonly #thread: Worker;
+  readonly #ended: Promise<void>;
+  readonly #stop: () => void;
+  readonly #atExit = () => this.#endNow();
+  #timer: NodeJS.Timeout | undefined;
+  #failure: unknown;
+  #closed: Promise<void> | undefined;
+
+  /** @internal Use {@link writeTrace}. */
+  constructor(path: string) {
+    this.#path = path;
+    try {
+      this.#file = openSync(path, "w");
+    } catch (cause) {
+      throw this.#error(cause);
+    }
+    this.#thread = startThread({ file: this.#file, state: this.#state, origin: performance.now() });
+    this.#thread.unref();
+    this.#thread.on("message", ({ code, message }: { readonly code?: string; readonly message: string }) => {
+      this.#failure ??= Object.assign(new Error(message), { code });
+    });
+    this.#thread.on("error", (failure) => {
+      this.#failure ??= failure;
+    });
+    this.#ended = new Promise((resolve) => this.#thread.once("exit", () => resolve()));
+    this.#stop = listenToTrace((event) => {
+      if (this.#packer.add(event)) {
+        this.#send();
+      } else {
+        // Written as it comes: a run that is killed leaves a file that can be read up to there.
+        this.#timer ??= setTimeout(() => this.#send(), SEND_EVERY_MS).unref();
+      }
+    });
+    process.once("exit", this.#atExit);
+  }
+
+  /**
+   * Stops listening; on return the file is complete. Idempotent.
+   * @throws KernelError ENOSPC, EIO the file could not be written
+   */
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    process.off("exit", this.#atExit);
+    this.#thread.ref();
+    this.#sendEnd();
+    await this.#ended;
+    closeSync(this.#file);
+    if (this.#failure !== undefined) {
+      throw this.#error(this.#failure);
+    }
+  }
+
+  #send(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (!this.#packer.empty) {
+      const chunk = this.#packer.take();
+      this.#thread.postMessage(chunk, [chunk.rows.buffer]);
+    }
+  }
+
+  #sendEnd(): void {
+    this.#stop();
+    this.#send();
+    this.#thread.postMessage("end");
+  }
+
+  /** The process ends without waiting for anything: the thread gets a moment for what it has not written yet. */
+  #endNow(): void {
+    this.#sendEnd();
+    Atomics.wait(this.#state, 0, TraceFileState.Writing, EXIT_BUDGET_MS);
+  }
+
+  #error(cause: unknown): KernelError {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    return new KernelError(errnoOfOpen(cause), "trace", `${this.#path}: ${why}: name a file that can be written`, {
+      cause,
+    });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+/**
+ * Writes every event to a file in Chrome's Trace Event format, until the file is closed: `await using file = writeTrace(path)`.
+ * What was mapped before is not in it: begin before the first mmap.
+ * @throws KernelError ENOENT, EISDIR, EACCES, EIO the file cannot be written
+ */
+export function writeTrace(path: string): TraceFile {
+  return new TraceFile(path);
+}
+
+/** As built, or from source where a loader of TypeScript is installed. */
+function startThread(workerData: object): Worker {
+  const options = { workerData, name: "pagemirror trace" };
+  if (!import.meta.url.endsWith(".ts")) {
+    return new Worker(new URL("./trace-file-thread.js", import.meta.url), options);
+  }
+  const url = JSON.stringify(new URL("./trace-file-thread.ts", import.meta.url).href);
+  const source = `import("tsx/esm/api").then((tsx) => { tsx.register(); return import(${url}); });`;
+  return new Worker(source, { ...options, eval: true });
+}
