@@ -9,6 +9,8 @@ declare module "vitest" {
   interface ProvidedContext {
     /** Whether this page is cross-origin isolated. */
     readonly isolated: boolean;
+    /** A server of another origin; see test/browser/range-server.ts. */
+    readonly ranges: string;
   }
 }
 
@@ -38,6 +40,7 @@ function chromium(isolated: boolean): TestProjectInlineConfiguration {
       setupFiles: ["test/browser/setup.ts"],
       testTimeout: 60_000,
       provide: { isolated },
+      globalSetup: ["test/browser/range-server.ts"],
       // After the others: two processors are not enough for both.
       sequence: { groupOrder: 1 },
       browser: {

@@ -24,7 +24,10 @@ const platforms = [
   "platform/browser",
   "platform/node",
   "platform/userfaultfd",
+  "platform/userfaultfd/fault-log",
 ];
+
+const serviceOnNode = ["service/open", "service/parts"];
 
 export const LAYERS: readonly Layer[] = [
   { name: "base", imports: [], packages: [], node: false },
@@ -48,9 +51,10 @@ export const LAYERS: readonly Layer[] = [
     packages: ["@opentelemetry/api", "webgpu", "koffi", "@sparticuz/chromium", "tar-stream", "env-paths"],
     node: true,
   },
+  { name: "platform/userfaultfd/fault-log", imports: ["base"], packages: [], node: false },
   {
     name: "platform/userfaultfd",
-    imports: ["base", "sync", "collections", "mm", "platform/node"],
+    imports: ["base", "sync", "collections", "mm", "platform/node", "platform/userfaultfd/fault-log"],
     packages: ["koffi"],
     node: true,
   },
@@ -63,32 +67,38 @@ export const LAYERS: readonly Layer[] = [
   },
   {
     name: "browser",
-    imports: ["index", "page-mirror", "trace", "service/portable", "mm", "drivers/webgpu", ...platforms],
+    imports: ["index", "page-mirror", "browser-client", "trace", "service", "mm", "drivers/webgpu", ...platforms],
+    packages: [],
+    node: false,
+  },
+  { name: "browser-client", imports: ["base", "service", "browser-worker"], packages: [], node: false },
+  {
+    name: "browser-worker",
+    imports: ["browser", "service", "base", "platform/http", "platform/userfaultfd/fault-log"],
     packages: [],
     node: false,
   },
   {
     name: "node",
-    imports: ["index", "page-mirror", "trace", "service", ...core, ...drivers, ...platforms],
+    imports: ["index", "page-mirror", "trace", "service", "service/index", ...core, ...drivers, ...platforms],
     packages: [],
     node: true,
   },
   { name: "testing-kit", imports: [...core, "platform/software"], packages: [], node: false },
   { name: "check", imports: [...core, "drivers/dmirror"], packages: [], node: false },
+  // Both sides of a service, over any channel; the files after it know how a thread is made on Node.
   {
     name: "service",
-    imports: [
-      "base",
-      "mm",
-      "drivers/webgpu",
-      "platform/adapter",
-      "platform/node",
-      "platform/software",
-      "platform/userfaultfd",
-    ],
+    imports: ["base", "mm", "drivers/webgpu", "platform/adapter", "platform/userfaultfd/fault-log"],
+    packages: [],
+    node: false,
+  },
+  ...["service/index", "service/open", "service/parts", "service/thread", "service/rescue-thread"].map((name) => ({
+    name,
+    imports: ["base", "mm", "drivers/webgpu", "service", ...serviceOnNode, ...platforms],
     packages: [],
     node: true,
-  },
+  })),
   {
     name: "cli",
     imports: ["index", "node", "trace", "inspect", "check", ...core, ...drivers, ...platforms],

@@ -16,9 +16,22 @@ import {
 } from "./platform/browser/index.ts";
 import { SoftwareMmu } from "./platform/software/cpu-mmu.ts";
 
+export { type OpenWorkerOptions, openWorker } from "./browser-client.ts";
 export * from "./index.ts";
 export type { AdapterAttempt, AdapterReport } from "./platform/adapter.ts";
 export { type BrowserFile, type OpenFileOptions, openBrowserFile } from "./platform/browser/index.ts";
+export {
+  type MmuChoice,
+  SharedDevice,
+  type SharedFile,
+  type SharedKernel,
+  SharedLease,
+  SharedMapping,
+  SharedMemory,
+  SharedMirror,
+  type SharedMmapOptions,
+  type SharedRange,
+} from "./service/client.ts";
 
 export interface OpenOptions {
   /** The most bytes of GPU buffers that hold pages. */

@@ -4,7 +4,7 @@ import type { DispatchStats, KernelReflection, ParamValues, Workgroups } from ".
 import { type AdoptableMemory, type Advice, type Prot, svmAddressOf } from "../mm/index.ts";
 import type { AdapterReport } from "../platform/adapter.ts";
 import { type FaultError, FaultLog } from "../platform/userfaultfd/fault-log.ts";
-import type { Channel, MappingInfo, ObjectInfo, WireRange } from "./protocol.ts";
+import type { Channel, FileSource, MappingInfo, ObjectInfo, WireRange } from "./protocol.ts";
 
 /** Which MMU a service uses, and why. */
 export interface MmuChoice {
@@ -406,9 +406,23 @@ export class SharedMirror implements AsyncDisposable {
     return this.#log.since(from);
   }
 
-  /** Opens a file to map it. @throws KernelError as openFileObject */
-  async openFile(path: string, options: { readonly write?: boolean } = {}): Promise<SharedFile> {
-    const { id, pages }: ObjectInfo = await this.#channel.call("openFile", { path, ...options });
+  /**
+   * Opens a file to map it: a path on Node; a File, another Blob, or a handle in browsers.
+   * @throws KernelError as openFileObject, as openBrowserFile
+   */
+  async openFile(file: FileSource, options: { readonly write?: boolean } = {}): Promise<SharedFile> {
+    return this.#file(await this.#channel.call("openFile", { file, ...options }));
+  }
+
+  /** Opens an HTTP(S) URL to map it. @throws KernelError as openUrlObject */
+  async openUrl(
+    url: string | URL,
+    options: { readonly headers?: Readonly<Record<string, string>> } = {},
+  ): Promise<SharedFile> {
+    return this.#file(await this.#channel.call("openUrl", { url: String(url), ...options }));
+  }
+
+  #file({ id, pages }: ObjectInfo): SharedFile {
     return { id, pages, [Symbol.asyncDispose]: async () => void (await this.#channel.call("putObject", id)) };
   }
 

@@ -1,10 +1,33 @@
 /** The side of a service that owns the address space, the driver and the device: does what a client asks for. */
 import { KernelError } from "../base/index.ts";
-import type { BindTarget, WebGpuKernel } from "../drivers/webgpu/index.ts";
+import type { BindTarget, WebGpuDevice, WebGpuKernel } from "../drivers/webgpu/index.ts";
 import { type AddressSpace, disown, type Lease, type Mapping, type MemoryObject, msync } from "../mm/index.ts";
+import type { AdapterReport } from "../platform/adapter.ts";
+import type { FaultLog } from "../platform/userfaultfd/fault-log.ts";
 import { mappingView } from "./mapping-view.ts";
-import type { ServiceParts } from "./parts.ts";
-import type { Channel, MappingInfo, Operation, Operations, WireRange } from "./protocol.ts";
+import type { Channel, FileSource, MappingInfo, Operation, Operations, WireRange } from "./protocol.ts";
+
+/** What a host works with. */
+export interface ServiceParts {
+  readonly mm: AddressSpace;
+  readonly adapter: AdapterReport | undefined;
+  readonly log: FaultLog;
+  readonly counts: { readonly faults: number; readonly pagesShown: number; readonly errors: number };
+  /** For whoever cleans up after a service that died; empty on the software MMU. */
+  readonly descriptors: readonly number[];
+  /** @throws KernelError ENODEV the service was opened without one */
+  device(): WebGpuDevice;
+  /** A path on Node, a File or a handle in browsers. */
+  openFile(file: FileSource, write: boolean): Promise<MemoryObject>;
+  openUrl(url: string, headers: Readonly<Record<string, string>> | undefined): Promise<MemoryObject>;
+  /** Shows pages that are present to plain arrays, so that no access to them is a fault. */
+  populate(mapping: Mapping, offset: number, length: number): void;
+  close(): Promise<void>;
+  /** The thread is about to end by an error: faults are left to the rescue. */
+  stopServing(): void;
+  /** The process ends: nobody waits for a page any more. Synchronous; nothing is written back. */
+  quit(): void;
+}
 
 type Handlers = { [K in Operation]: (args: Operations[K][0]) => Promise<Operations[K][1]> | Operations[K][1] };
 
@@ -109,8 +132,12 @@ export class ServiceHost implements Channel {
       this.#leases.delete(id);
       return undefined;
     },
-    openFile: async ({ path, write }) => {
-      const object = await this.#parts.openFile(path, write === true);
+    openFile: async ({ file, write }) => {
+      const object = await this.#parts.openFile(file, write === true);
+      return { id: this.#add(this.#objects, object), pages: object.pages };
+    },
+    openUrl: async ({ url, headers }) => {
+      const object = await this.#parts.openUrl(url, headers);
       return { id: this.#add(this.#objects, object), pages: object.pages };
     },
     putObject: async (id) => {

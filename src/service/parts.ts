@@ -1,34 +1,15 @@
 /** The address space, driver and device of one service, on either MMU. */
 import { KernelError, PAGE_SIZE } from "../base/index.ts";
-import { type WebGpuDevice, WebGpuDriver } from "../drivers/webgpu/index.ts";
-import { AddressSpace, type CpuMmu, type Mapping, type MemoryObject, PhysicalMemory } from "../mm/index.ts";
-import type { AdapterReport } from "../platform/adapter.ts";
+import { WebGpuDriver } from "../drivers/webgpu/index.ts";
+import { AddressSpace, type CpuMmu, PhysicalMemory } from "../mm/index.ts";
+import { openUrlObject } from "../platform/http/index.ts";
 import { openDawn } from "../platform/node/dawn.ts";
 import { openFileObject } from "../platform/node/file-pager.ts";
 import { SoftwareMmu } from "../platform/software/cpu-mmu.ts";
 import { FaultLog } from "../platform/userfaultfd/fault-log.ts";
 import { UserfaultfdMmu, type UserfaultfdMmuOptions } from "../platform/userfaultfd/mmu.ts";
+import type { ServiceParts } from "./host.ts";
 import type { ServiceOptions } from "./protocol.ts";
-
-/** What a host works with. */
-export interface ServiceParts {
-  readonly mm: AddressSpace;
-  readonly adapter: AdapterReport | undefined;
-  readonly log: FaultLog;
-  readonly counts: { readonly faults: number; readonly pagesShown: number; readonly errors: number };
-  /** For whoever cleans up after a service that died; empty on the software MMU. */
-  readonly descriptors: readonly number[];
-  /** @throws KernelError ENODEV the service was opened without one */
-  device(): WebGpuDevice;
-  openFile(path: string, write: boolean): Promise<MemoryObject>;
-  /** Shows pages that are present to plain arrays, so that no access to them is a fault. */
-  populate(mapping: Mapping, offset: number, length: number): void;
-  close(): Promise<void>;
-  /** The thread is about to end by an error: faults are left to the rescue. */
-  stopServing(): void;
-  /** The process ends: nobody waits for a page any more. Synchronous; nothing is written back. */
-  quit(): void;
-}
 
 /** Opens a service's parts on the software MMU. @throws KernelError ENODEV, EINVAL */
 export function openSoftwareParts(options: ServiceOptions): Promise<ServiceParts> {
@@ -71,7 +52,13 @@ async function openParts(mmu: CpuMmu, log: FaultLog, options: ServiceOptions): P
         }
         return device;
       },
-      openFile: (path, write) => openFileObject(memory, path, { write }),
+      openFile: (path, write) => {
+        if (typeof path !== "string") {
+          throw new KernelError("EINVAL", "open", "a File is a browser's: give a path here");
+        }
+        return openFileObject(memory, path, { write });
+      },
+      openUrl: (url, headers) => openUrlObject(memory, url, { headers }),
       populate: (mapping, offset, length) => {
         const vma = mm.vmas.find(mapping.start + offset);
         const page = vma?.objectPage(mapping.start + offset) ?? 0;

@@ -16,6 +16,9 @@ export interface ServiceOptions {
   readonly cpu?: number | undefined;
 }
 
+/** What a file is: a path on Node, in browsers what a user dropped or picked, or a handle. */
+export type FileSource = string | Blob | FileSystemFileHandle;
+
 /** A mapping as it is told to the client. */
 export interface MappingInfo {
   readonly id: number;
@@ -66,7 +69,11 @@ export interface Operations {
   write: [args: WireRange & { readonly bytes: Uint8Array }, result: undefined];
   lease: [args: WireRange & { readonly mode: "r" | "rw" }, result: number];
   unlease: [args: number, result: undefined];
-  openFile: [args: { readonly path: string; readonly write?: boolean | undefined }, result: ObjectInfo];
+  openFile: [args: { readonly file: FileSource; readonly write?: boolean | undefined }, result: ObjectInfo];
+  openUrl: [
+    args: { readonly url: string; readonly headers?: Readonly<Record<string, string>> | undefined },
+    result: ObjectInfo,
+  ];
   putObject: [args: number, result: undefined];
   kernel: [
     args: { readonly wgsl: string; readonly entryPoint?: string | undefined; readonly name?: string | undefined },

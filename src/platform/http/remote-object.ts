@@ -289,7 +289,7 @@ function networkError(op: string, shown: string, error: unknown, watchdog: Watch
   }
   const why = watchdog.bit
     ? `the server sent nothing for ${watchdog.timeoutMs} ms: try again later, or with a longer timeoutMs`
-    : `${reasonOf(error)}: check the network and the server`;
+    : `${reasonOf(error)}: check the network and the server${inPage()}`;
   return new Transient(new KernelError("EIO", op, `${shown}: ${why}`, { cause: error }));
 }
 
@@ -315,4 +315,11 @@ function orInterrupted(signal: AbortSignal, op: string): (error: unknown) => nev
     throwIfAborted(signal, op);
     throw error;
   };
+}
+
+/** A page is not told why a request to another origin fails. */
+function inPage(): string {
+  return "document" in globalThis || "WorkerGlobalScope" in globalThis
+    ? ", and that it is there: the server must allow this page's origin (CORS), with the headers Range and If-Range"
+    : "";
 }

@@ -1,0 +1,74 @@
+/** Opens a worker that owns the address space and the device, and is used from the page with plain calls. */
+import { KernelError } from "./base/index.ts";
+import type { WorkerOpen, WorkerOpened } from "./browser-worker.ts";
+import { SharedMirror } from "./service/client.ts";
+import { PortChannel } from "./service/wire.ts";
+
+export interface OpenWorkerOptions {
+  /** The most bytes of GPU buffers that hold pages. */
+  readonly deviceMemory?: number | undefined;
+  /** A worker over `pagemirror/browser/worker`, for bundlers that do not find it by themselves. It is ended by `close`. */
+  readonly worker?: Worker | undefined;
+}
+
+/**
+ * Opens an address space and a device in a worker: the page stays free for its user while pages travel and kernels are
+ * prepared. Mappings are shared memory, so the page must be cross-origin isolated.
+ * @throws KernelError ENOTSUP the page is not isolated, with the remedy; ENODEV as `open`; ESRCH the worker does not start
+ */
+export async function openWorker(options: OpenWorkerOptions = {}): Promise<SharedMirror> {
+  if (!globalThis.crossOriginIsolated) {
+    throw new KernelError("ENOTSUP", "open", NOT_ISOLATED);
+  }
+  const { deviceMemory } = options;
+  const worker = options.worker ?? new Worker(new URL("./browser-worker.js", import.meta.url), { type: "module" });
+  const channel = new PortChannel({
+    postMessage: (value) => worker.postMessage(value),
+    on: (_event, listener) => worker.addEventListener("message", ({ data }) => listener(data)),
+  });
+  try {
+    await started(worker, { open: { deviceMemory } });
+  } catch (error) {
+    worker.terminate();
+    throw error;
+  }
+  const end = async () => {
+    worker.terminate();
+    channel.die("it was closed: open a new one");
+  };
+  worker.addEventListener("error", ({ message }) => channel.die(`the worker failed (${message}): open a new one`));
+  const hello = await channel.call("hello", undefined);
+  const choice = { name: "software", why: "browsers have no other" } as const;
+  return new SharedMirror(channel, choice, hello, end, end, (memory) => memory);
+}
+
+const NOT_ISOLATED =
+  "the page is not cross-origin isolated, so that it may share no memory with a worker: serve it with the headers " +
+  "Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp, or call open in a worker of your own";
+
+function started(worker: Worker, open: WorkerOpen): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const leave = () => {
+      worker.removeEventListener("message", onMessage);
+      worker.removeEventListener("error", onError);
+    };
+    const onMessage = ({ data }: MessageEvent) => {
+      leave();
+      const { failed } = data as WorkerOpened;
+      if (failed === undefined) {
+        resolve();
+      } else {
+        reject(new KernelError(failed.code, failed.op, failed.why));
+      }
+    };
+    const onError = ({ message }: ErrorEvent) => {
+      leave();
+      const what = message || "its script does not load";
+      const why = `the worker does not start (${what}): give one over pagemirror/browser/worker as the option worker`;
+      reject(new KernelError("ESRCH", "open", why));
+    };
+    worker.addEventListener("message", onMessage);
+    worker.addEventListener("error", onError);
+    worker.postMessage(open);
+  });
+}
