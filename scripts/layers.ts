@@ -27,7 +27,8 @@ const platforms = [
   "platform/userfaultfd/fault-log",
 ];
 
-const serviceOnNode = ["service/open", "service/parts"];
+/** The files of the service that know how a thread is made on Node. */
+const serviceOnNode = ["service/index", "service/open", "service/parts", "service/session", "service/threads"];
 
 export const LAYERS: readonly Layer[] = [
   { name: "base", imports: [], packages: [], node: false },
@@ -89,11 +90,11 @@ export const LAYERS: readonly Layer[] = [
   // Both sides of a service, over any channel; the files after it know how a thread is made on Node.
   {
     name: "service",
-    imports: ["base", "mm", "drivers/webgpu", "platform/adapter", "platform/userfaultfd/fault-log"],
+    imports: ["base", "mm", "drivers/webgpu", "platform/adapter", "platform/http", "platform/userfaultfd/fault-log"],
     packages: [],
     node: false,
   },
-  ...["service/index", "service/open", "service/parts", "service/thread", "service/rescue-thread"].map((name) => ({
+  ...[...serviceOnNode, "service/thread", "service/rescue-thread"].map((name) => ({
     name,
     imports: ["base", "mm", "drivers/webgpu", "service", ...serviceOnNode, ...platforms],
     packages: [],

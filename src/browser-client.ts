@@ -2,7 +2,8 @@
 import { KernelError } from "./base/index.ts";
 import type { WorkerOpen, WorkerOpened } from "./browser-worker.ts";
 import { SharedMirror } from "./service/client.ts";
-import { PortChannel } from "./service/wire.ts";
+import type { Notice } from "./service/protocol.ts";
+import { errorOf, PortChannel } from "./service/wire.ts";
 
 export interface OpenWorkerOptions {
   /** The most bytes of GPU buffers that hold pages. */
@@ -36,10 +37,27 @@ export async function openWorker(options: OpenWorkerOptions = {}): Promise<Share
     worker.terminate();
     channel.die("it was closed: open a new one");
   };
+  let mirror: SharedMirror | undefined;
+  worker.addEventListener("message", ({ data }) => {
+    const { fault } = data as Notice;
+    if (fault !== undefined) {
+      mirror?.report(errorOf(fault), fault.address);
+    }
+  });
   worker.addEventListener("error", ({ message }) => channel.die(`the worker failed (${message}): open a new one`));
   const hello = await channel.call("hello", undefined);
-  const choice = { name: "software", why: "browsers have no other" } as const;
-  return new SharedMirror(channel, choice, hello, end, end, (memory) => memory);
+  mirror = new SharedMirror(
+    {
+      channel,
+      mmu: { name: "software", why: "browsers have no other" },
+      locate: (memory) => memory,
+      ended: end,
+      unheard: ({ message }) => console.warn(message),
+      provoke: end,
+    },
+    hello,
+  );
+  return mirror;
 }
 
 const NOT_ISOLATED =

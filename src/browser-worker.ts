@@ -6,7 +6,7 @@ import { KernelError } from "./base/index.ts";
 import { open } from "./browser.ts";
 import { FaultLog } from "./platform/userfaultfd/fault-log.ts";
 import { ServiceHost } from "./service/host.ts";
-import { type Endpoint, serveChannel } from "./service/wire.ts";
+import { type Endpoint, serveChannel, wireError } from "./service/wire.ts";
 
 /** What the page sends first. */
 export interface WorkerOpen {
@@ -39,14 +39,14 @@ const endpoint: Endpoint = {
 export async function serve({ open: options }: WorkerOpen): Promise<WorkerOpened> {
   try {
     const pm = await open(options);
+    let closing = false;
     const host = new ServiceHost({
       mm: pm.mm,
       adapter: pm.adapter,
       log: new FaultLog(),
       counts: { faults: 0, pagesShown: 0, errors: 0 },
-      descriptors: [],
       device: () => pm.device,
-      openFile: (file, write) => {
+      openFile: (file, fileOptions) => {
         if (typeof file === "string") {
           throw new KernelError(
             "EINVAL",
@@ -54,13 +54,19 @@ export async function serve({ open: options }: WorkerOpen): Promise<WorkerOpened
             `"${file}" is a path: give a File or a FileSystemFileHandle in a browser`,
           );
         }
-        return pm.openFile(file, { write });
+        return pm.openFile(file, fileOptions);
       },
-      openUrl: (url, headers) => pm.openUrl(url, { headers }),
+      openUrl: (url, urlOptions) => pm.openUrl(url, urlOptions),
       populate: () => undefined,
-      close: () => pm.close(),
-      stopServing: () => undefined,
-      quit: () => undefined,
+      close: () => {
+        closing = true;
+        return pm.close();
+      },
+    });
+    pm.device.gpu.lost.onLost(() => {
+      if (!closing) {
+        endpoint.postMessage({ fault: { error: wireError(pm.device.gpu.lost.error("device")), address: undefined } });
+      }
     });
     serveChannel(endpoint, host);
     return {};

@@ -20,18 +20,17 @@ export { type OpenWorkerOptions, openWorker } from "./browser-client.ts";
 export * from "./index.ts";
 export type { AdapterAttempt, AdapterReport } from "./platform/adapter.ts";
 export { type BrowserFile, type OpenFileOptions, openBrowserFile } from "./platform/browser/index.ts";
+export { MemoryErrorEvent, SharedMirror } from "./service/client.ts";
+export type { MmuChoice } from "./service/options.ts";
+export { PlainArrays, SharedLease } from "./service/plain-arrays.ts";
 export {
-  type MmuChoice,
   SharedDevice,
-  type SharedFile,
+  type SharedDispatchOptions,
   type SharedKernel,
-  SharedLease,
-  SharedMapping,
-  SharedMemory,
-  SharedMirror,
-  type SharedMmapOptions,
-  type SharedRange,
-} from "./service/client.ts";
+  type SharedTarget,
+} from "./service/shared-device.ts";
+export { SharedMapping, type SharedRange } from "./service/shared-mapping.ts";
+export { type SharedFile, SharedMemory, type SharedMmapOptions } from "./service/shared-memory.ts";
 
 export interface OpenOptions {
   /** The most bytes of GPU buffers that hold pages. */

@@ -9,7 +9,7 @@ import { OpenedMirror } from "./page-mirror.ts";
 import { openDawn } from "./platform/node/dawn.ts";
 import { type OpenFileOptions, openFileObject } from "./platform/node/file-pager.ts";
 import { SoftwareMmu } from "./platform/software/cpu-mmu.ts";
-import { openShared, type SharedMirror, type SharedOptions } from "./service/index.ts";
+import { type OpenOptions, openShared, type SharedMirror, type SharedOptions } from "./service/index.ts";
 
 export * from "./index.ts";
 export type { AdapterAttempt, AdapterReport } from "./platform/adapter.ts";
@@ -23,13 +23,6 @@ export { UserfaultfdMmu, type UserfaultfdMmuOptions } from "./platform/userfault
 export { probeUserfaultfd, type UserfaultfdReport } from "./platform/userfaultfd/probe.ts";
 export * from "./service/index.ts";
 export { ChromeTraceWriter, type MeterLike, sendMetrics } from "./trace/index.ts";
-
-export interface OpenOptions {
-  /** The most bytes of GPU buffers that hold pages. */
-  readonly deviceMemory?: number | undefined;
-  /** "system", "swiftshader", or a part of an adapter's name. Default: the system's GPU, else SwiftShader. */
-  readonly adapter?: string | undefined;
-}
 
 /** An address space and a device. Dispose it with `await using`, or call `close`. */
 export class PageMirror extends OpenedMirror {

@@ -60,6 +60,13 @@ export function trace<N extends TraceName>(name: N, fields: TraceFields<N>, sinc
   }
 }
 
+/** Sends an event that another thread sent, its time already counted as this one does. */
+export function relayTrace(event: TraceEvent): void {
+  for (const listener of listeners) {
+    listener(event);
+  }
+}
+
 const numbers = new WeakMap<object, number>();
 let lastNumber = 0;
 

@@ -19,7 +19,7 @@ import { type AdoptOptions, adopt } from "./adopt.ts";
 import { exitMmap } from "./exit.ts";
 import { fork } from "./fork.ts";
 import { type Advice, madvise } from "./madvise.ts";
-import type { Mapping } from "./mapping.ts";
+import { type Mapping, mappingAt } from "./mapping.ts";
 import { type AddressSpaceStats, spaceStats } from "./maps.ts";
 import { type MmapOptions, mmap } from "./mmap.ts";
 import { mprotect } from "./mprotect.ts";
@@ -142,6 +142,11 @@ export class AddressSpace implements AsyncDisposable {
   /** See {@link mmap}. */
   mmap(options: MmapOptions): Promise<Mapping> {
     return mmap(this, options);
+  }
+
+  /** See {@link mappingAt}. */
+  mapping(start: number, length: number): Mapping {
+    return mappingAt(this, start, length);
   }
 
   /** See {@link munmap}. */

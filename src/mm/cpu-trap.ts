@@ -286,6 +286,46 @@ function showable(object: MemoryObject, page: number, from: number, to: number):
   return { page: first, end, error: undefined };
 }
 
+/**
+ * Calls `visit` for each run of pages `[page, end)` that somebody maps and nobody maps writable: what plain arrays wrote there
+ * they had no right to.
+ */
+export function forEachReadOnly(
+  object: MemoryObject,
+  page: number,
+  end: number,
+  visit: (page: number, end: number) => void,
+): void {
+  const rights = new Uint8Array(end - page);
+  object.vmas.forEachOverlap(page, end, ({ pgoff, pages, flags }) => {
+    const right = flags & VmFlags.Write ? 2 : 1;
+    for (let p = Math.max(page, pgoff); p < Math.min(end, pgoff + pages); p++) {
+      rights[p - page] |= right;
+    }
+  });
+  for (let from = 0; from < rights.length; from++) {
+    let to = from;
+    while (rights[to] === 1) {
+      to++;
+    }
+    if (to > from) {
+      visit(page + from, page + to);
+      from = to;
+    }
+  }
+}
+
+/** {@link syncCpuWrites} of what a space maps without the right to write. */
+export function syncReadOnly(mm: AddressSpace): MaybePromise<void> {
+  let synced = undefined as MaybePromise<void>;
+  for (const { object, pgoff, pages, flags } of [...mm.vmas.values()]) {
+    if (!(flags & VmFlags.Write)) {
+      synced = chain(synced, () => syncCpuWrites(object, pgoff, Math.min(object.pages, pgoff + pages)));
+    }
+  }
+  return synced;
+}
+
 /** {@link syncCpuWrites} of everything that a space maps. */
 export function syncSpace(mm: AddressSpace): MaybePromise<void> {
   let synced = undefined as MaybePromise<void>;

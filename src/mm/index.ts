@@ -4,10 +4,12 @@ export { addrOfSvm, SVM_APERTURE_BASE, SVM_APERTURE_BYTES, svmAddressOf } from "
 export {
   type CpuFault,
   type FaultAround,
+  forEachReadOnly,
   holdFromCpu,
   readAheadFromDevice,
   serveCpuFault,
   syncCpuWrites,
+  syncReadOnly,
   syncSpace,
   takeCpuFailure,
   unmapFromCpu,

@@ -19,6 +19,7 @@ import { Lease, type LeaseOptions, resolveByteRange } from "./lease.ts";
 import type { PinMode } from "./memory-object.ts";
 import { munmap } from "./munmap.ts";
 import { bringCoherentHome } from "./object-migrate.ts";
+import { assertLength } from "./range-args.ts";
 import type { Vma } from "./vma.ts";
 import { msync } from "./writeback.ts";
 
@@ -99,6 +100,20 @@ export class Mapping {
   munmap(): Promise<void> {
     return munmap(this.mm, this.start, this.length);
   }
+}
+
+/**
+ * A handle on memory that is mapped already: what a child has after fork, or a part of a mapping.
+ * @throws KernelError EFAULT nothing is mapped at `start`; EINVAL no bytes; ESRCH
+ */
+export function mappingAt(mm: AddressSpace, start: number, length: number): Mapping {
+  mm.assertAlive("mapping");
+  assertLength("mapping", length);
+  const vma = mm.vmas.find(start);
+  if (vma === undefined) {
+    throw new KernelError("EFAULT", "mapping", `nothing is mapped at ${formatAddr(start)}: mmap it first`);
+  }
+  return new Mapping(mm, start as VirtAddr, length, vma.name);
 }
 
 /** Pages of the range in coherent device memory come to system memory: at once, but for devices that are told. */

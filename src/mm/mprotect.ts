@@ -39,6 +39,10 @@ export async function mprotect(mm: AddressSpace, start: number, length: number, 
   chargeCuts(mm, range.start, range.end);
   const dropped: MemoryObject[] = await announce([{ mm, ...range, blockable: true, event: "protection-vma" }], () => {
     for (const vma of cutAround(mm, range.start, range.end)) {
+      if (vma.flags & ~flags & PROT_MASK) {
+        // Before a right is gone: what was written until now was written with it.
+        unmapFromCpu(vma.object, vma.pgoff, vma.pgoff + vma.pages);
+      }
       vma.flags = (vma.flags & ~PROT_MASK) | flags;
       restrictEntries(vma);
     }
@@ -51,9 +55,6 @@ export async function mprotect(mm: AddressSpace, start: number, length: number, 
 function restrictEntries(vma: Vma): void {
   dropExclusive(vma);
   const readable = (vma.flags & VmFlags.Read) !== 0;
-  if (!readable) {
-    unmapFromCpu(vma.object, vma.pgoff, vma.pgoff + vma.pages);
-  }
   vma.mm.pageTable.forEachRun(vpnOf(vma.start), vpnOf(vma.end), (block, from, to) => {
     for (let i = from; i < to; i++) {
       const pte = block[i];

@@ -1,8 +1,9 @@
 /** Linking, cutting and joining VMAs. All of it is synchronous and, once its allocations are charged, cannot fail. */
 import { invariant, type MaybePromise, PAGE_SIZE, type VirtAddr, vpnOf } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
+import { unmapFromCpu } from "./cpu-trap.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
-import { canMerge, Vma } from "./vma.ts";
+import { canMerge, Vma, VmFlags } from "./vma.ts";
 
 /** Puts a VMA into its address space and its object's reverse map. Takes over the caller's object reference. */
 export function linkVma(vma: Vma): void {
@@ -12,6 +13,10 @@ export function linkVma(vma: Vma): void {
 
 /** Takes a VMA out of both. The caller drops its object reference, after the locks. */
 export function unlinkVma(vma: Vma): void {
+  if (vma.flags & VmFlags.Write && vma.object.vmas.size > 1) {
+    // Who is left may have no right to write: what was written until now was written with this one's.
+    unmapFromCpu(vma.object, vma.pgoff, Math.min(vma.object.pages, vma.pgoff + vma.pages));
+  }
   vma.mm.vmas.delete(vma.start);
   unlinkRmap(vma);
 }

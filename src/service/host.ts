@@ -1,42 +1,64 @@
 /** The side of a service that owns the address space, the driver and the device: does what a client asks for. */
-import { KernelError } from "../base/index.ts";
+import { KernelError, type MaybePromise, type VirtAddr } from "../base/index.ts";
 import type { BindTarget, WebGpuDevice, WebGpuKernel } from "../drivers/webgpu/index.ts";
-import { type AddressSpace, disown, type Lease, type Mapping, type MemoryObject, msync } from "../mm/index.ts";
+import {
+  type AddressSpace,
+  disown,
+  formatSmaps,
+  type Lease,
+  Mapping,
+  type MemoryObject,
+  msync,
+  syncReadOnly,
+} from "../mm/index.ts";
 import type { AdapterReport } from "../platform/adapter.ts";
+import type { OpenUrlOptions } from "../platform/http/index.ts";
 import type { FaultLog } from "../platform/userfaultfd/fault-log.ts";
 import { mappingView } from "./mapping-view.ts";
-import type { Channel, FileSource, MappingInfo, Operation, Operations, WireRange } from "./protocol.ts";
+import type {
+  Channel,
+  ClientFileOptions,
+  FileSource,
+  MappingInfo,
+  ObjectInfo,
+  Operation,
+  Operations,
+  ServiceCounts,
+  SpaceId,
+  WireRange,
+} from "./protocol.ts";
 
 /** What a host works with. */
 export interface ServiceParts {
   readonly mm: AddressSpace;
   readonly adapter: AdapterReport | undefined;
   readonly log: FaultLog;
-  readonly counts: { readonly faults: number; readonly pagesShown: number; readonly errors: number };
-  /** For whoever cleans up after a service that died; empty on the software MMU. */
-  readonly descriptors: readonly number[];
+  readonly counts: ServiceCounts;
   /** @throws KernelError ENODEV the service was opened without one */
   device(): WebGpuDevice;
   /** A path on Node, a File or a handle in browsers. */
-  openFile(file: FileSource, write: boolean): Promise<MemoryObject>;
-  openUrl(url: string, headers: Readonly<Record<string, string>> | undefined): Promise<MemoryObject>;
+  openFile(file: FileSource, options: ClientFileOptions): Promise<MemoryObject>;
+  openUrl(url: string, options: OpenUrlOptions): Promise<MemoryObject>;
   /** Shows pages that are present to plain arrays, so that no access to them is a fault. */
-  populate(mapping: Mapping, offset: number, length: number): void;
+  populate(mapping: Mapping): void;
   close(): Promise<void>;
-  /** The thread is about to end by an error: faults are left to the rescue. */
-  stopServing(): void;
-  /** The process ends: nobody waits for a page any more. Synchronous; nothing is written back. */
-  quit(): void;
 }
 
-type Handlers = { [K in Operation]: (args: Operations[K][0]) => Promise<Operations[K][1]> | Operations[K][1] };
+type Handlers = {
+  [K in Operation]: (
+    args: Operations[K][0],
+    signal: AbortSignal | undefined,
+  ) => Promise<Operations[K][1]> | Operations[K][1];
+};
+
+const MAIN: SpaceId = 0;
 
 /** Serves one client. */
 export class ServiceHost implements Channel {
   readonly #parts: ServiceParts;
-  readonly #mappings = new Map<number, Mapping>();
-  /** Mappings of memory that its owner gets back. */
-  readonly #adopted = new Set<number>();
+  readonly #spaces = new Map<SpaceId, AddressSpace>();
+  /** Memory that its owner gets back, by its address. */
+  readonly #adopted = new Map<number, Mapping>();
   readonly #objects = new Map<number, MemoryObject>();
   readonly #leases = new Map<number, Lease>();
   readonly #kernels = new Map<number, WebGpuKernel>();
@@ -44,23 +66,31 @@ export class ServiceHost implements Channel {
 
   constructor(parts: ServiceParts) {
     this.#parts = parts;
+    this.#spaces.set(MAIN, parts.mm);
   }
 
-  get #mm(): AddressSpace {
-    return this.#parts.mm;
+  /** @throws KernelError as the operation's own function does; ESRCH a space that has exited */
+  async call<K extends Operation>(op: K, args: Operations[K][0], signal?: AbortSignal): Promise<Operations[K][1]> {
+    return await this.#handlers[op](args, signal);
   }
 
-  /** @throws KernelError as the operation's own function does; EINVAL an id that is gone */
-  async call<K extends Operation>(op: K, args: Operations[K][0]): Promise<Operations[K][1]> {
-    return await this.#handlers[op](args);
-  }
-
-  #mapping(op: string, id: number): Mapping {
-    const mapping = this.#mappings.get(id);
-    if (mapping === undefined) {
-      throw new KernelError("EINVAL", op, "the mapping has been unmapped: map it anew");
+  /** Finds plain writes to what may only be read; the MMU reports them. */
+  async sweep(): Promise<void> {
+    for (const mm of [...this.#spaces.values()]) {
+      await syncReadOnly(mm);
     }
-    return mapping;
+  }
+
+  #space(op: string, id: SpaceId): AddressSpace {
+    const mm = this.#spaces.get(id);
+    if (mm === undefined) {
+      throw new KernelError("ESRCH", op, "the address space has exited: open a new one");
+    }
+    return mm;
+  }
+
+  #mapping(op: string, { space, start, length, name }: WireRange): Mapping {
+    return new Mapping(this.#space(op, space), start as VirtAddr, length, name);
   }
 
   #add<T>(map: Map<number, T>, value: T): number {
@@ -69,62 +99,72 @@ export class ServiceHost implements Channel {
     return id;
   }
 
-  #target({ id, offset, length }: WireRange): BindTarget {
-    return this.#mapping("dispatch", id).range(offset, length);
+  #target(range: WireRange): BindTarget {
+    const mapping = this.#mapping("dispatch", range);
+    return { mapping, start: mapping.start, end: mapping.end };
   }
 
   #info(mapping: Mapping): MappingInfo {
     const { start, length, name } = mapping;
-    return { id: this.#add(this.#mappings, mapping), start, length, name, view: mappingView(mapping) };
+    return { start, length, name, view: mappingView(mapping) };
+  }
+
+  #opened(object: MemoryObject): ObjectInfo {
+    const { pages, pager } = object;
+    return { id: this.#add(this.#objects, object), pages, length: pager?.length ?? 0 };
+  }
+
+  async #disownAll(mm: AddressSpace): Promise<void> {
+    for (const [start, mapping] of this.#adopted) {
+      if (mapping.mm === mm) {
+        this.#adopted.delete(start);
+        await disown(mapping);
+      }
+    }
   }
 
   readonly #handlers: Handlers = {
     hello: () => ({ adapter: this.#parts.adapter, log: this.#parts.log.buffer }),
-    mmap: async ({ object, ...options }) => {
+    mmap: async ({ object, space, ...options }) => {
       const known = object === undefined ? undefined : this.#objects.get(object);
-      return this.#info(await this.#mm.mmap({ ...options, object: known }));
+      if (object !== undefined && known === undefined) {
+        throw new KernelError("EINVAL", "mmap", "the object has been put: open it anew");
+      }
+      return this.#info(await this.#space("mmap", space).mmap({ ...options, object: known }));
     },
-    adopt: async ({ memory, ...options }) => {
-      const mapping = await this.#mm.adopt(memory, options);
+    adopt: async ({ memory, space, ...options }) => {
+      const mapping = await this.#space("adopt", space).adopt(memory, options);
       const { start, length, name } = mapping;
-      const id = this.#add(this.#mappings, mapping);
-      this.#adopted.add(id);
-      return { id, start, length, name, view: undefined };
+      this.#adopted.set(start, mapping);
+      return { start, length, name, view: undefined };
     },
-    munmap: async ({ id, offset, length }) => {
-      const mapping = this.#mapping("munmap", id);
-      if (this.#adopted.delete(id)) {
-        this.#mappings.delete(id);
-        await disown(mapping);
+    mapping: ({ space, start, length }) => this.#info(this.#space("mapping", space).mapping(start, length)),
+    mremap: async ({ space, start, oldLength, newLength, ...options }) =>
+      this.#info(await this.#space("mremap", space).mremap(start, oldLength, newLength, options)),
+    munmap: async ({ space, start, length }) => {
+      const mm = this.#space("munmap", space);
+      const adopted = this.#adopted.get(start);
+      if (adopted?.mm === mm) {
+        this.#adopted.delete(start);
+        await disown(adopted);
         return;
       }
-      await this.#mm.munmap(mapping.start + offset, length);
-      if (offset === 0 && length >= mapping.length) {
-        this.#mappings.delete(id);
-      }
+      await mm.munmap(start, length);
     },
-    mprotect: async ({ id, offset, length, prot }) => {
-      await this.#mm.mprotect(this.#mapping("mprotect", id).start + offset, length, prot);
+    mprotect: ({ space, start, length, prot }) => none(this.#space("mprotect", space).mprotect(start, length, prot)),
+    madvise: ({ space, start, length, advice }) => none(this.#space("madvise", space).madvise(start, length, advice)),
+    msync: ({ space, start, length }) => none(msync(this.#space("msync", space), start, length)),
+    populate: async (range) => {
+      const mapping = this.#mapping("populate", range);
+      using _lease = await mapping.lease("r");
+      this.#parts.populate(mapping);
     },
-    madvise: async ({ id, offset, length, advice }) => {
-      await this.#mm.madvise(this.#mapping("madvise", id).start + offset, length, advice);
-    },
-    msync: async ({ id, offset, length }) => {
-      await msync(this.#mm, this.#mapping("msync", id).start + offset, length);
-    },
-    populate: async ({ id, offset, length }) => {
-      const mapping = this.#mapping("populate", id);
-      using _lease = await mapping.lease("r", { offset, length });
-      this.#parts.populate(mapping, offset, length);
-    },
-    read: async ({ id, offset, length }) => this.#mapping("read", id).read(offset, length),
-    write: async ({ id, offset, bytes }) => {
-      await this.#mapping("write", id).write(offset, bytes);
-    },
-    lease: async ({ id, offset, length, mode }) => {
-      const mapping = this.#mapping("lease", id);
-      const lease = await mapping.lease(mode, { offset, length });
-      this.#parts.populate(mapping, offset, length);
+    read: (range) => this.#mapping("read", range).read(),
+    write: ({ bytes, ...range }) => none(this.#mapping("write", range).write(0, bytes)),
+    lease: async ({ mode, longTerm, ...range }) => {
+      const mapping = this.#mapping("lease", range);
+      const lease = await mapping.lease(mode, longTerm === undefined ? {} : { longTerm });
+      this.#parts.populate(mapping);
       return this.#add(this.#leases, lease);
     },
     unlease: (id) => {
@@ -132,14 +172,23 @@ export class ServiceHost implements Channel {
       this.#leases.delete(id);
       return undefined;
     },
-    openFile: async ({ file, write }) => {
-      const object = await this.#parts.openFile(file, write === true);
-      return { id: this.#add(this.#objects, object), pages: object.pages };
+    fork: async (space) => {
+      const child = await this.#space("fork", space).fork();
+      return this.#add(this.#spaces, child);
     },
-    openUrl: async ({ url, headers }) => {
-      const object = await this.#parts.openUrl(url, headers);
-      return { id: this.#add(this.#objects, object), pages: object.pages };
+    exit: async (space) => {
+      const mm = this.#space("exit", space);
+      await this.#disownAll(mm);
+      this.#spaces.delete(space);
+      await mm[Symbol.asyncDispose]();
+      return undefined;
     },
+    stats: (space) => this.#space("stats", space).stats(),
+    smaps: (space) => formatSmaps(this.#space("smaps", space)),
+    openFile: async ({ file, ...options }) => this.#opened(await this.#parts.openFile(file, options)),
+    openUrl: async ({ url, ...options }, signal) =>
+      // The signal is the opening's alone: it must not end reads later.
+      this.#opened(await this.#parts.openUrl(url, { ...options, signal })),
     putObject: async (id) => {
       const object = this.#objects.get(id);
       this.#objects.delete(id);
@@ -147,33 +196,66 @@ export class ServiceHost implements Channel {
     },
     kernel: async ({ wgsl, ...options }) => {
       const kernel = await this.#parts.device().kernel(wgsl, options);
-      return { id: this.#add(this.#kernels, kernel), name: kernel.name, reflection: kernel.reflection };
+      const { name, mode, reflection } = kernel;
+      return { id: this.#add(this.#kernels, kernel), name, mode, reflection };
     },
-    dispatch: async ({ kernel, bind, svm, params, workgroups, timeoutMs }) => {
+    dispatch: async ({ kernel, bind, space, ...options }, signal) => {
       const found = this.#kernels.get(kernel);
       if (found === undefined) {
         throw new KernelError("EINVAL", "dispatch", "the kernel is another service's: make it anew");
       }
       const targets = Object.fromEntries(Object.entries(bind).map(([name, range]) => [name, this.#target(range)]));
-      const mm = svm || found.mode === "svm" ? this.#mm : undefined;
-      return found.dispatch({ bind: targets, params, workgroups, timeoutMs, mm });
+      const mm = space === undefined ? undefined : this.#space("dispatch", space);
+      return found.dispatch({ ...options, bind: targets, mm, signal });
     },
+    prefetch: ({ write, timeoutMs, ...range }, signal) =>
+      this.#parts.device().prefetch(this.#target(range), {
+        ...(write !== undefined && { write }),
+        ...(timeoutMs !== undefined && { timeoutMs }),
+        ...(signal !== undefined && { signal }),
+      }),
+    advise: ({ advice, ...range }) => none(this.#parts.device().advise(this.#target(range), advice)),
+    deviceStats: () => this.#parts.device().stats(),
     counts: () => ({ ...this.#parts.counts }),
-    close: async () => {
-      for (const lease of this.#leases.values()) {
-        lease.release();
-      }
-      this.#leases.clear();
-      for (const id of this.#adopted) {
-        await disown(this.#mapping("close", id));
-      }
-      this.#adopted.clear();
-      const objects = [...this.#objects.values()];
-      this.#objects.clear();
-      for (const object of objects) {
-        await object.put();
-      }
-      await this.#parts.close();
-    },
+    close: () => none(this.#close()),
   };
+
+  /** Everything is ended, whatever fails. @throws the first failure */
+  async #close(): Promise<void> {
+    for (const lease of this.#leases.values()) {
+      lease.release();
+    }
+    this.#leases.clear();
+    const failures: unknown[] = [];
+    const attempt = async (work: () => MaybePromise<void>) => {
+      try {
+        await work();
+      } catch (error) {
+        failures.push(error);
+      }
+    };
+    await attempt(() => this.sweep());
+    const spaces = [...this.#spaces.values()].reverse();
+    this.#spaces.clear();
+    for (const mm of spaces) {
+      await attempt(() => this.#disownAll(mm));
+    }
+    const objects = [...this.#objects.values()];
+    this.#objects.clear();
+    for (const object of objects) {
+      await attempt(() => object.put());
+    }
+    for (const mm of spaces) {
+      await attempt(() => mm[Symbol.asyncDispose]());
+    }
+    await attempt(() => this.#parts.close());
+    if (failures.length > 0) {
+      throw failures[0];
+    }
+  }
+}
+
+async function none(work: Promise<unknown>): Promise<undefined> {
+  await work;
+  return undefined;
 }

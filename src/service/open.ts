@@ -1,21 +1,22 @@
 /** Opening a service: in a thread of its own on userfaultfd, in this one on the software MMU. */
-import { MessageChannel, Worker } from "node:worker_threads";
-import { type Errno, KernelError } from "../base/index.ts";
+import { writeSync } from "node:fs";
+import { MessageChannel, type MessagePort } from "node:worker_threads";
+import { KernelError, relayTrace, traceOn } from "../base/index.ts";
 import type { AdoptableMemory } from "../mm/index.ts";
 import { FaultLog } from "../platform/userfaultfd/fault-log.ts";
-import { Libc } from "../platform/userfaultfd/libc.ts";
+import { endProcess, Libc } from "../platform/userfaultfd/libc.ts";
 import { probeUserfaultfd } from "../platform/userfaultfd/probe.ts";
 import { SharedMirror } from "./client.ts";
 import { ServiceHost } from "./host.ts";
+import type { ServiceOptions, SharedOptions } from "./options.ts";
 import { openSoftwareParts } from "./parts.ts";
-import type { Channel, ServiceOptions } from "./protocol.ts";
-import { PortChannel } from "./wire.ts";
+import type { Notice } from "./protocol.ts";
+import { type Rescued, type Session, WORDS, Word } from "./session.ts";
+import { ended, keepAlive, putServiceThread, takeServiceThread, watchService } from "./threads.ts";
+import { errorOf, fromWire, PortChannel } from "./wire.ts";
 
-/** Options of {@link openShared}. */
-export interface SharedOptions extends ServiceOptions {
-  /** Default "auto": userfaultfd where it works, else software; which, and why, is said once on a warning. */
-  readonly mmu?: "auto" | "userfaultfd" | "software" | undefined;
-}
+/** See {@link ServiceOptions.stuckMs}. */
+const STUCK_MS = 60_000;
 
 /**
  * Opens an address space and a device behind one API for both MMUs.
@@ -23,6 +24,10 @@ export interface SharedOptions extends ServiceOptions {
  */
 export async function openShared(options: SharedOptions = {}): Promise<SharedMirror> {
   const { mmu = "auto", ...rest } = options;
+  const { stuckMs = STUCK_MS } = options;
+  if (!(stuckMs > 0)) {
+    throw new KernelError("EINVAL", "open", `stuckMs ${stuckMs}: give milliseconds above 0`);
+  }
   if (mmu === "software") {
     return openHere(rest, "asked for");
   }
@@ -47,76 +52,20 @@ function warnOnce(message: string): void {
 }
 
 async function openHere(options: ServiceOptions, why: string): Promise<SharedMirror> {
-  const host = new ServiceHost(await openSoftwareParts(options));
-  const hello = await host.call("hello", undefined);
-  return new SharedMirror(
-    host,
-    { name: "software", why },
-    hello,
-    async () => {},
-    async () => {},
-    (memory) => memory,
+  let report = (_error: KernelError, _address?: number) => {};
+  const channel = new ServiceHost(await openSoftwareParts(options, (error, address) => report(error, address)));
+  const mirror = new SharedMirror(
+    {
+      channel,
+      mmu: { name: "software", why },
+      locate: (memory) => memory,
+      ended: async () => {},
+      provoke: async () => {},
+    },
+    await channel.call("hello", undefined),
   );
-}
-
-/** A worker from this folder, as built, or from source where a loader of TypeScript is installed. */
-function startWorker(name: string, workerData: object, transferList: readonly unknown[] = []): Worker {
-  const options = { workerData, transferList: transferList as never, name: `pagemirror ${name}` };
-  if (!import.meta.url.endsWith(".ts")) {
-    return new Worker(new URL(`./${name}.js`, import.meta.url), options);
-  }
-  const url = JSON.stringify(new URL(`./${name}.ts`, import.meta.url).href);
-  const source = `import("tsx/esm/api").then((tsx) => { tsx.register(); return import(${url}); });`;
-  return new Worker(source, { ...options, eval: true });
-}
-
-async function openThread(options: ServiceOptions, why: string): Promise<SharedMirror> {
-  const log = new FaultLog().buffer;
-  const exit = new Int32Array(new SharedArrayBuffer(8));
-  const { port1: toService, port2: toRescue } = new MessageChannel();
-  const rescue = startWorker("rescue-thread", { log, exit });
-  rescue.postMessage({ service: toRescue }, [toRescue]);
-  const service = startWorker("thread", { options, log, exit, rescue: toService }, [toService]);
-  const rescued = ended(rescue);
-  const exited = ended(service);
-  try {
-    await untilReady(service);
-  } catch (error) {
-    await service.terminate();
-    await rescued;
-    throw error;
-  }
-  const channel = new PortChannel(service);
-  const died = (reason: string) => channel.die(`the service thread failed (${reason}): open a new one`);
-  service.on("error", (error) => died(error.message));
-  service.on("message", ({ fatal }: { readonly fatal?: string }) => {
-    if (fatal !== undefined) {
-      died(fatal);
-    }
-  });
-  service.on("exit", () => channel.die("the service thread has ended: open a new one"));
-  service.unref();
-  rescue.unref();
-  const client = refWhileBusy(channel, service);
-  const hello = await client.call("hello", undefined);
-  const gone = async () => {
-    service.ref();
-    rescue.ref();
-    await Promise.all([exited, rescued]);
-  };
-  const onExit = () => quitWithProcess(service, exit);
-  process.once("exit", onExit);
-  const end = async () => {
-    process.off("exit", onExit);
-    await service.terminate();
-    await gone();
-  };
-  // Not terminated: a thread that is ended from outside in the middle of a native callback takes the process along.
-  const kill = () => {
-    service.postMessage({ die: true });
-    return gone();
-  };
-  return new SharedMirror(client, { name: "userfaultfd", why }, hello, end, kill, locateByAddress);
+  report = (error, address) => mirror.report(error, address);
+  return mirror;
 }
 
 /** Memory of this process, for another thread of it: only its address can be sent. */
@@ -129,57 +78,150 @@ function locateByAddress({ buffer }: { readonly buffer: ArrayBufferLike }): Adop
   }
 }
 
-/** How long the process waits at its end for the service to let go of everything. */
+/** Services that are open, by what ends each of them in no time. */
+const open = new Set<() => void>();
+let uncaught: Error | undefined;
+const endAll = () => {
+  for (const end of open) {
+    end();
+  }
+};
+const noteUncaught = (error: Error) => {
+  uncaught = error;
+};
+
+async function openThread(options: ServiceOptions, why: string): Promise<SharedMirror> {
+  const log = new FaultLog().buffer;
+  const words = new Int32Array(new SharedArrayBuffer(WORDS * 4));
+  const service = takeServiceThread();
+  const { port1: toClient, port2: client } = new MessageChannel();
+  const { port1: toRescue, port2: fromService } = new MessageChannel();
+  const rescue = watchService({ log, words, service: fromService, stuckMs: options.stuckMs ?? STUCK_MS }, (silent) => {
+    const remedy = `the service thread has not answered for ${silent} ms: wait, or end the process`;
+    mirror?.report(new KernelError("EBUSY", "service", remedy));
+  });
+  let mirror: SharedMirror | undefined;
+  let fatal = "it ended";
+  let closed = () => {};
+  const lastWord = new Promise<void>((resolve) => {
+    closed = resolve;
+  });
+  client.on("message", ({ fault, traced, fatal: message, closed: last }: Notice) => {
+    fatal = message ?? fatal;
+    if (last) {
+      closed();
+    }
+    if (fault !== undefined) {
+      mirror?.report(errorOf(fault), fault.address);
+    }
+    for (const event of traced?.events ?? []) {
+      relayTrace({ ...event, at: event.at + (traced?.timeOrigin ?? 0) - performance.timeOrigin });
+    }
+  });
+  const exited = ended(service);
+  const session: Session = { options, log, words, client: toClient, rescue: toRescue, traced: traceOn };
+  service.postMessage({ open: session }, [toClient, toRescue]);
+  let idle: (() => void) | undefined;
+  const channel = new PortChannel(client, (busy) => {
+    if (busy) {
+      client.ref();
+      idle = keepAlive();
+    } else {
+      client.unref();
+      idle?.();
+    }
+  });
+  const quit = () => quitWithProcess(client, words, rescue.giveUp);
+  if (open.size === 0) {
+    process.on("exit", endAll);
+    process.on("uncaughtExceptionMonitor", noteUncaught);
+  }
+  open.add(quit);
+  const settled = rescue.over.then(async ({ poisoned = false, stuck = false }) => {
+    open.delete(quit);
+    if (open.size === 0) {
+      process.off("exit", endAll);
+      process.off("uncaughtExceptionMonitor", noteUncaught);
+    }
+    if (poisoned) {
+      const failure = stuck ? undefined : await exited;
+      const reason = stuck ? "it did not answer for too long" : (failure?.message ?? fatal);
+      const gone = `the service thread failed (${reason}), and its memory is poisoned: open a new one`;
+      channel.die(gone);
+      mirror?.report(new KernelError("ESRCH", "service", gone));
+    } else {
+      await lastWord;
+      channel.die("the service was closed: open a new one");
+      await putServiceThread(service, options.cpu === undefined);
+    }
+    client.close();
+  });
+  const untilSettled = async () => {
+    const release = keepAlive();
+    client.ref();
+    await settled.finally(release);
+  };
+  const starting = keepAlive();
+  try {
+    await untilReady(client, rescue.over);
+  } catch (error) {
+    await untilSettled();
+    throw error;
+  } finally {
+    starting();
+    client.unref();
+  }
+  mirror = new SharedMirror(
+    {
+      channel,
+      mmu: { name: "userfaultfd", why },
+      locate: locateByAddress,
+      ended: untilSettled,
+      provoke: async (what) => {
+        client.postMessage({ provoke: what });
+        await untilSettled();
+      },
+    },
+    await channel.call("hello", undefined),
+  );
+  return mirror;
+}
+
+/** How long the process waits at its end for a service to let go of everything. */
 const EXIT_MS = 2000;
 
 /**
  * The process ends while the service is there: threads that wait for a page are let go, and native callbacks end, before
  * the threads are ended from outside.
  */
-function quitWithProcess(service: Worker, exit: Int32Array): void {
-  Atomics.store(exit, 0, 1);
-  service.postMessage({ quit: true });
-  Atomics.wait(exit, 1, 0, EXIT_MS);
+function quitWithProcess(client: MessagePort, words: Int32Array, giveUp: () => void): void {
+  client.postMessage({ quit: true });
+  if (Atomics.wait(words, Word.LetGo, 0, EXIT_MS) === "timed-out") {
+    giveUp();
+    Atomics.wait(words, Word.LetGo, 0, EXIT_MS);
+    // A thread that is ended from outside in the middle of a native callback aborts the process: it ends here, before
+    // what brought it down is printed.
+    if (uncaught !== undefined) {
+      writeSync(2, `${uncaught.stack}\n`);
+    }
+    endProcess(Number(process.exitCode ?? 0));
+  }
 }
 
-function ended(worker: Worker): Promise<void> {
-  return new Promise((resolve) => {
-    worker.once("exit", () => resolve());
-  });
-}
-
-/** The process stays alive while a call is under way, and not because a service is open. */
-function refWhileBusy(channel: Channel, worker: Worker): Channel {
-  let busy = 0;
-  return {
-    call: async (op, args) => {
-      if (busy++ === 0) {
-        worker.ref();
+/** @throws KernelError of the opening; ESRCH the thread ended at once */
+function untilReady(client: MessagePort, over: Promise<Rescued>): Promise<void> {
+  return new Promise((resolve, reject) => {
+    client.on("message", ({ ready, failed }: Notice) => {
+      if (ready) {
+        resolve();
+      } else if (failed !== undefined) {
+        reject(fromWire(failed));
       }
-      try {
-        return await channel.call(op, args);
-      } finally {
-        if (--busy === 0) {
-          worker.unref();
-        }
+    });
+    void over.then(({ poisoned }) => {
+      if (poisoned) {
+        reject(new KernelError("ESRCH", "open", "the service thread ended at once: look at what it wrote"));
       }
-    },
-  };
-}
-
-async function untilReady(service: Worker): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    service.once("error", reject);
-    service.once("exit", () => reject(new KernelError("ESRCH", "open", "the service thread ended at once")));
-    service.once(
-      "message",
-      ({ failed }: { readonly failed?: { readonly code: Errno; readonly op: string; readonly why: string } }) => {
-        if (failed === undefined) {
-          resolve();
-        } else {
-          reject(new KernelError(failed.code, failed.op, failed.why));
-        }
-      },
-    );
+    });
   });
 }

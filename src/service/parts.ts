@@ -9,67 +9,89 @@ import { SoftwareMmu } from "../platform/software/cpu-mmu.ts";
 import { FaultLog } from "../platform/userfaultfd/fault-log.ts";
 import { UserfaultfdMmu, type UserfaultfdMmuOptions } from "../platform/userfaultfd/mmu.ts";
 import type { ServiceParts } from "./host.ts";
-import type { ServiceOptions } from "./protocol.ts";
+import type { ServiceOptions } from "./options.ts";
+
+/** Told of errors that no call reports, with the address in the space, if they have one. */
+export type ErrorListener = (error: KernelError, address?: number) => void;
 
 /** Opens a service's parts on the software MMU. @throws KernelError ENODEV, EINVAL */
-export function openSoftwareParts(options: ServiceOptions): Promise<ServiceParts> {
-  return openParts(new SoftwareMmu(), new FaultLog(), options);
+export function openSoftwareParts(options: ServiceOptions, onError: ErrorListener): Promise<ServiceParts> {
+  return openParts(new SoftwareMmu(), new FaultLog(), options, onError);
+}
+
+/** The parts of a service whose thread serves faults. */
+export interface TrapParts {
+  readonly parts: ServiceParts;
+  readonly mmu: UserfaultfdMmu;
 }
 
 /** Opens a service's parts on the userfaultfd MMU. @throws KernelError ENOTSUP, ENODEV, EINVAL */
-export async function openTrapParts(options: ServiceOptions, mmuOptions: UserfaultfdMmuOptions): Promise<ServiceParts> {
+export async function openTrapParts(
+  options: ServiceOptions,
+  mmuOptions: UserfaultfdMmuOptions,
+  onError: ErrorListener,
+): Promise<TrapParts> {
   const mmu = new UserfaultfdMmu({ faultAround: options.faultAround, ...mmuOptions });
   try {
-    return await openParts(mmu, mmu.log, options);
+    return { mmu, parts: await openParts(mmu, mmu.log, options, onError) };
   } catch (error) {
     mmu.close();
     throw error;
   }
 }
 
-async function openParts(mmu: CpuMmu, log: FaultLog, options: ServiceOptions): Promise<ServiceParts> {
+async function openParts(
+  mmu: CpuMmu,
+  log: FaultLog,
+  options: ServiceOptions,
+  onError: ErrorListener,
+): Promise<ServiceParts> {
   const dawn = options.device === false ? undefined : await openDawn({ adapter: options.adapter });
   const driver = new WebGpuDriver();
   const memory = new PhysicalMemory(mmu);
   const trapping = mmu instanceof UserfaultfdMmu ? mmu : undefined;
+  let closing = false;
   try {
     const { deviceMemory } = options;
     const device = dawn && (await driver.open({ gpu: dawn.adapter, label: "pagemirror", deviceMemory }));
+    device?.gpu.lost.onLost(() => {
+      if (!closing) {
+        onError(device.gpu.lost.error("device"));
+      }
+    });
     const mm = AddressSpace.create({ memory });
     return {
       mm,
       adapter: dawn?.report,
       log,
-      descriptors: trapping?.uffd.descriptors ?? [],
       counts: trapping?.counts ?? { faults: 0, pagesShown: 0, errors: 0 },
       device: () => {
         if (device === undefined) {
           throw new KernelError(
             "ENODEV",
-            "kernel",
+            "device",
             "the service was opened with device: false: open one with a device",
           );
         }
         return device;
       },
-      openFile: (path, write) => {
+      // A fault must not wait for libuv's threads: they may wait for faults themselves.
+      openFile: (path, fileOptions) => {
         if (typeof path !== "string") {
           throw new KernelError("EINVAL", "open", "a File is a browser's: give a path here");
         }
-        return openFileObject(memory, path, { write });
+        return openFileObject(memory, path, { ...fileOptions, ...(trapping && { synchronous: true }) });
       },
-      openUrl: (url, headers) => openUrlObject(memory, url, { headers }),
-      populate: (mapping, offset, length) => {
-        const vma = mm.vmas.find(mapping.start + offset);
-        const page = vma?.objectPage(mapping.start + offset) ?? 0;
-        const end = page + Math.ceil((((mapping.start + offset) % PAGE_SIZE) + length) / PAGE_SIZE);
+      openUrl: (url, urlOptions) => openUrlObject(memory, url, urlOptions),
+      populate: ({ mm: space, start, end }) => {
+        const vma = space.vmas.find(start);
+        const page = vma?.objectPage(start) ?? 0;
         if (vma !== undefined) {
-          trapping?.populate(vma.object, page, end);
+          trapping?.populate(vma.object, page, page + Math.ceil(((start % PAGE_SIZE) + (end - start)) / PAGE_SIZE));
         }
       },
-      stopServing: () => trapping?.uffd.stopServing(),
-      quit: () => trapping?.close(),
       close: async () => {
+        closing = true;
         try {
           await mm[Symbol.asyncDispose]();
         } finally {

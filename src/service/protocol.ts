@@ -1,27 +1,40 @@
 /** What a client and the thread that serves it say to each other. Values are structured-cloneable. */
-import type { Errno } from "../base/index.ts";
-import type { DispatchStats, KernelReflection, ParamValues, Workgroups } from "../drivers/webgpu/index.ts";
-import type { AdoptableMemory, Advice, Prot } from "../mm/index.ts";
+import type { Errno, TraceEvent } from "../base/index.ts";
+import type {
+  CompileOptions,
+  DispatchOptions,
+  DispatchStats,
+  KernelReflection,
+  SvmAdvice,
+  WebGpuDeviceStats,
+  WebGpuKernel,
+} from "../drivers/webgpu/index.ts";
+import type {
+  AddressSpaceStats,
+  AdoptableMemory,
+  AdoptOptions,
+  Advice,
+  MmapOptions,
+  MremapOptions,
+  PinMode,
+  Prot,
+} from "../mm/index.ts";
 import type { AdapterReport } from "../platform/adapter.ts";
+import type { OpenUrlOptions } from "../platform/http/index.ts";
 
-/** Options of the space and device behind a client. */
-export interface ServiceOptions {
-  readonly deviceMemory?: number | undefined;
-  readonly adapter?: string | undefined;
-  /** False: no GPU is opened, and there are no kernels. Default true. */
-  readonly device?: boolean | undefined;
-  /** Pages that a page fault on host memory may bring along. Default 64. */
-  readonly faultAround?: number | undefined;
-  /** Runs the service thread on this processor only: faults are fastest when their thread runs on the same one. */
-  readonly cpu?: number | undefined;
+/** An address space of the service: 0 is the one that it opened with. */
+export type SpaceId = number;
+
+/** A range of an address space; `name` is for messages. */
+export interface WireRange {
+  readonly space: SpaceId;
+  readonly start: number;
+  readonly length: number;
+  readonly name: string;
 }
-
-/** What a file is: a path on Node, in browsers what a user dropped or picked, or a handle. */
-export type FileSource = string | Blob | FileSystemFileHandle;
 
 /** A mapping as it is told to the client. */
 export interface MappingInfo {
-  readonly id: number;
   readonly start: number;
   readonly length: number;
   readonly name: string;
@@ -29,35 +42,38 @@ export interface MappingInfo {
   readonly view: { readonly buffer: SharedArrayBuffer; readonly byteOffset: number } | undefined;
 }
 
-/** A bound range. */
-export interface WireRange {
-  readonly id: number;
-  readonly offset: number;
-  readonly length: number;
+/** Options of mmap that a client may give. Those that are for drivers stay with the service's side. */
+export type ClientMmapOptions = Omit<MmapOptions, "object" | "vmFlags">;
+
+/** What a file is: a path on Node, in browsers what a user dropped or picked, or a handle. */
+export type FileSource = string | Blob | FileSystemFileHandle;
+
+/** Options of opening a file. */
+export interface ClientFileOptions {
+  /** Open for writing too, for shared writable mappings. */
+  readonly write?: boolean | undefined;
 }
+
+/** Options of opening a URL that can be sent. */
+export type ClientUrlOptions = Omit<OpenUrlOptions, "signal" | "fetch">;
+
+/** Counts of page faults since the service was opened. */
+export interface ServiceCounts {
+  readonly faults: number;
+  readonly pagesShown: number;
+  readonly errors: number;
+}
+
+type InSpace<T> = T & { readonly space: SpaceId };
 
 /** Every operation: its arguments and its result. */
 export interface Operations {
   hello: [args: undefined, result: { readonly adapter: AdapterReport | undefined; readonly log: SharedArrayBuffer }];
-  mmap: [
-    args: {
-      readonly length: number;
-      readonly prot?: Prot | undefined;
-      readonly shared?: boolean | undefined;
-      readonly name?: string | undefined;
-      readonly object?: number | undefined;
-      readonly offset?: number | undefined;
-      readonly addr?: number | undefined;
-      readonly fixed?: boolean | undefined;
-    },
-    result: MappingInfo,
-  ];
-  adopt: [
-    args: {
-      readonly memory: AdoptableMemory;
-      readonly maximum?: number | undefined;
-      readonly name?: string | undefined;
-    },
+  mmap: [args: InSpace<ClientMmapOptions> & { readonly object?: number | undefined }, result: MappingInfo];
+  adopt: [args: InSpace<AdoptOptions> & { readonly memory: AdoptableMemory }, result: MappingInfo];
+  mapping: [args: Omit<WireRange, "name">, result: MappingInfo];
+  mremap: [
+    args: InSpace<MremapOptions> & { readonly start: number; readonly oldLength: number; readonly newLength: number },
     result: MappingInfo,
   ];
   munmap: [args: WireRange, result: undefined];
@@ -67,30 +83,39 @@ export interface Operations {
   populate: [args: WireRange, result: undefined];
   read: [args: WireRange, result: Uint8Array];
   write: [args: WireRange & { readonly bytes: Uint8Array }, result: undefined];
-  lease: [args: WireRange & { readonly mode: "r" | "rw" }, result: number];
+  lease: [args: WireRange & { readonly mode: PinMode; readonly longTerm?: boolean | undefined }, result: number];
   unlease: [args: number, result: undefined];
-  openFile: [args: { readonly file: FileSource; readonly write?: boolean | undefined }, result: ObjectInfo];
-  openUrl: [
-    args: { readonly url: string; readonly headers?: Readonly<Record<string, string>> | undefined },
-    result: ObjectInfo,
-  ];
+  fork: [args: SpaceId, result: SpaceId];
+  exit: [args: SpaceId, result: undefined];
+  stats: [args: SpaceId, result: AddressSpaceStats];
+  smaps: [args: SpaceId, result: string];
+  openFile: [args: ClientFileOptions & { readonly file: FileSource }, result: ObjectInfo];
+  openUrl: [args: ClientUrlOptions & { readonly url: string }, result: ObjectInfo];
   putObject: [args: number, result: undefined];
   kernel: [
-    args: { readonly wgsl: string; readonly entryPoint?: string | undefined; readonly name?: string | undefined },
-    result: { readonly id: number; readonly name: string; readonly reflection: KernelReflection },
+    args: CompileOptions & { readonly wgsl: string },
+    result: {
+      readonly id: number;
+      readonly name: string;
+      readonly mode: WebGpuKernel["mode"];
+      readonly reflection: KernelReflection;
+    },
   ];
   dispatch: [
-    args: {
+    args: Omit<DispatchOptions, "bind" | "mm" | "signal"> & {
       readonly kernel: number;
       readonly bind: Readonly<Record<string, WireRange>>;
-      readonly params?: ParamValues | undefined;
-      readonly svm: boolean;
-      readonly workgroups: Workgroups;
-      readonly timeoutMs?: number | undefined;
+      readonly space: SpaceId | undefined;
     },
     result: DispatchStats,
   ];
-  counts: [args: undefined, result: { readonly faults: number; readonly pagesShown: number; readonly errors: number }];
+  prefetch: [
+    args: WireRange & { readonly write?: boolean | undefined; readonly timeoutMs?: number | undefined },
+    result: number,
+  ];
+  advise: [args: WireRange & { readonly advice: SvmAdvice }, result: undefined];
+  deviceStats: [args: undefined, result: WebGpuDeviceStats];
+  counts: [args: undefined, result: ServiceCounts];
   close: [args: undefined, result: undefined];
 }
 
@@ -98,13 +123,15 @@ export interface Operations {
 export interface ObjectInfo {
   readonly id: number;
   readonly pages: number;
+  /** Bytes of the file or the URL. */
+  readonly length: number;
 }
 
 export type Operation = keyof Operations;
 
 /** What carries operations: a port to another thread, or a host in this one. */
 export interface Channel {
-  call<K extends Operation>(op: K, args: Operations[K][0]): Promise<Operations[K][1]>;
+  call<K extends Operation>(op: K, args: Operations[K][0], signal?: AbortSignal): Promise<Operations[K][1]>;
 }
 
 /** An error on its way to another thread. */
@@ -112,4 +139,18 @@ export interface WireError {
   readonly code?: Errno | undefined;
   readonly op: string;
   readonly why: string;
+}
+
+/** What a service tells without being asked. */
+export interface Notice {
+  /** Something went wrong that no call reports. `address` is of the address space, where it has one. */
+  readonly fault?: { readonly error: WireError; readonly address: number | undefined };
+  readonly traced?: { readonly events: readonly TraceEvent[]; readonly timeOrigin: number };
+  /** The service cannot go on. */
+  readonly fatal?: string;
+  /** It was opened, or could not be. */
+  readonly ready?: true;
+  readonly failed?: WireError;
+  /** The last that it says. */
+  readonly closed?: true;
 }

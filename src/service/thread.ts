@@ -1,61 +1,158 @@
-/** The service thread: owns the address space, the driver and the GPU, and serves page faults from its event loop. */
-import { type MessagePort, parentPort, workerData } from "node:worker_threads";
-import { KernelError } from "../base/index.ts";
+/**
+ * A service thread: owns the address space, the driver and the GPU of one service at a time, and serves page faults from its
+ * event loop. It outlives its service: the next one that is opened finds it warm.
+ */
+import { type MessagePort, parentPort } from "node:worker_threads";
+import { type KernelError, listenToTrace, type TraceEvent } from "../base/index.ts";
+import { rememberLookups } from "../platform/node/name-lookups.ts";
 import { FaultLog } from "../platform/userfaultfd/fault-log.ts";
 import { pinThread } from "../platform/userfaultfd/pin.ts";
 import { ServiceHost } from "./host.ts";
-import { openTrapParts } from "./parts.ts";
-import type { ServiceOptions } from "./protocol.ts";
-import { serveChannel } from "./wire.ts";
+import { openTrapParts, type TrapParts } from "./parts.ts";
+import type { Notice } from "./protocol.ts";
+import { BEAT_MS, type Session, type Told, Word } from "./session.ts";
+import { serveChannel, wireError } from "./wire.ts";
 
-const { options, log, exit, rescue } = workerData as {
-  /** Words: the process ends; this thread has let go. */
-  readonly exit: Int32Array;
-  readonly options: ServiceOptions;
-  readonly log: SharedArrayBuffer;
-  readonly rescue: MessagePort;
-};
+/** Trace events that go in one message. */
+const TRACE_BATCH = 512;
 
-if (parentPort !== null) {
-  const port = parentPort;
+/** How often writes to what may only be read are looked for. A scan takes 2 ms a GiB. */
+const SWEEP_MS = 250;
+
+let stopServing = () => {};
+
+process.on("uncaughtException", (error) => {
+  // Before the thread ends: a native callback into a thread that is ending takes the process along.
+  stopServing();
+  tellClient?.({ fatal: error.message });
+  process.exit(1);
+});
+
+let tellClient: ((notice: Notice) => void) | undefined;
+
+async function serve(session: Session): Promise<void> {
+  const { options, log, words, client, rescue, traced } = session;
+  const tell = (notice: Notice) => client.postMessage(notice);
+  const tellRescue = (told: Told) => rescue.postMessage(told);
+  const report = (error: KernelError, address?: number) => tell({ fault: { error: wireError(error), address } });
+  /** Shows that the thread is alive; and when it was given up it must not touch anything any more. */
+  const pulse = () => {
+    Atomics.add(words, Word.Beat, 1);
+    if (Atomics.load(words, Word.GivenUp) !== 0) {
+      throw new Error("it did not answer for too long");
+    }
+  };
+  tellClient = tell;
+  const beats = setInterval(pulse, BEAT_MS);
+  const stopTrace = traced ? sendTrace(tell) : () => {};
+  let sweeps: NodeJS.Timeout | undefined;
+  const over = () => {
+    clearInterval(beats);
+    clearInterval(sweeps);
+    stopTrace();
+    stopServing = () => {};
+    tellClient = undefined;
+    // After the answer to whoever closed it.
+    setImmediate(() => {
+      tell({ closed: true });
+      tellRescue({ closed: true });
+    });
+  };
+  let opened: TrapParts;
   try {
     if (options.cpu !== undefined) {
       pinThread(options.cpu);
     }
-    const parts = await openTrapParts(options, {
-      log: new FaultLog(log),
-      onMemory: (buffer) => rescue.postMessage({ buffer }),
-      onFaultError: ({ code, why }, address) => port.postMessage({ fault: { code, why, address } }),
-    });
-    rescue.postMessage({ descriptors: parts.descriptors });
-    process.on("uncaughtException", (error) => {
-      // Before the thread ends: a native callback into a thread that is ending takes the process along.
-      parts.stopServing();
-      port.postMessage({ fatal: String(error) });
-      process.exit(1);
-    });
-    const close = async () => {
-      try {
-        await parts.close();
-      } finally {
-        rescue.postMessage({ closed: true });
-      }
-    };
-    serveChannel(port, new ServiceHost({ ...parts, close }));
-    port.on("message", ({ die, quit }: { readonly die?: boolean; readonly quit?: boolean }) => {
-      if (quit) {
-        parts.quit();
-        Atomics.store(exit, 1, 1);
-        Atomics.notify(exit, 1);
-      }
-      if (die) {
-        throw new Error("a test wants it to");
-      }
-    });
-    port.postMessage({ ready: true });
+    opened = await openTrapParts(
+      options,
+      {
+        log: new FaultLog(log),
+        pulse,
+        onMemory: (memory) => tellRescue({ memory }),
+        onForget: (address) => tellRescue({ forget: address }),
+        onError: report,
+      },
+      report,
+    );
   } catch (error) {
-    const { code, op, why } =
-      error instanceof KernelError ? error : { code: "EIO" as const, op: "open", why: String(error) };
-    port.postMessage({ failed: { code, op, why } });
+    over();
+    tell({ failed: wireError(error) });
+    return;
   }
+  const { mmu, parts } = opened;
+  stopServing = () => mmu.uffd.stopServing();
+  tellRescue({ descriptors: mmu.uffd.descriptors });
+  const close = async () => {
+    try {
+      await parts.close();
+    } finally {
+      over();
+    }
+  };
+  const host = new ServiceHost({ ...parts, close });
+  serveChannel(client, {
+    call: (op, args, signal) => {
+      pulse();
+      return host.call(op, args, signal);
+    },
+  });
+  let sweeping = false;
+  sweeps = setInterval(async () => {
+    if (!sweeping) {
+      sweeping = true;
+      // What a callback of a mirror fails with is met again by whoever asks for the memory.
+      await host.sweep().catch(() => undefined);
+      sweeping = false;
+    }
+  }, SWEEP_MS);
+  obey(client, { quit: () => mmu.close(), words });
+  tell({ ready: true });
 }
+
+/** What the client's thread wants outside of operations. */
+function obey(client: MessagePort, { quit, words }: { readonly quit: () => void; readonly words: Int32Array }): void {
+  client.on("message", (wish: { readonly quit?: true; readonly provoke?: "die" | "hang" }) => {
+    if (wish.quit) {
+      quit();
+      Atomics.store(words, Word.LetGo, 1);
+      Atomics.notify(words, Word.LetGo);
+    }
+    if (wish.provoke === "die") {
+      throw new Error("a test wants it to die");
+    }
+    while (wish.provoke === "hang" && Atomics.load(words, Word.GivenUp) === 0);
+  });
+}
+
+/** Sends events of tracepoints on, some at a time. */
+function sendTrace(tell: (notice: Notice) => void): () => void {
+  let events: TraceEvent[] = [];
+  const send = () => {
+    if (events.length > 0) {
+      tell({ traced: { events, timeOrigin: performance.timeOrigin } });
+      events = [];
+    }
+  };
+  const timer = setInterval(send, BEAT_MS);
+  const stop = listenToTrace((event) => {
+    if (events.push(event) >= TRACE_BATCH) {
+      send();
+    }
+  });
+  return () => {
+    stop();
+    clearInterval(timer);
+    send();
+  };
+}
+
+rememberLookups();
+parentPort?.on("message", ({ open, end }: { readonly open?: Session; readonly end?: true }) => {
+  if (open !== undefined) {
+    void serve(open);
+  }
+  if (end) {
+    // Here no native callback is below.
+    process.exit(0);
+  }
+});

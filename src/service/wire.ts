@@ -1,8 +1,8 @@
 /** Operations over a message port, with errors that stay KernelErrors. */
 import { KernelError } from "../base/index.ts";
-import type { Channel, Operation, Operations, WireError } from "./protocol.ts";
+import type { Channel, Notice, Operation, Operations, WireError } from "./protocol.ts";
 
-/** What a port or a worker of either side can do. */
+/** What a port of either side can do. */
 export interface Endpoint {
   postMessage(value: unknown): void;
   on(event: "message", listener: (value: unknown) => void): unknown;
@@ -14,33 +14,56 @@ interface Request {
   readonly args: Operations[Operation][0];
 }
 
+/** The caller of a request wants it to end. */
+interface Abort {
+  readonly abort: number;
+}
+
 interface Reply {
   readonly id: number;
   readonly value?: unknown;
   readonly error?: WireError;
 }
 
-function wireError(error: unknown): WireError {
+/** An error as it can be sent. */
+export function wireError(error: unknown): WireError {
   return error instanceof KernelError
     ? { code: error.code, op: error.op, why: error.why }
     : { op: "service", why: error instanceof Error ? (error.stack ?? error.message) : String(error) };
 }
 
-function fromWire({ code, op, why }: WireError): Error {
+/** The error that was sent. */
+export function fromWire({ code, op, why }: WireError): Error {
   return code === undefined ? new Error(`${op}: ${why}`) : new KernelError(code, op, why);
+}
+
+/** The error of a notice. */
+export function errorOf({ error }: NonNullable<Notice["fault"]>): KernelError {
+  const sent = fromWire(error);
+  return sent instanceof KernelError ? sent : new KernelError("EIO", "service", sent.message);
 }
 
 /** Answers the requests that come over an endpoint. */
 export function serveChannel(endpoint: Endpoint, host: Channel): void {
+  const running = new Map<number, AbortController>();
   endpoint.on("message", (message) => {
-    const { id, op, args } = message as Request;
+    const { id, op, args, abort } = message as Request & Partial<Abort>;
+    if (abort !== undefined) {
+      running.get(abort)?.abort();
+      return;
+    }
     if (op === undefined) {
       return;
     }
-    host.call(op, args).then(
-      (value) => endpoint.postMessage({ id, value } satisfies Reply),
-      (error: unknown) => endpoint.postMessage({ id, error: wireError(error) } satisfies Reply),
-    );
+    const controller = new AbortController();
+    running.set(id, controller);
+    host
+      .call(op, args, controller.signal)
+      .then(
+        (value) => endpoint.postMessage({ id, value } satisfies Reply),
+        (error: unknown) => endpoint.postMessage({ id, error: wireError(error) } satisfies Reply),
+      )
+      .finally(() => running.delete(id));
   });
 }
 
@@ -48,15 +71,18 @@ export function serveChannel(endpoint: Endpoint, host: Channel): void {
 export class PortChannel implements Channel {
   readonly #endpoint: Endpoint;
   readonly #calls = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
+  readonly #onBusy: (busy: boolean) => void;
   #next = 0;
   #dead: KernelError | undefined;
 
-  constructor(endpoint: Endpoint) {
+  /** `onBusy` is told when the first call is under way, and when the last one is over. */
+  constructor(endpoint: Endpoint, onBusy: (busy: boolean) => void = () => undefined) {
     this.#endpoint = endpoint;
+    this.#onBusy = onBusy;
     endpoint.on("message", (message) => {
       const { id, value, error } = message as Reply;
       const call = this.#calls.get(id);
-      this.#calls.delete(id);
+      this.#forget(id);
       if (error === undefined) {
         call?.resolve(value);
       } else {
@@ -65,23 +91,42 @@ export class PortChannel implements Channel {
     });
   }
 
-  call<K extends Operation>(op: K, args: Operations[K][0]): Promise<Operations[K][1]> {
+  #forget(id: number): void {
+    if (this.#calls.delete(id) && this.#calls.size === 0) {
+      this.#onBusy(false);
+    }
+  }
+
+  async call<K extends Operation>(op: K, args: Operations[K][0], signal?: AbortSignal): Promise<Operations[K][1]> {
     if (this.#dead !== undefined) {
-      return Promise.reject(this.#dead);
+      throw this.#dead;
+    }
+    if (signal?.aborted) {
+      throw new KernelError("EINTR", op, "the operation's AbortSignal fired", { cause: signal.reason });
     }
     const id = this.#next++;
-    return new Promise((resolve, reject) => {
-      this.#calls.set(id, { resolve: (value) => resolve(value as Operations[K][1]), reject });
-      this.#endpoint.postMessage({ id, op, args } satisfies Request);
-    });
+    const abort = () => this.#endpoint.postMessage({ abort: id } satisfies Abort);
+    signal?.addEventListener("abort", abort);
+    try {
+      return await new Promise((resolve, reject) => {
+        // First, because arguments that cannot be sent throw.
+        this.#endpoint.postMessage({ id, op, args } satisfies Request);
+        this.#calls.set(id, { resolve: (value) => resolve(value as Operations[K][1]), reject });
+        if (this.#calls.size === 1) {
+          this.#onBusy(true);
+        }
+      });
+    } finally {
+      signal?.removeEventListener("abort", abort);
+    }
   }
 
   /** Fails what is under way and all that comes. */
   die(why: string): void {
     this.#dead ??= new KernelError("ESRCH", "service", why);
-    for (const { reject } of this.#calls.values()) {
+    for (const [id, { reject }] of [...this.#calls]) {
+      this.#forget(id);
       reject(this.#dead);
     }
-    this.#calls.clear();
   }
 }

@@ -1,11 +1,28 @@
 /** Files as the backing of memory objects. Read on fault with pread: a mapped file is never slurped. */
+import { readSync, writeSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
-import { type Errno, KernelError, type LedgerEntry, ledgerTrack, PAGE_SIZE } from "../../base/index.ts";
+import {
+  type Errno,
+  KernelError,
+  type LedgerEntry,
+  ledgerTrack,
+  type MaybePromise,
+  PAGE_SIZE,
+} from "../../base/index.ts";
 import { MemoryObject, type Pager, type PhysicalMemory } from "../../mm/index.ts";
 
 export interface OpenFileOptions {
   /** Open for writing too, for shared writable mappings. */
   readonly write?: boolean | undefined;
+}
+
+/** How a file is read and written. */
+export interface FileTransferOptions extends OpenFileOptions {
+  /**
+   * Read and write in the calling thread, which waits for the disk: for a thread that serves page faults, since the threads of
+   * libuv's pool may all be waiting for it.
+   */
+  readonly synchronous?: boolean | undefined;
 }
 
 /**
@@ -16,7 +33,7 @@ export interface OpenFileOptions {
 export async function openFileObject(
   memory: PhysicalMemory,
   path: string,
-  options: OpenFileOptions = {},
+  options: FileTransferOptions = {},
 ): Promise<MemoryObject> {
   const pager = await FilePager.open(path, options);
   try {
@@ -32,18 +49,20 @@ class FilePager implements Pager {
   readonly length: number;
   readonly writable: boolean;
   readonly #handle: FileHandle;
+  readonly #synchronous: boolean;
   readonly #ledger: LedgerEntry = ledgerTrack("file");
   #transfers = 0;
   #closing: (() => void) | undefined;
 
-  private constructor(name: string, length: number, writable: boolean, handle: FileHandle) {
+  private constructor(name: string, length: number, writable: boolean, handle: FileHandle, synchronous: boolean) {
+    this.#synchronous = synchronous;
     this.name = name;
     this.length = length;
     this.writable = writable;
     this.#handle = handle;
   }
 
-  static async open(path: string, { write = false }: OpenFileOptions): Promise<FilePager> {
+  static async open(path: string, { write = false, synchronous = false }: FileTransferOptions): Promise<FilePager> {
     const handle = await open(path, write ? "r+" : "r").catch((cause: unknown) => {
       throw openError(path, cause, write);
     });
@@ -58,29 +77,49 @@ class FilePager implements Pager {
       if (stat.size === 0) {
         throw new KernelError("EINVAL", "open", `${path} is empty: there is nothing to map`);
       }
-      return new FilePager(path, stat.size, write, handle);
+      return new FilePager(path, stat.size, write, handle, synchronous);
     } catch (error) {
       await handle.close();
       throw error;
     }
   }
 
-  async read(offset: number, dst: Uint8Array): Promise<void> {
+  read(offset: number, dst: Uint8Array): MaybePromise<void> {
     const wanted = Math.max(0, Math.min(dst.length, this.length - offset));
-    await this.#transfer("read", async () => {
-      for (let done = 0; done < wanted; ) {
-        const { bytesRead } = await this.#handle.read(dst, done, wanted - done, offset + done);
-        if (bytesRead === 0) {
-          throw new KernelError("EIO", "read", `${this.name} became shorter while it was mapped: map it anew`);
+    if (this.#synchronous) {
+      this.#now("read", () => {
+        for (let done = 0; done < wanted; ) {
+          done += this.#some(readSync(this.#handle.fd, dst, done, wanted - done, offset + done));
         }
-        done += bytesRead;
+      });
+      dst.fill(0, wanted);
+      return undefined;
+    }
+    return this.#transfer("read", async () => {
+      for (let done = 0; done < wanted; ) {
+        done += this.#some((await this.#handle.read(dst, done, wanted - done, offset + done)).bytesRead);
       }
+      dst.fill(0, wanted);
     });
-    dst.fill(0, wanted);
   }
 
-  async write(offset: number, src: Uint8Array): Promise<void> {
-    await this.#transfer("write", async () => {
+  #some(bytesRead: number): number {
+    if (bytesRead === 0) {
+      throw new KernelError("EIO", "read", `${this.name} became shorter while it was mapped: map it anew`);
+    }
+    return bytesRead;
+  }
+
+  write(offset: number, src: Uint8Array): MaybePromise<void> {
+    if (this.#synchronous) {
+      this.#now("write", () => {
+        for (let done = 0; done < src.length; ) {
+          done += writeSync(this.#handle.fd, src, done, src.length - done, offset + done);
+        }
+      });
+      return undefined;
+    }
+    return this.#transfer("write", async () => {
       for (let done = 0; done < src.length; ) {
         const { bytesWritten } = await this.#handle.write(src, done, src.length - done, offset + done);
         done += bytesWritten;
@@ -88,8 +127,9 @@ class FilePager implements Pager {
     });
   }
 
-  async sync(): Promise<void> {
-    await this.#transfer("sync", () => this.#handle.datasync());
+  /** Nobody's page waits for this: it may take a thread of the pool, and its time. */
+  sync(): Promise<void> {
+    return this.#transfer("sync", () => this.#handle.datasync());
   }
 
   /** Waits for transfers that are going on. */
@@ -103,22 +143,34 @@ class FilePager implements Pager {
     this.#ledger.end();
   }
 
+  #now(op: string, body: () => void): void {
+    try {
+      body();
+    } catch (cause) {
+      throw this.#failure(op, cause);
+    }
+  }
+
   async #transfer(op: string, body: () => Promise<void>): Promise<void> {
     this.#transfers++;
     try {
       await body();
     } catch (cause) {
-      if (cause instanceof KernelError) {
-        throw cause;
-      }
-      const code = (cause as NodeJS.ErrnoException).code === "ENOSPC" ? "ENOSPC" : "EIO";
-      const remedy = code === "ENOSPC" ? "make room on its disk" : "check the disk, then map it anew";
-      throw new KernelError(code, op, `${this.name}: ${reason(cause)}: ${remedy}`, { cause });
+      throw this.#failure(op, cause);
     } finally {
       if (--this.#transfers === 0) {
         this.#closing?.();
       }
     }
+  }
+
+  #failure(op: string, cause: unknown): KernelError {
+    if (cause instanceof KernelError) {
+      return cause;
+    }
+    const code = (cause as NodeJS.ErrnoException).code === "ENOSPC" ? "ENOSPC" : "EIO";
+    const remedy = code === "ENOSPC" ? "make room on its disk" : "check the disk, then map it anew";
+    return new KernelError(code, op, `${this.name}: ${reason(cause)}: ${remedy}`, { cause });
   }
 }
 

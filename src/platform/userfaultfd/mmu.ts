@@ -14,6 +14,8 @@ import {
   type CpuWindow,
   createWindowMemory,
   type FaultAround,
+  forEachMapping,
+  forEachReadOnly,
   type MemoryObject,
   PageFlag,
   readAheadFromDevice,
@@ -21,7 +23,9 @@ import {
   takeCpuFailure,
 } from "../../mm/index.ts";
 import { lockdepTask } from "../../sync/index.ts";
+import { collectSometimes } from "./collect.ts";
 import { FaultLog, POISON_WORD } from "./fault-log.ts";
+import type { TrappedMemory } from "./poison.ts";
 import { mappedExtent } from "./process-maps.ts";
 import { type Sides, UffdTrap, type WindowOwner } from "./trap.ts";
 import { Uffd } from "./uffd.ts";
@@ -41,10 +45,13 @@ export interface UserfaultfdMmuOptions {
   readonly faultAround?: number | undefined;
   /** Where errors of plain accesses are reported. Default: a log of its own. */
   readonly log?: FaultLog | undefined;
-  /** Called with memory of applications before it can trap. */
-  readonly onMemory?: ((buffer: SharedArrayBuffer) => void) | undefined;
-  /** Called after an error was reported. */
-  readonly onFaultError?: ((error: KernelError, address: number) => void) | undefined;
+  /** Called with memory of applications before it can trap, and with the address of what traps no more. */
+  readonly onMemory?: ((memory: TrappedMemory) => void) | undefined;
+  readonly onForget?: ((address: number) => void) | undefined;
+  /** Called after an error was reported, with the address in the address space, if the page is mapped. */
+  readonly onError?: ((error: KernelError, address: number | undefined) => void) | undefined;
+  /** Called before each fault is served. What it throws ends the serving. */
+  readonly pulse?: (() => void) | undefined;
 }
 
 /** Counts since the MMU was opened. */
@@ -52,6 +59,26 @@ export interface MmuCounts {
   faults: number;
   pagesShown: number;
   errors: number;
+}
+
+/** Where a page is in the first space that maps it. */
+function spaceAddress({ object, base }: UffdTrap, page: number): number | undefined {
+  let address: number | undefined;
+  if (object !== undefined) {
+    forEachMapping(object, base + page, base + page + 1, (_vma, vpn) => {
+      address ??= vpn * PAGE_SIZE;
+    });
+  }
+  return address;
+}
+
+function readOnlyError({ pager }: MemoryObject): KernelError {
+  const what = pager === undefined ? "memory" : pager.name;
+  return new KernelError(
+    "EACCES",
+    "write",
+    `a plain array wrote to ${what}, which is mapped read-only: the bytes changed in memory only; map it "rw" first`,
+  );
 }
 
 export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
@@ -62,12 +89,13 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
   readonly counts: MmuCounts = { faults: 0, pagesShown: 0, errors: 0 };
   readonly #around: FaultAround;
   readonly #sequential: FaultAround;
-  readonly #onFaultError: ((error: KernelError, address: number) => void) | undefined;
-  readonly #onMemory: ((buffer: SharedArrayBuffer) => void) | undefined;
+  readonly #options: UserfaultfdMmuOptions;
   readonly #traps = new RangeMap<UffdTrap>();
   #last: UffdTrap | undefined;
   #held: { readonly trap: UffdTrap; readonly page: number; readonly inFile: boolean }[] = [];
   #arena: Sides | undefined;
+  /** Windows that are left in each memory that several share. */
+  readonly #sharing = new Map<number, number>();
   #arenaUsed = 0;
   #closed = false;
 
@@ -75,8 +103,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
   constructor(options: UserfaultfdMmuOptions = {}) {
     this.uffd = Uffd.open((address, inFile) => this.#fault(address, inFile));
     this.log = options.log ?? new FaultLog();
-    this.#onFaultError = options.onFaultError;
-    this.#onMemory = options.onMemory;
+    this.#options = options;
     const host = options.faultAround ?? AROUND.host;
     this.#around = { ...AROUND, host };
     this.#sequential = { ...SEQUENTIAL, host };
@@ -90,14 +117,19 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
   createWindow(byteLength: number, object?: MemoryObject, page = 0): CpuWindow {
     const small = byteLength <= ARENA_BYTES / 4;
     if (small && (this.#arena === undefined || this.#arenaUsed + byteLength > ARENA_BYTES)) {
+      const full = this.#arena?.appAddress;
       this.#arena = this.#allocate(ARENA_BYTES);
       this.#arenaUsed = 0;
+      if (full !== undefined && this.#sharing.get(full) === 0) {
+        this.#forget(full);
+      }
     }
     const sides = small && this.#arena !== undefined ? this.#arena : this.#allocate(byteLength);
     const byteOffset = small ? this.#arenaUsed : 0;
     const trap = new UffdTrap(this, sides, byteOffset, byteLength, object, page);
     if (small) {
       this.#arenaUsed += byteLength;
+      this.#sharing.set(sides.appAddress, (this.#sharing.get(sides.appAddress) ?? 0) + 1);
     }
     this.#traps.insert(trap.address, trap.address + byteLength, trap);
     return trap.window;
@@ -115,7 +147,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     const fileOffset = uffd.reserveFile(Math.ceil(byteLength / WASM_PAGE) * WASM_PAGE);
     uffd.mapFile(ownAddress, byteLength, fileOffset);
     uffd.mapFile(appAddress, byteLength, fileOffset);
-    this.#onMemory?.(app);
+    this.#options.onMemory?.({ buffer: app });
     uffd.register(appAddress, byteLength);
     return { app, own, appAddress, ownAddress, fileOffset };
   }
@@ -138,6 +170,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     const fileOffset = uffd.reserveFile(maximum);
     uffd.mapFile(ownAddress, maximum, fileOffset);
     uffd.replaceByFile(appAddress, ownAddress, bytes, maximum, fileOffset);
+    this.#options.onMemory?.({ address: appAddress, byteLength: maximum });
     uffd.register(appAddress, maximum);
     const app = "buffer" in memory ? (memory.buffer as SharedArrayBuffer) : own;
     const sides = { app, own, appAddress, ownAddress, fileOffset, adopted: true };
@@ -147,6 +180,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
   }
 
   #fault(address: number, inFile: boolean): void {
+    this.#options.pulse?.();
     this.counts.faults++;
     let trap = this.#last;
     if (trap === undefined || address < trap.address || address >= trap.address + trap.byteLength) {
@@ -209,6 +243,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
       trap.show(page, end, wanted, inFile);
       this.counts.pagesShown += end - page;
     } catch (error) {
+      this.#options.pulse?.();
       // No page can be had: the access sees zeros that are nobody's, and the error is known before it does.
       this.#report(trap, wanted, error instanceof KernelError ? error : new KernelError("EIO", "fault", String(error)));
       this.uffd.mapZeros(trap.address + wanted * PAGE_SIZE, PAGE_SIZE);
@@ -219,7 +254,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     this.counts.errors++;
     const address = trap.address + page * PAGE_SIZE;
     this.log.report(error.code, address);
-    this.#onFaultError?.(error, address);
+    this.#options.onError?.(error, spaceAddress(trap, page));
   }
 
   /** Reported first; then the access sees a pattern that is no number, never zeros that could be data. */
@@ -267,12 +302,34 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     );
   }
 
+  written(trap: UffdTrap, page: number, end: number): void {
+    const { object, base } = trap;
+    if (object !== undefined) {
+      forEachReadOnly(object, base + page, base + end, (from) =>
+        this.#report(trap, from - base, readOnlyError(object)),
+      );
+    }
+  }
+
   released(trap: UffdTrap): void {
     this.#traps.delete(trap.address);
+    this.#forget(trap.memoryAddress);
     if (this.#last === trap) {
       this.#last = undefined;
     }
     this.#held = this.#held.filter((held) => held.trap !== trap);
+  }
+
+  /** The last window in a memory is gone. Arrays may be over it still; but nobody waits for a page of it. */
+  #forget(memory: number): void {
+    const left = (this.#sharing.get(memory) ?? 1) - 1;
+    if (left > 0 || memory === this.#arena?.appAddress) {
+      this.#sharing.set(memory, left);
+      return;
+    }
+    this.#sharing.delete(memory);
+    this.#options.onForget?.(memory);
+    collectSometimes();
   }
 
   /**

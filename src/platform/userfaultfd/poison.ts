@@ -2,36 +2,37 @@
 import { Ioctl, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MFD_CLOEXEC, PROT_READ_WRITE } from "./abi.ts";
 import { POISON_WORD } from "./fault-log.ts";
 import type { Libc } from "./libc.ts";
+import { mappedExtent } from "./process-maps.ts";
 
 /** The pattern's file, which is mapped over and over. */
 const CHUNK = 2 * 2 ** 20;
 
-/**
- * Puts the poison pattern under the memories, wakes everybody who waits for a page of them, and closes the descriptors,
- * of which the first is the userfaultfd. A page is the pattern or what it was, never zeros.
- */
-export function poisonMemories(
-  libc: Libc,
-  memories: readonly SharedArrayBuffer[],
-  descriptors: readonly number[],
-): void {
+/** Memory of an application that traps: of this library, or adopted, which its owner keeps. */
+export type TrappedMemory =
+  | { readonly buffer: SharedArrayBuffer }
+  | { readonly buffer?: undefined; readonly address: number; readonly byteLength: number };
+
+/** Puts the poison pattern under the memories, and wakes everybody who waits for a page of them. */
+export function poisonMemories(libc: Libc, memories: readonly TrappedMemory[], uffd: number): void {
   const file = libc.memfdCreate("pagemirror-poison", MFD_CLOEXEC);
   libc.ftruncate(file, CHUNK);
   const flags = MAP_PRIVATE | MAP_NORESERVE;
   const pattern = libc.mmap(0, CHUNK, PROT_READ_WRITE, 1, file, 0);
   libc.wordsAt(pattern, CHUNK).fill(POISON_WORD);
   for (const memory of memories) {
-    const addr = libc.addressOf(memory);
-    for (let at = 0; at < memory.byteLength; at += CHUNK) {
-      const bytes = Math.min(CHUNK, memory.byteLength - at);
-      libc.mmap(addr + at, bytes, PROT_READ_WRITE, flags | MAP_FIXED, file, 0);
+    const addr = memory.buffer === undefined ? memory.address : libc.addressOf(memory.buffer);
+    // What an adopted memory has not grown into stays out of reach.
+    const bytes =
+      memory.buffer === undefined
+        ? Math.min(memory.byteLength, mappedExtent(addr).accessible)
+        : memory.buffer.byteLength;
+    for (let at = 0; at < bytes; at += CHUNK) {
+      libc.mmap(addr + at, Math.min(CHUNK, bytes - at), PROT_READ_WRITE, flags | MAP_FIXED, file, 0);
     }
     libc.set(0, addr);
-    libc.set(1, memory.byteLength);
-    libc.ioctl(descriptors[0] ?? -1, Ioctl.Wake, libc.scratch);
+    libc.set(1, bytes);
+    libc.ioctl(uffd, Ioctl.Wake, libc.scratch);
   }
   libc.munmap(pattern, CHUNK);
-  for (const fd of [file, ...descriptors]) {
-    libc.close(fd);
-  }
+  libc.close(file);
 }

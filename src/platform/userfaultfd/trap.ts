@@ -24,6 +24,8 @@ export interface WindowOwner {
   /** Accesses that had to wait for a hold look again. */
   retryHeld(): void;
   released(trap: UffdTrap): void;
+  /** Applications wrote to pages of the window. Told once, as soon as it is known. */
+  written(trap: UffdTrap, page: number, end: number): void;
 }
 
 /** Pages `[page, end)`. */
@@ -86,6 +88,11 @@ export class UffdTrap implements CpuTrap {
   get window(): CpuWindow {
     const { byteOffset, byteLength } = this;
     return { buffer: this.#sides.own, byteOffset, byteLength, trap: this };
+  }
+
+  /** Where the memory begins that the window is in, maybe with others. */
+  get memoryAddress(): number {
+    return this.#sides.appAddress;
   }
 
   get released(): boolean {
@@ -155,6 +162,7 @@ export class UffdTrap implements CpuTrap {
         while (to < last && this.#shown[to] === 1) {
           to++;
         }
+        this.#owner.written(this, p, to);
         visit(p, to);
         p = to;
       }

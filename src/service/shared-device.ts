@@ -1,0 +1,99 @@
+/** The device of a service, as a program uses it. */
+import type {
+  CompileOptions,
+  DispatchOptions,
+  DispatchStats,
+  KernelReflection,
+  SvmAdvice,
+  WebGpuDeviceStats,
+  WebGpuKernel,
+} from "../drivers/webgpu/index.ts";
+import type { Channel, WireRange } from "./protocol.ts";
+import { SharedMapping, type SharedRange } from "./shared-mapping.ts";
+import type { SharedMemory } from "./shared-memory.ts";
+
+/** What a variable is bound to: a whole mapping or a part. */
+export type SharedTarget = SharedMapping | SharedRange;
+
+/** Options of {@link SharedKernel.dispatch}: those of WebGpuKernel, with mappings of a client. */
+export interface SharedDispatchOptions extends Omit<DispatchOptions, "bind" | "mm"> {
+  readonly bind?: Readonly<Record<string, SharedTarget>> | undefined;
+  /** In svm mode: the client's memory. */
+  readonly mm?: SharedMemory | undefined;
+}
+
+/** A kernel of the service's device. */
+export interface SharedKernel {
+  /** See WebGpuKernel.mode. */
+  readonly mode: WebGpuKernel["mode"];
+  readonly device: SharedDevice;
+  readonly name: string;
+  readonly reflection: KernelReflection;
+  /** See WebGpuKernel.dispatch. @throws KernelError as it does */
+  dispatch(options: SharedDispatchOptions): Promise<DispatchStats>;
+}
+
+function wired(target: SharedTarget): WireRange {
+  return target instanceof SharedMapping
+    ? target.wire()
+    : target.mapping.wire(target.start - target.mapping.start, target.end - target.start);
+}
+
+/** The device behind a client. Each method: ENODEV when the service was opened without one. */
+export class SharedDevice {
+  readonly label = "pagemirror";
+  readonly #channel: Channel;
+
+  /** @internal */
+  constructor(channel: Channel) {
+    this.#channel = channel;
+  }
+
+  /** Compiles a kernel. @throws KernelError as WebGpuDevice.kernel */
+  async kernel(wgsl: string, options: CompileOptions = {}): Promise<SharedKernel> {
+    const { id, name, mode, reflection } = await this.#channel.call("kernel", { wgsl, ...options });
+    return {
+      device: this,
+      name,
+      mode,
+      reflection,
+      dispatch: ({ bind = {}, mm, signal, ...rest }) =>
+        this.#channel.call(
+          "dispatch",
+          {
+            ...rest,
+            kernel: id,
+            space: mm?.space,
+            bind: Object.fromEntries(Object.entries(bind).map(([variable, target]) => [variable, wired(target)])),
+          },
+          signal,
+        ),
+    };
+  }
+
+  /** See WebGpuDevice.prefetch. @throws KernelError as it does */
+  prefetch(
+    target: SharedTarget,
+    {
+      signal,
+      ...options
+    }: { readonly write?: boolean; readonly signal?: AbortSignal; readonly timeoutMs?: number } = {},
+  ): Promise<number> {
+    return this.#channel.call("prefetch", { ...options, ...wired(target) }, signal);
+  }
+
+  /** See WebGpuDevice.advise. @throws KernelError as it does */
+  async advise(target: SharedTarget, advice: SvmAdvice): Promise<void> {
+    await this.#channel.call("advise", { ...wired(target), advice });
+  }
+
+  /** Counts since the device was opened. */
+  stats(): Promise<WebGpuDeviceStats> {
+    return this.#channel.call("deviceStats", undefined);
+  }
+
+  /** What the device's memory holds. */
+  async pageCounts(): Promise<WebGpuDeviceStats["pages"]> {
+    return (await this.stats()).pages;
+  }
+}

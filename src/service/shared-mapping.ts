@@ -1,0 +1,154 @@
+/** A mapping of a service, as a program uses it. */
+import { KernelError, PAGE_SIZE } from "../base/index.ts";
+import { type Advice, type LeaseOptions, type PinMode, type Prot, svmAddressOf } from "../mm/index.ts";
+import { PlainArrays, SharedLease } from "./plain-arrays.ts";
+import type { Channel, MappingInfo, WireRange } from "./protocol.ts";
+import type { SharedMemory } from "./shared-memory.ts";
+
+/** A part of a mapping, to bind. */
+export interface SharedRange {
+  readonly mapping: SharedMapping;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** A mapping, used through plain arrays. On the software MMU an access outside of a lease may see or leave old bytes. */
+export class SharedMapping {
+  readonly mm: SharedMemory;
+  readonly start: number;
+  readonly length: number;
+  readonly name: string;
+  readonly #channel: Channel;
+  readonly #arrays: PlainArrays | undefined;
+  readonly #memory: { readonly buffer: ArrayBufferLike } | undefined;
+
+  /** @internal Use SharedMemory.mmap and adopt. */
+  constructor(mm: SharedMemory, channel: Channel, info: MappingInfo, memory?: { readonly buffer: ArrayBufferLike }) {
+    this.mm = mm;
+    this.#channel = channel;
+    this.#memory = memory;
+    this.start = info.start;
+    this.length = info.length;
+    this.name = info.name;
+    this.#arrays = info.view && new PlainArrays(info.view.buffer, info.view.byteOffset, info.length);
+  }
+
+  get #plain(): PlainArrays {
+    if (this.#memory !== undefined) {
+      // It may have grown since.
+      const buffer = this.#memory.buffer as SharedArrayBuffer;
+      return new PlainArrays(buffer, 0, Math.min(this.length, buffer.byteLength));
+    }
+    if (this.#arrays === undefined) {
+      throw new KernelError("EINVAL", "lease", `${this.name} crosses a multiple of 4 GiB: use read and write`);
+    }
+    return this.#arrays;
+  }
+
+  /** False for a mapping that no one array can show: it crosses a multiple of 4 GiB. Use `read` and `write` then. */
+  get hasArrays(): boolean {
+    return this.#memory !== undefined || this.#arrays !== undefined;
+  }
+
+  /** Shared memory that can be posted to workers; the mapping begins at `byteOffset`. */
+  get buffer(): SharedArrayBuffer {
+    return this.#plain.buffer;
+  }
+
+  get byteOffset(): number {
+    return this.#plain.byteOffset;
+  }
+
+  get u8(): Uint8Array {
+    return this.#plain.u8;
+  }
+
+  get u32(): Uint32Array {
+    return this.#plain.u32;
+  }
+
+  get i32(): Int32Array {
+    return this.#plain.i32;
+  }
+
+  get f32(): Float32Array {
+    return this.#plain.f32;
+  }
+
+  get f64(): Float64Array {
+    return this.#plain.f64;
+  }
+
+  /** See Mapping.svmAddress. @throws KernelError EINVAL the mapping lies outside the aperture of 16 GiB */
+  get svmAddress(): number {
+    return svmAddressOf(this.start, this.name);
+  }
+
+  /** One past the last byte. */
+  get end(): number {
+    return this.start + this.length;
+  }
+
+  /** A part, to bind. @throws KernelError EINVAL when it is not inside */
+  range(offset: number, length = this.length - offset): SharedRange {
+    if (!(offset >= 0 && length > 0 && offset + length <= this.length)) {
+      throw new KernelError("EINVAL", "range", `bytes ${offset} to ${offset + length} are not inside ${this.name}`);
+    }
+    return { mapping: this, start: this.start + offset, end: this.start + offset + length };
+  }
+
+  /** @internal */
+  wire(offset = 0, length = this.length - offset): WireRange {
+    return { space: this.mm.space, start: this.start + offset, length, name: this.name };
+  }
+
+  /** See Mapping.lease. @throws KernelError as it does */
+  async lease(mode: PinMode, { offset = 0, length = this.length - offset, longTerm }: LeaseOptions = {}) {
+    const { start, end } = this.range(offset, length);
+    const { buffer, byteOffset } = this.#plain;
+    const id = await this.#channel.call("lease", { ...this.wire(offset, length), mode, longTerm });
+    const release = () => void this.#channel.call("unlease", id).catch(() => undefined);
+    const bytes = { buffer, byteOffset: byteOffset + offset, byteLength: length };
+    return new SharedLease(mode, { start, end }, bytes, release);
+  }
+
+  /** Brings pages in and shows them, so that the next accesses are no faults: before system calls, where those may not wait. */
+  async populate(offset = 0, length = this.length - offset): Promise<void> {
+    await this.#channel.call("populate", this.wire(offset, length));
+  }
+
+  /** A copy of bytes. @throws KernelError as Mapping.read */
+  read(offset = 0, length = this.length - offset): Promise<Uint8Array> {
+    return this.#channel.call("read", this.wire(offset, length));
+  }
+
+  /** Writes bytes. @throws KernelError as Mapping.write */
+  async write(offset: number, bytes: ArrayBufferView): Promise<void> {
+    const copy = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength).slice();
+    await this.#channel.call("write", { ...this.wire(offset, copy.length), bytes: copy });
+  }
+
+  /** See msync of mm. */
+  async msync(): Promise<void> {
+    await this.#channel.call("msync", this.wire());
+  }
+
+  /** Unmaps. On userfaultfd arrays over it see zeros from here on, and what is written to them goes nowhere. */
+  munmap(): Promise<void> {
+    return this.mm.munmap(this.start, this.length);
+  }
+
+  /** See mprotect of mm. */
+  mprotect(prot: Prot): Promise<void> {
+    return this.mm.mprotect(this.start, this.length, prot);
+  }
+
+  /** See madvise of mm. Offsets and lengths are page aligned. */
+  madvise(
+    advice: Advice,
+    offset = 0,
+    length = Math.ceil((this.length - offset) / PAGE_SIZE) * PAGE_SIZE,
+  ): Promise<void> {
+    return this.mm.madvise(this.start + offset, length, advice);
+  }
+}
