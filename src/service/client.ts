@@ -1,5 +1,4 @@
 /** What a program holds, on either MMU: memory, a device, files, and what goes wrong outside of its calls. */
-import { getEventListeners } from "node:events";
 import type { KernelError } from "../base/index.ts";
 import type { AdapterReport } from "../platform/adapter.ts";
 import { type FaultError, FaultLog } from "../platform/userfaultfd/fault-log.ts";
@@ -43,6 +42,8 @@ export interface ServiceHandle {
   readonly locate: Locate;
   /** Resolves when the service has let go of everything. */
   readonly ended: () => Promise<void>;
+  /** Told of an error that nobody listens for. */
+  readonly unheard: (error: KernelError) => void;
   /** See {@link SharedMirror.provoke}. */
   readonly provoke: (what: "die" | "hang") => Promise<void>;
 }
@@ -59,6 +60,7 @@ export class SharedMirror extends EventTarget implements AsyncDisposable {
   readonly adapter: AdapterReport | undefined;
   readonly #service: ServiceHandle;
   readonly #log: FaultLog;
+  readonly #listeners = new Set<unknown>();
   #closed: Promise<void> | undefined;
 
   /** @internal Use open of the package. */
@@ -77,8 +79,8 @@ export class SharedMirror extends EventTarget implements AsyncDisposable {
 
   /** @internal Tells listeners. */
   report(error: KernelError, address?: number): void {
-    if (getEventListeners(this, "error").length === 0) {
-      process.emitWarning(error.message, { code: "PAGEMIRROR_FAULT" });
+    if (this.#listeners.size === 0) {
+      this.#service.unheard(error);
     }
     this.dispatchEvent(new MemoryErrorEvent(error, address));
   }
@@ -88,7 +90,13 @@ export class SharedMirror extends EventTarget implements AsyncDisposable {
     listener: ((event: MemoryErrorEvent) => void) | { handleEvent(event: MemoryErrorEvent): void } | null,
     options?: AddEventListenerOptions | boolean,
   ): void {
+    this.#listeners.add(listener);
     super.addEventListener(type, listener as EventListener | null, options);
+  }
+
+  override removeEventListener(type: "error", listener: unknown, options?: EventListenerOptions | boolean): void {
+    this.#listeners.delete(listener);
+    super.removeEventListener(type, listener as EventListener | null, options);
   }
 
   /** Shared memory in which errors of plain accesses are counted: post it to workers, `new FaultLog(it)` there. */

@@ -51,6 +51,8 @@ function warnOnce(message: string): void {
   }
 }
 
+const unheard = (error: KernelError) => process.emitWarning(error.message, { code: "PAGEMIRROR_FAULT" });
+
 async function openHere(options: ServiceOptions, why: string): Promise<SharedMirror> {
   let report = (_error: KernelError, _address?: number) => {};
   const channel = new ServiceHost(await openSoftwareParts(options, (error, address) => report(error, address)));
@@ -59,6 +61,7 @@ async function openHere(options: ServiceOptions, why: string): Promise<SharedMir
       channel,
       mmu: { name: "software", why },
       locate: (memory) => memory,
+      unheard,
       ended: async () => {},
       provoke: async () => {},
     },
@@ -176,6 +179,7 @@ async function openThread(options: ServiceOptions, why: string): Promise<SharedM
       channel,
       mmu: { name: "userfaultfd", why },
       locate: locateByAddress,
+      unheard,
       ended: untilSettled,
       provoke: async (what) => {
         client.postMessage({ provoke: what });
