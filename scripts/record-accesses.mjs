@@ -33,6 +33,15 @@ const isCutShort = (node) =>
   (node.type === "MemberExpression" || node.type === "CallExpression") &&
   (node.optional || isCutShort(node.type === "MemberExpression" ? node.object : node.callee));
 
+/** A property of something that can be named twice, so that its value can be told. */
+const isPlain = (node) =>
+  node.type === "MemberExpression" &&
+  !node.computed &&
+  !node.optional &&
+  (node.object.type === "ThisExpression" || node.object.type === "Identifier");
+
+const isZero = (node) => node.type === "Literal" && node.value === 0;
+
 /**
  * @param {string} code JavaScript of one module
  * @param {{ aside?: boolean }} options `aside`: the module only watches; it tells which objects are its own
@@ -57,6 +66,16 @@ export function recordAccesses(code, { aside = false } = {}) {
     text.overwrite(pattern.start, pattern.end, name);
     return declared;
   };
+  /** A count that goes up or down, or is only asked whether it is 0. */
+  const visitCount = (member, delta, tested) => {
+    const value = code.slice(member.start, member.end);
+    text.appendLeft(member.object.start, aside ? "" : "__count(");
+    text.prependRight(
+      member.object.end,
+      aside ? "" : `, ${JSON.stringify(nameOf(member))}, ${delta}, ${tested}, ${value})`,
+    );
+  };
+  const deltaOf = (update) => (update.operator === "++" ? 1 : -1);
   const visitMember = (node, mask) => {
     if (node.object.type === "Super" || node.object.type === "MetaProperty") {
       visit(node.object);
@@ -149,8 +168,25 @@ export function recordAccesses(code, { aside = false } = {}) {
         visit(node.expression, node.expression.type === "UpdateExpression" ? UPDATE : READ);
         return;
       case "UpdateExpression":
-        visit(node.argument, mask === UPDATE ? UPDATE : READ | WRITE);
+        if (mask === UPDATE && isPlain(node.argument)) {
+          visitCount(node.argument, deltaOf(node), false);
+        } else {
+          visit(node.argument, mask === UPDATE ? UPDATE : READ | WRITE);
+        }
         return;
+      case "BinaryExpression":
+        if (["===", "!==", ">", "<="].includes(node.operator) && isZero(node.right)) {
+          const { left } = node;
+          if (isPlain(left)) {
+            visitCount(left, 0, true);
+            return;
+          }
+          if (left.type === "UpdateExpression" && left.prefix && isPlain(left.argument)) {
+            visitCount(left.argument, deltaOf(left), true);
+            return;
+          }
+        }
+        break;
       case "UnaryExpression":
         visit(node.argument, node.operator === "delete" ? WRITE : READ);
         return;

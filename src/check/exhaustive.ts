@@ -47,7 +47,7 @@ class Search {
   readonly #scheduler: Scheduler;
   readonly #scenario: Scenario;
   readonly #nodes: Node[] = [];
-  readonly #races = new RaceFinder();
+  #races = new RaceFinder();
   /** Steps of the present run, until it turned out to be like another one. */
   #steps: Step[] = [];
   #firstStep = 0;
@@ -86,6 +86,16 @@ class Search {
         throw new Error(`${this.#scenario.name}: tasks share ${recorder.unnamed}, and nobody told when it was made`);
       }
       this.#addRaces();
+      const wrong = this.#races.countThatMayBeZero(this.#steps);
+      if (wrong !== undefined) {
+        // What was left out may matter: once more from the beginning.
+        recorder.mayBeZero(wrong);
+        this.#races = new RaceFinder();
+        this.#nodes.length = 0;
+        this.#known = [];
+        this.#guide = [];
+        continue;
+      }
       const more = this.#next();
       if (more === undefined || schedules >= limit) {
         return { schedules, alike, steps, complete: more === undefined, failed: undefined };
@@ -131,6 +141,7 @@ class Search {
             ready: this.#ready,
             causes: causes.filter((step) => step >= 0),
             accesses: recorder.stop(),
+            counts: recorder.counts,
             made: recorder.made,
           });
         }

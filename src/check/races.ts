@@ -1,5 +1,5 @@
 /** The order that a run's steps must have, and where another order would be another run. */
-import { type Accesses, conflicts } from "./recorder.ts";
+import { Access, type Accesses, type Count, conflicts } from "./recorder.ts";
 
 /** What a step of a run was. */
 export interface Step {
@@ -8,6 +8,7 @@ export interface Step {
   /** Steps of this run that made the job and made it ready. */
   readonly causes: readonly number[];
   readonly accesses: Accesses;
+  readonly counts: readonly Count[];
   /** Objects that it made. */
   readonly made: number;
 }
@@ -65,6 +66,8 @@ interface Touch {
 export class RaceFinder {
   #before: Before[] = [];
   readonly #touches = new Map<number, Touch[]>();
+  /** Variables of which somebody asked, in this run or another one, whether they are 0. */
+  readonly #asked = new Set<number>();
   /** Variables of each step, to take them back. */
   readonly #variables: Accesses[] = [];
 
@@ -88,6 +91,9 @@ export class RaceFinder {
       this.#before.push(own);
       this.#variables.push(accesses);
       for (const [variable, mask] of accesses) {
+        if (mask & Access.Zero) {
+          this.#asked.add(variable);
+        }
         const touches = this.#touches.get(variable);
         if (touches === undefined) {
           this.#touches.set(variable, [{ step: j, mask }]);
@@ -97,6 +103,41 @@ export class RaceFinder {
       }
     }
     return races;
+  }
+
+  /**
+   * A count that some order of the run's steps may take to 0, although somebody who asks whether it is 0 was taken not to
+   * care. None, if for each step down (but for as many as it began with, less one) there is a step up that comes before it
+   * in every order.
+   */
+  countThatMayBeZero(steps: readonly Step[]): string | undefined {
+    const counts = new Map<number, { spare: number; readonly ups: number[] }>();
+    for (const [j, step] of steps.entries()) {
+      for (const { variable, name, delta, value } of step.counts) {
+        if (!this.#asked.has(variable)) {
+          continue;
+        }
+        let count = counts.get(variable);
+        if (count === undefined) {
+          count = { spare: value - 1, ups: [] };
+          counts.set(variable, count);
+        }
+        if (delta > 0) {
+          count.ups.push(j);
+        } else if (delta < 0) {
+          const up = count.ups.findLastIndex((i) => i === j || this.#before[j].has(i));
+          if (up >= 0) {
+            count.ups.splice(up, 1);
+          } else {
+            count.spare--;
+          }
+        }
+        if (count.spare < 0) {
+          return name;
+        }
+      }
+    }
+    return undefined;
   }
 
   #takeBack(from: number): void {

@@ -13,7 +13,22 @@ export const Access = {
   /** Changes it in a way that another such change commutes with: a count that goes up, a part of a whole. */
   Update: 4,
   Write: 8,
+  /** Only asks whether a count is 0, which it never is: see {@link Count}. */
+  Zero: 16,
 } as const;
+
+/**
+ * A count that a step changed, which some step only asked whether it is 0. As long as it is above 0 whatever the order, who
+ * asks and who counts may change places. That is taken for granted until a run shows the contrary.
+ */
+export interface Count {
+  readonly variable: number;
+  /** Of the class, by which such counts are known. */
+  readonly name: string;
+  readonly delta: number;
+  /** Before the change. */
+  readonly value: number;
+}
 
 /** Variables and masks of {@link Access}. */
 export type Accesses = ReadonlyMap<number, number>;
@@ -22,9 +37,10 @@ const against = (mask: number): number =>
   (mask & Access.Part ? Access.Write : 0) |
   (mask & Access.Read ? Access.Update | Access.Write : 0) |
   (mask & Access.Update ? Access.Read | Access.Write : 0) |
-  (mask & Access.Write ? 15 : 0);
+  (mask & Access.Write ? 31 : 0) |
+  (mask & Access.Zero ? Access.Write : 0);
 
-const AGAINST = Uint8Array.from({ length: 16 }, (_, mask) => against(mask));
+const AGAINST = Uint8Array.from({ length: 32 }, (_, mask) => against(mask));
 
 /** Whether two accesses of one variable would do something else in the other order. */
 export function conflicts(a: number, b: number): boolean {
@@ -94,6 +110,9 @@ export class AccessRecorder {
   #met = 0;
   #task = OUTSIDE;
   #accesses: Map<number, number> | undefined;
+  #counts: Count[] = [];
+  /** Counts by name that some order takes to 0. */
+  readonly #mayBeZero = new Set<string>();
   /** Collections whose key or index is being computed. */
   readonly #pending: { readonly object: unknown; readonly method: string | undefined }[] = [];
   /** What two tasks shared, and nobody saw being made: its name may differ from run to run. */
@@ -103,6 +122,7 @@ export class AccessRecorder {
   forget(): void {
     this.#objects = new Map();
     this.#variables = new Map();
+    this.#mayBeZero.clear();
     this.#unnamed = undefined;
   }
 
@@ -132,6 +152,7 @@ export class AccessRecorder {
   start(job: number, task: number): void {
     this.startAgain(job, task);
     this.#accesses = new Map();
+    this.#counts = [];
   }
 
   /** A step begins of which it is known what it accesses. */
@@ -142,6 +163,16 @@ export class AccessRecorder {
     this.#task = task;
     this.#pending.length = 0;
     this.#naming = true;
+  }
+
+  /** What the step counted. */
+  get counts(): readonly Count[] {
+    return this.#counts;
+  }
+
+  /** Who asks whether these counts are 0 sees their value from now on. */
+  mayBeZero(name: string): void {
+    this.#mayBeZero.add(name);
   }
 
   /** Objects that the step made so far, or what came before the first one: the same whenever it runs again. */
@@ -204,6 +235,22 @@ export class AccessRecorder {
         this.#add(object, "*", mask);
       } else {
         this.#add(object, key, mask);
+      }
+    }
+    return object;
+  }
+
+  /** A property is counted up or down as a statement of its own, or is asked whether it is 0 (afterwards). */
+  count(object: unknown, key: string, delta: number, tested: boolean, value: unknown): unknown {
+    if (typeof object !== "object" || object === null || isCollection(object) || typeof value !== "number") {
+      return this.access(object, key, delta === 0 ? Access.Read : Access.Read | Access.Write);
+    }
+    if (this.#naming) {
+      const name = `${object.constructor?.name}.${key}`;
+      const asks = tested ? (this.#mayBeZero.has(name) ? Access.Read : Access.Zero) : 0;
+      const variable = this.#add(object, key, asks | (delta === 0 ? 0 : Access.Update));
+      if (variable !== undefined) {
+        this.#counts.push({ variable, name, delta, value });
       }
     }
     return object;
@@ -276,10 +323,10 @@ export class AccessRecorder {
     return typeof key === "object" && key !== null ? `object ${this.#nameOf(key).object}` : key;
   }
 
-  #add(of: object, key: unknown, mask: number): void {
+  #add(of: object, key: unknown, mask: number): number | undefined {
     const whole = wholeOf(of);
     if (whole === undefined) {
-      return;
+      return undefined;
     }
     const name = this.#nameOf(whole);
     const accesses = this.#accesses;
@@ -292,7 +339,9 @@ export class AccessRecorder {
         name.variables.set(key, variable);
       }
       accesses.set(variable, (accesses.get(variable) ?? 0) | mask);
+      return variable;
     }
+    return undefined;
   }
 
   #nameOf(object: object): Name {

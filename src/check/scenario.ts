@@ -50,6 +50,7 @@ export interface ExploredGlobals {
   readonly Date: { now(): number };
   /** For bundles that record what they read and write: scripts/record-accesses.mjs. Each returns its first argument. */
   readonly __access: (object: unknown, key: string, mask: number) => unknown;
+  readonly __count: (object: unknown, key: string, delta: number, tested: boolean, value: unknown) => unknown;
   readonly __call: (object: unknown, method: string) => unknown;
   readonly __keyed: (object: unknown, method?: string) => unknown;
   readonly __key: (key: unknown, mask: number) => unknown;

@@ -105,6 +105,7 @@ export class Scheduler implements JobQueue, Host {
     },
     Date: { now: () => this.#now },
     __access: (object, key, mask) => this.recorder.access(object, key, mask),
+    __count: (object, key, delta, tested, value) => this.recorder.count(object, key, delta, tested, value),
     __call: (object, method) => this.recorder.call(object, method),
     __keyed: (object, method) => this.recorder.keyed(object, method),
     __key: (key, mask) => this.recorder.key(key, mask),
