@@ -302,7 +302,7 @@ describe("bad input", () => {
     ["a device memory of nothing", ["add.wgsl", ...good, "--device-memory", "0"], 2, /usage: EINVAL: --device-memory/],
     ["--json with --stats", ["add.wgsl", ...good, "--json", "--stats"], 2, /usage: EINVAL: --stats and --json/],
     ["svm mode", ["add.wgsl", ...good, "--mode", "svm"], 1, /run: EINVAL: --mode svm: .*leave --mode out/],
-    ["the userfaultfd MMU", ["add.wgsl", ...good, "--mmu", "userfaultfd"], 1, /run: ENOTSUP: .*--mmu software/],
+    ["an MMU of no name", ["add.wgsl", ...good, "--mmu", "fast"], 2, /usage: EINVAL: --mmu "fast"/],
     ["a URL of no server", ["add.wgsl", "--map", "values=http://127.0.0.1:2/x"], 1, /map values: EIO: .*check the URL/],
     ["a trace over an input", ["add.wgsl", ...good, "--trace", "data.bin"], 1, /trace: EINVAL: .*data\.bin/],
   ];

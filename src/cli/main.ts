@@ -76,7 +76,7 @@ function buildProgram(): Command {
     .option("--entry <NAME>", "the @compute entry point, when the kernel has several")
     .option("--out <NAME=PATH>", "write a mapping to a file when the run succeeds", collect)
     .option("--mode <MODE>", "how the kernel sees mappings: bind or svm (default: as the kernel needs it)")
-    .option("--mmu <MMU>", "how the CPU's accesses are seen: software", "software")
+    .option("--mmu <MMU>", "how the CPU's accesses are seen: software, userfaultfd or auto", "software")
     .option("--device-memory <SIZE>", "the most that may be allocated on the device")
     .option("--adapter <NAME>", "system, swiftshader, or a part of an adapter's name")
     .option("--stats", "print figures of the run")

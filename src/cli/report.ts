@@ -8,7 +8,7 @@ export interface RunReport {
   /** Name of the adapter that ran the kernel. */
   readonly adapter: string;
   readonly mode: "bind" | "svm";
-  readonly mmu: "software";
+  readonly mmu: "software" | "userfaultfd";
   /** From the start of the command to its last output. */
   readonly wallMs: number;
   /** Times that the kernel was run, over some or all of its workgroups. */

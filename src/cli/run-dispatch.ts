@@ -1,8 +1,7 @@
 /** Runs the kernel of a plan over its mappings, bound to variables or followed by address. */
 import { KernelError } from "../base/index.ts";
-import type { DispatchStats, WebGpuKernel } from "../drivers/webgpu/index.ts";
-import type { Mapping } from "../mm/index.ts";
-import type { PageMirror } from "../node.ts";
+import type { DispatchStats } from "../drivers/webgpu/index.ts";
+import type { SharedKernel, SharedMapping, SharedMirror } from "../node.ts";
 import { resolveParams } from "./param-spec.ts";
 import type { Progress } from "./progress.ts";
 import { checkWorkgroups, defaultWorkgroups, planBindings, visibleLength } from "./run-bind.ts";
@@ -13,7 +12,7 @@ import { formatBytes } from "./size.ts";
 /** A mapping and as much of it, from its start, as the kernel could reach. */
 export interface Reached {
   readonly map: MapPlan;
-  readonly mapping: Mapping;
+  readonly mapping: SharedMapping;
   readonly length: number;
 }
 
@@ -29,7 +28,7 @@ export interface Ran {
  * @throws KernelError EINVAL a mode that does not fit the kernel, no workgroups where they are needed; what planning the
  *   bindings, mapping, compiling and dispatching throw
  */
-export async function dispatchPlan(pm: PageMirror, plan: RunPlan, progress: Progress): Promise<Ran> {
+export async function dispatchPlan(pm: SharedMirror, plan: RunPlan, progress: Progress): Promise<Ran> {
   const kernel = await pm.device.kernel(plan.wgsl, {
     name: `kernel ${plan.kernelPath}`,
     ...(plan.entry === undefined ? {} : { entryPoint: plan.entry }),
@@ -38,7 +37,7 @@ export async function dispatchPlan(pm: PageMirror, plan: RunPlan, progress: Prog
   return kernel.mode === "bind" ? dispatchBound(pm, kernel, plan, progress) : dispatchSvm(pm, kernel, plan, progress);
 }
 
-function checkMode({ mode }: WebGpuKernel, plan: RunPlan): void {
+function checkMode({ mode }: SharedKernel, plan: RunPlan): void {
   if (plan.mode === "bind" && mode === "svm") {
     const why =
       "--mode bind: the kernel calls pm_ functions, which follow addresses: leave --mode out, or say --mode svm";
@@ -57,9 +56,9 @@ function checkMode({ mode }: WebGpuKernel, plan: RunPlan): void {
   }
 }
 
-async function dispatchBound(pm: PageMirror, kernel: WebGpuKernel, plan: RunPlan, progress: Progress): Promise<Ran> {
+async function dispatchBound(pm: SharedMirror, kernel: SharedKernel, plan: RunPlan, progress: Progress): Promise<Ran> {
   const binds = planBindings(kernel.reflection, plan.maps);
-  const most = pm.adapter.limits.maxComputeWorkgroupsPerDimension ?? 65_535;
+  const most = pm.adapter?.limits.maxComputeWorkgroupsPerDimension ?? 65_535;
   const workgroups = plan.workgroups ?? defaultWorkgroups(kernel.reflection, binds, most);
   checkWorkgroups(workgroups, most);
   const params = resolveParams(plan.params, { addressOf: () => 0, lengthOf: () => 0 });
@@ -73,7 +72,7 @@ async function dispatchBound(pm: PageMirror, kernel: WebGpuKernel, plan: RunPlan
   return { mode: "bind", reached, stats };
 }
 
-async function dispatchSvm(pm: PageMirror, kernel: WebGpuKernel, plan: RunPlan, progress: Progress): Promise<Ran> {
+async function dispatchSvm(pm: SharedMirror, kernel: SharedKernel, plan: RunPlan, progress: Progress): Promise<Ran> {
   const { workgroups } = plan;
   const bound = kernel.reflection.bindings.find(({ name, kind }) => !(name === "params" && kind === "uniform"));
   if (bound !== undefined) {
@@ -99,36 +98,50 @@ async function dispatchSvm(pm: PageMirror, kernel: WebGpuKernel, plan: RunPlan, 
 }
 
 /** Shows how much of the files is on the device, and then that the kernel runs. */
-function watchUpload(pm: PageMirror, reached: readonly Reached[], progress: Progress): Disposable {
+function watchUpload(pm: SharedMirror, reached: readonly Reached[], progress: Progress): Disposable {
   const total = reached.reduce((sum, { map, length }) => sum + (map.file === undefined ? 0 : length), 0);
   let sent = 0;
-  const look = () => {
-    const now = pm.device.stats().bytesToDevice;
-    progress.advance(now - sent);
-    sent = now;
-    if (sent >= total) {
-      clearInterval(timer);
-      progress.stage("running");
-    }
-  };
-  const timer = setInterval(look, 100);
   if (total > 0) {
     progress.stage("sending to the device", total);
+  } else {
+    progress.stage("running");
   }
-  look();
-  return { [Symbol.dispose]: () => clearInterval(timer) };
+  return watchSent(pm, (now) => {
+    progress.advance(now - sent);
+    if (now >= total && sent < total) {
+      progress.stage("running");
+    }
+    sent = now;
+  });
 }
 
 /** Shows what the rounds have sent to the device: how much there will be, nobody knows. */
-function watchRounds(pm: PageMirror, progress: Progress): Disposable {
+function watchRounds(pm: SharedMirror, progress: Progress): Disposable {
+  progress.stage("running");
   let sent = 0;
-  const timer = setInterval(() => {
-    const now = pm.device.stats().bytesToDevice;
+  return watchSent(pm, (now) => {
     if (now !== sent) {
       sent = now;
       progress.reword(`running, ${formatBytes(sent)} sent to the device`);
     }
-  }, 100);
-  progress.stage("running");
-  return { [Symbol.dispose]: () => clearInterval(timer) };
+  });
+}
+
+/** Tells, ten times a second until it is disposed of, how many bytes the device has been sent. */
+function watchSent(pm: SharedMirror, tell: (bytes: number) => void): Disposable {
+  let over = false;
+  const look = async () => {
+    const { bytesToDevice } = await pm.device.stats();
+    if (!over) {
+      tell(bytesToDevice);
+    }
+  };
+  // A device that is gone is reported by the dispatch.
+  const timer = setInterval(() => void look().catch(() => undefined), 100);
+  return {
+    [Symbol.dispose]: () => {
+      over = true;
+      clearInterval(timer);
+    },
+  };
 }

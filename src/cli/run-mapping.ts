@@ -1,16 +1,15 @@
 /** Maps what the command line names. */
 import { KernelError } from "../base/index.ts";
-import type { Mapping } from "../mm/index.ts";
-import type { PageMirror } from "../node.ts";
+import type { SharedMapping, SharedMirror } from "../node.ts";
 import { urlError } from "./errors.ts";
 import { visibleLength } from "./run-bind.ts";
 import type { MapPlan } from "./run-plan.ts";
 
-async function mapUrl(pm: PageMirror, name: string, length: number, url: string): Promise<Mapping> {
+async function mapUrl(pm: SharedMirror, name: string, length: number, url: string): Promise<SharedMapping> {
   const op = `map ${name}`;
   const object = await pm.openUrl(url).catch(urlError(op));
   try {
-    if (object.pager?.length !== length) {
+    if (object.length !== length) {
       throw new KernelError("EIO", op, `${url} changed while the command started: run it again`);
     }
     return await pm.mm.mmap({ length: visibleLength(length), object, shared: true, prot: "r", name });
@@ -20,7 +19,7 @@ async function mapUrl(pm: PageMirror, name: string, length: number, url: string)
 }
 
 /** Makes the mapping of a `--map`. @throws KernelError what opening and mapping the source throws */
-export async function mapSource(pm: PageMirror, { name, length, file, url }: MapPlan): Promise<Mapping> {
+export async function mapSource(pm: SharedMirror, { name, length, file, url }: MapPlan): Promise<SharedMapping> {
   if (url !== undefined) {
     return mapUrl(pm, name, length, url);
   }

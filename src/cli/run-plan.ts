@@ -55,6 +55,7 @@ export interface RunPlan {
   readonly params: readonly ParamSpec[];
   /** Undefined: as the kernel needs it. */
   readonly mode: "bind" | "svm" | undefined;
+  readonly mmu: "software" | "userfaultfd" | "auto";
   readonly workgroups: [number, number, number] | undefined;
   readonly entry: string | undefined;
   readonly deviceMemory: number | undefined;
@@ -67,23 +68,20 @@ export interface RunPlan {
 
 const LONGEST_KERNEL = 16 * 2 ** 20;
 
-function checkOptions({ mmu, stats, json, maps }: RunArguments): void {
-  if (mmu === "userfaultfd") {
-    throw new KernelError(
-      "ENOTSUP",
-      "run",
-      'the command works on the software MMU: use --mmu software, the default, or open({ mmu: "userfaultfd" }) of pagemirror/node',
-    );
-  }
-  if (mmu !== "software") {
-    throw new UsageError(`--mmu "${mmu}": the MMU is software`);
-  }
+function checkOptions({ stats, json, maps }: RunArguments): void {
   if (maps === true && json === true) {
     throw new UsageError("--maps and --json: choose one of them");
   }
   if (stats === true && json === true) {
     throw new UsageError("--stats and --json: choose one of them");
   }
+}
+
+function parseMmu(mmu: string): RunPlan["mmu"] {
+  if (mmu === "software" || mmu === "userfaultfd" || mmu === "auto") {
+    return mmu;
+  }
+  throw new UsageError(`--mmu "${mmu}": the MMU is software, userfaultfd or auto`);
 }
 
 function parseMode(mode: string | undefined): "bind" | "svm" | undefined {
@@ -163,6 +161,7 @@ async function refuseOutputOverInput(maps: readonly MapPlan[], outs: readonly Ou
 export async function planRun(kernelPath: string, args: RunArguments): Promise<RunPlan> {
   checkOptions(args);
   const mode = parseMode(args.mode);
+  const mmu = parseMmu(args.mmu);
   const specs = parseMaps(args.map ?? []);
   const outSpecs = parseOuts(args.out ?? []);
   const params = parseParams(args.set ?? []);
@@ -203,6 +202,7 @@ export async function planRun(kernelPath: string, args: RunArguments): Promise<R
     outs,
     params,
     mode,
+    mmu,
     workgroups,
     entry: args.entry,
     deviceMemory,

@@ -1,7 +1,6 @@
 /** What `run` sends its events to: a trace file, the live inspector. */
 import { KernelError, listenToTrace, type MaybePromise } from "../base/index.ts";
 import { EventStore } from "../inspect/index.ts";
-import { type AddressSpace, traceSpace } from "../mm/index.ts";
 import { writeTrace } from "../platform/node/trace-file.ts";
 import { InspectServer } from "./inspect-server.ts";
 import { fileIdentity } from "./output.ts";
@@ -39,11 +38,6 @@ export class Watch implements AsyncDisposable {
       listenToTrace(({ name, fields, at, duration }) => store.add(name, fields, (at - origin) * 1000, duration * 1000)),
     );
     process.stderr.write(`pagemirror: inspector: ${server.url}\n`);
-  }
-
-  /** Sends what is mapped already. */
-  introduce(mm: AddressSpace): void {
-    traceSpace(mm);
   }
 
   /** The run is over: serves what it has seen until Ctrl-C. Returns at once without an inspector. */

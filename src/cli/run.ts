@@ -1,6 +1,7 @@
 /** `pagemirror run`: maps files, runs a kernel over them, and writes the outputs when all went well. */
 import { createReadStream } from "node:fs";
-import { formatSmaps, type Mapping } from "../mm/index.ts";
+import { KernelError, type MaybePromise } from "../base/index.ts";
+import type { MemoryErrorEvent, probeUserfaultfd, SharedMapping, SharedMirror } from "../node.ts";
 import { fileError } from "./errors.ts";
 import { OutputFiles, type OutputReport } from "./output.ts";
 import { openProgress, type Progress } from "./progress.ts";
@@ -12,18 +13,26 @@ import { Watch } from "./run-watch.ts";
 const CHUNK = 4 * 2 ** 20;
 const PAGE = 4096;
 
+/** Bytes of a mapping: through its plain array, where that waits for pages that are on the device. */
+function readBytes(pm: SharedMirror, mapping: SharedMapping, at: number, length: number): MaybePromise<Uint8Array> {
+  return pm.mmu.name === "userfaultfd" && mapping.hasArrays
+    ? mapping.u8.slice(at, at + length)
+    : mapping.read(at, length);
+}
+
 /** Sends a mapping's bytes to its output: what the kernel could reach from memory, the rest straight from the file. */
 async function writeOutput(
+  pm: SharedMirror,
   { name, op }: OutPlan,
   map: MapPlan,
-  mapping: Mapping,
+  mapping: SharedMapping,
   bound: number,
   outputs: OutputFiles,
   progress: Progress,
 ): Promise<void> {
   const fromMemory = map.file === undefined ? map.length : Math.min(map.length, bound);
   for (let at = 0; at < fromMemory; at += CHUNK) {
-    const bytes = await mapping.read(at, Math.min(CHUNK, fromMemory - at));
+    const bytes = await readBytes(pm, mapping, at, Math.min(CHUNK, fromMemory - at));
     await outputs.write(name, bytes);
     progress.advance(bytes.length);
   }
@@ -64,6 +73,7 @@ function cleanUpOnSignals(outputs: OutputFiles, progress: Progress): Disposable 
 }
 
 async function collectOutputs(
+  pm: SharedMirror,
   plan: RunPlan,
   ran: Ran,
   outputs: OutputFiles,
@@ -73,38 +83,73 @@ async function collectOutputs(
     const reached = ran.reached.find(({ map }) => map.name === out.name);
     if (reached !== undefined) {
       progress.stage(`writing ${out.path}`, reached.map.length);
-      await writeOutput(out, reached.map, reached.mapping, reached.length, outputs, progress);
+      await writeOutput(pm, out, reached.map, reached.mapping, reached.length, outputs, progress);
     }
   }
+  await refuseFaults(pm);
   return outputs.commit();
 }
 
-async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress, watch: Watch): Promise<RunReport> {
+/** @throws KernelError the first error that a plain access met: what it read are not the mapping's bytes */
+async function refuseFaults(pm: SharedMirror): Promise<void> {
+  const [first] = pm.faultErrors();
+  if (first !== undefined) {
+    // The sentence comes by message, and before the answer to this.
+    await pm.counts().catch(() => undefined);
+    throw faults.get(pm) ?? new KernelError(first.code, "run", "bytes of an output could not be read: run it again");
+  }
+}
+
+/** What the first plain access that failed met, by client. */
+const faults = new WeakMap<SharedMirror, KernelError>();
+
+function chooseMmu({ mmu }: RunPlan, probe: typeof probeUserfaultfd, progress: Progress): "software" | "userfaultfd" {
+  if (mmu !== "auto") {
+    return mmu;
+  }
+  const { works, why } = probe();
+  if (!works) {
+    progress.stop();
+    process.stderr.write(`pagemirror: note: --mmu auto uses software: ${why}\n`);
+  }
+  return works ? "userfaultfd" : "software";
+}
+
+async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress): Promise<RunReport> {
   progress.stage("opening the adapter");
   // Not before the command line is known to be good: this is where the GPU's library comes in.
   const library = await import("../node.ts");
   await using pm = await library.open({
+    mmu: chooseMmu(plan, library.probeUserfaultfd, progress),
     ...(plan.deviceMemory === undefined ? {} : { deviceMemory: plan.deviceMemory }),
     ...(plan.adapter === undefined ? {} : { adapter: plan.adapter }),
   });
-  watch.introduce(pm.mm);
+  const first = (event: MemoryErrorEvent) => {
+    faults.set(pm, event.error);
+  };
+  pm.addEventListener("error", first, { once: true });
   const ran = await dispatchPlan(pm, plan, progress);
   if (plan.showMaps) {
     progress.stop();
-    process.stdout.write(formatSmaps(pm.mm));
+    process.stdout.write(await pm.mm.smaps());
   }
-  const written = await collectOutputs(plan, ran, outputs, progress);
+  const written = await collectOutputs(pm, plan, ran, outputs, progress);
   const { mode, reached, stats } = ran;
-  const { bytesToDevice, bytesToHost, pagesUploaded, bytesEvicted } = pm.device.stats();
+  const { bytesToDevice, bytesToHost, pagesUploaded, bytesEvicted } = await pm.device.stats();
+  const { faults: cpuFaults } = await pm.counts();
   return {
     ok: true,
-    adapter: pm.adapter.name,
+    adapter: pm.adapter?.name ?? "none",
     mode,
-    mmu: "software",
+    mmu: pm.mmu.name,
     wallMs: Math.round(performance.now() * 10) / 10,
     rounds: stats.rounds + (mode === "bind" ? stats.restarts : 0),
-    // In bind mode the device is given its pages and raises no fault; the CPU's faults bring written pages home.
-    faults: { device: stats.deviceFaults, cpu: Math.ceil(bytesToHost / PAGE) },
+    // In bind mode the device is given its pages and raises no fault. On the software MMU the CPU's faults bring written
+    // pages home, and nothing else.
+    faults: {
+      device: stats.deviceFaults,
+      cpu: pm.mmu.name === "userfaultfd" ? cpuFaults : Math.ceil(bytesToHost / PAGE),
+    },
     bytes: { toDevice: bytesToDevice, toHost: bytesToHost, evicted: bytesEvicted },
     pages: {
       size: PAGE,
@@ -123,17 +168,17 @@ async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress, 
 export async function runCommand(kernelPath: string, args: RunArguments): Promise<void> {
   const plan = await planRun(kernelPath, args);
   await using watch = await Watch.start(plan.watch);
-  await runOnce(plan, watch);
+  await runOnce(plan);
   await watch.linger();
 }
 
-async function runOnce(plan: RunPlan, watch: Watch): Promise<void> {
+async function runOnce(plan: RunPlan): Promise<void> {
   using outputs = await OutputFiles.create(plan.outs);
   const progress = await openProgress(process.stderr);
   using _signals = cleanUpOnSignals(outputs, progress);
   let report: RunReport;
   try {
-    report = await runPlan(plan, outputs, progress, watch);
+    report = await runPlan(plan, outputs, progress);
   } finally {
     progress.stop();
   }

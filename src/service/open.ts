@@ -132,9 +132,10 @@ async function openThread(options: ServiceOptions, why: string): Promise<SharedM
     } else {
       client.unref();
       idle?.();
+      idle = undefined;
     }
   });
-  const quit = () => quitWithProcess(client, words, rescue.giveUp);
+  const quit = () => quitWithProcess(client, words, () => idle !== undefined, rescue.giveUp);
   if (open.size === 0) {
     process.on("exit", endAll);
     process.on("uncaughtExceptionMonitor", noteUncaught);
@@ -196,20 +197,25 @@ const EXIT_MS = 2000;
 
 /**
  * The process ends while the service is there: threads that wait for a page are let go, and native callbacks end, before
- * the threads are ended from outside.
+ * the threads are ended from outside. A thread that does not answer, or whose GPU works, would take the process along with a
+ * crash: then no thread is ended, and the process goes as soon as everybody has heard of its end.
  */
-function quitWithProcess(client: MessagePort, words: Int32Array, giveUp: () => void): void {
+function quitWithProcess(client: MessagePort, words: Int32Array, isBusy: () => boolean, giveUp: () => void): void {
   client.postMessage({ quit: true });
-  if (Atomics.wait(words, Word.LetGo, 0, EXIT_MS) === "timed-out") {
+  const late = Atomics.wait(words, Word.LetGo, 0, EXIT_MS) === "timed-out";
+  if (late) {
     giveUp();
     Atomics.wait(words, Word.LetGo, 0, EXIT_MS);
-    // A thread that is ended from outside in the middle of a native callback aborts the process: it ends here, before
-    // what brought it down is printed.
-    if (uncaught !== undefined) {
-      writeSync(2, `${uncaught.stack}\n`);
-    }
-    endProcess(Number(process.exitCode ?? 0));
   }
+  if (!late && !isBusy()) {
+    return;
+  }
+  if (uncaught !== undefined) {
+    writeSync(2, `${uncaught.stack}\n`);
+    endProcess(Number(process.exitCode ?? 1));
+  }
+  // What process.exit calls when all listeners have run.
+  Object.defineProperty(process, "reallyExit", { value: (code?: number) => endProcess(code ?? 0) });
 }
 
 /** @throws KernelError of the opening; ESRCH the thread ended at once */
