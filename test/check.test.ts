@@ -1,8 +1,11 @@
 /** The schedule explorer over the production code. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { EXPLORED_ENTRY } from "../scripts/explored.mjs";
 import { Explorer, renderSchedule } from "../src/check/index.ts";
-import { ensureBuilt, pagemirror } from "./support/built.ts";
+import { ensureBuilt, pagemirror, ROOT, runProgram } from "./support/built.ts";
 import { type Bundle, loadBundle } from "./support/explored.ts";
 
 let bundle: Bundle;
@@ -98,6 +101,28 @@ describe("pagemirror check", () => {
     const { status, stdout } = await pagemirror(["check", "--replay", "range-fault+munmap:011"]);
     expect(stdout).toMatch(/nothing is wrong/);
     expect(status).toBe(0);
+  });
+
+  test("check:nightly keeps each scenario's result, and goes on where it was", async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), "pagemirror-nightly-"));
+    const results = path.join(folder, "results.jsonl");
+    const nightly = (...args: string[]) =>
+      runProgram(process.execPath, [
+        path.join(ROOT, "scripts/check-nightly.mjs"),
+        ...["--schedules", "5", "--jobs", "2", "--results", results],
+        ...args,
+      ]);
+    try {
+      const first = await nightly("--scenario", "put+get");
+      expect(first.stdout).toMatch(/\[1\/1\] put\+get: 5 schedules in .* ok/);
+      const second = await nightly("--scenario", "put+get", "--scenario", "exit+put");
+      expect(second.stdout).toContain("2 scenarios, 1 of them done before");
+      expect(second.stdout).toMatch(/2 scenarios, 10 schedules, .*: nothing is wrong/);
+      expect([first.status, second.status]).toEqual([0, 0]);
+      expect((await nightly("--scenario", "nap+sleep")).status).toBe(2);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   test.each([

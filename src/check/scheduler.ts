@@ -81,6 +81,8 @@ export class Scheduler implements JobQueue, Host {
   /** The identity of the job that runs, and how many it has made. */
   #maker = 0;
   #made = 0;
+  /** Somebody follows the steps, and so has to know jobs again. */
+  #observed = false;
   readonly #jobIds = new Map<number, number>();
   #tracing = false;
   #notes: string[] = [];
@@ -130,6 +132,9 @@ export class Scheduler implements JobQueue, Host {
   }
 
   nextJobId(): number {
+    if (!this.#observed) {
+      return 0;
+    }
     const place = this.#maker * MAX_JOBS_A_STEP + this.#made++;
     let id = this.#jobIds.get(place);
     if (id === undefined) {
@@ -180,7 +185,8 @@ export class Scheduler implements JobQueue, Host {
   /** Runs a scenario once. After a violation the explored code's modules are in no defined state: load them anew. */
   run(scenario: Scenario, options: RunOptions): Outcome {
     this.#reset();
-    this.recorder.reset(options.observer !== undefined);
+    this.#observed = options.observer !== undefined;
+    this.recorder.reset(this.#observed);
     setJobQueue(this);
     const choices: number[] = [];
     const trace: TracedStep[] = [];

@@ -17,7 +17,7 @@ export interface TaskContext {
 /** A continuation. */
 export interface Job {
   readonly context: TaskContext;
-  /** Its place among the jobs of a run, the same in every run that begins alike: who made it, and the how manieth. */
+  /** Its place among the jobs of a run, the same in every run that begins alike: who made it, and the how manieth. 0 unless somebody follows the steps. */
   readonly id: number;
   /** Where it was made; only while schedules are printed. */
   readonly stack: string | undefined;
