@@ -34,7 +34,9 @@ export interface SvmHostOptions {
 export interface SvmRunOptions {
   readonly grid: readonly [number, number, number];
   readonly params?: ParamValues;
-  readonly pipeline?: "checked" | "resident" | "resident-linear";
+  readonly pipeline?: "checked" | "resident" | "resident-linear" | "resuming";
+  /** Pages that an invocation may ask for in a round, with resume points. Default: any number. */
+  readonly mostFaults?: number;
   /** Pages that a round brings at most, of those that were asked for; at least one. Default: a random number. */
   readonly pagesPerRound?: number;
   /** Chance that a page that nobody asked for is evicted after a round. */
@@ -62,6 +64,8 @@ export interface SvmRunResult {
 }
 
 const FAULTS = 4096;
+/** Frames of the pool for what invocations keep. */
+const SPILL_FRAMES = 16;
 /** Rounds of a window after which nothing is evicted any more. */
 const EVICTING_ROUNDS = 20;
 
@@ -91,7 +95,7 @@ export class SvmHost {
     this.#flags = new Array(pages).fill(0);
     const { device } = gpu;
     const usage = BufferUsage.Storage | BufferUsage.CopyDst | BufferUsage.CopySrc;
-    this.#pool = device.createBuffer({ label: "test pool", size: (pages + 1) * DEVICE_PAGE, usage });
+    this.#pool = device.createBuffer({ label: "test pool", size: (pages + 1 + SPILL_FRAMES) * DEVICE_PAGE, usage });
     this.#table = device.createBuffer({ label: "test table", size: (pages + 1) * 4, usage });
     // Frames in another order than pages.
     this.#free = Array.from({ length: pages }, (_, i) => i + 1);
@@ -276,6 +280,21 @@ export class SvmHost {
     header[Control.ReplayBase] = areas.replay;
     header[Control.ReplayStride] = invocations;
     header[Control.Invocations] = kernel.doneBits ? kernel.invocationsPerWorkgroup : 0;
+    let resuming: GPUComputePipeline | undefined;
+    if (pipeline === "resuming") {
+      const made = await kernel.resuming();
+      if (typeof made === "string" || made.words * invocations > SPILL_FRAMES * DEVICE_PAGE_WORDS) {
+        throw new Error(typeof made === "string" ? made : "the test pool has too little room for what is kept");
+      }
+      resuming = made.pipeline;
+      const clear = device.createCommandEncoder();
+      clear.clearBuffer(this.#pool, (this.pages + 1) * DEVICE_PAGE, SPILL_FRAMES * DEVICE_PAGE);
+      queue.submit([clear.finish()]);
+    }
+    header[Control.SpillBase] = (this.pages + 1) * DEVICE_PAGE_WORDS;
+    header[Control.SpillFirst] = first;
+    header[Control.SpillLanes] = kernel.invocationsPerWorkgroup;
+    header[Control.MostFaults] = options.mostFaults ?? 0xffffffff;
     let capacity = replayCapacity;
     const accessed = new Set<number>();
     let firstFaults: readonly number[] | undefined;
@@ -293,11 +312,12 @@ export class SvmHost {
         }
         this.#writeTable(track);
         const chosen =
-          pipeline === "checked"
+          resuming ??
+          (pipeline === "checked"
             ? kernel.checked
             : pipeline === "resident"
               ? kernel.resident
-              : await kernel.residentLinear();
+              : await kernel.residentLinear());
         const encoder = device.createCommandEncoder();
         const pass = encoder.beginComputePass();
         pass.setPipeline(chosen);
@@ -352,7 +372,7 @@ export class SvmHost {
             lane: words[Control.FatalLane] ?? 0,
           });
         }
-        if (pipeline !== "checked") {
+        if (pipeline === "resident" || pipeline === "resident-linear") {
           return done(undefined);
         }
         const again = words[Control.ListOutCount] ?? 0;

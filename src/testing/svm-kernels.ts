@@ -25,7 +25,7 @@ struct Params { data: u32, words: u32, out: u32 }
   if (id.x < params.words) { pm_atomic_add_u32(params.out, pm_load_u32(params.data + id.x)); }
 }`;
 
-/** One invocation sums a word of each of `pages` device pages, twice over, and needs all of them at once for it. */
+/** One invocation sums a word of each of `pages` device pages. */
 export const SVM_GREEDY = /* wgsl */ `
 struct Params { data: u32, pages: u32, out: u32 }
 @group(0) @binding(0) var<uniform> params: Params;

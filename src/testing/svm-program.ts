@@ -28,6 +28,9 @@ export type Statement =
   | { readonly kind: "store"; readonly at: Expression; readonly value: Expression }
   | { readonly kind: "storeVector"; readonly at: Expression; readonly value: Expression }
   | { readonly kind: "add"; readonly bin: Expression; readonly value: Expression }
+  | { readonly kind: "walk"; readonly index: number; readonly at: Expression; readonly turns: Expression }
+  | { readonly kind: "bump"; readonly index: number; readonly value: Expression }
+  | { readonly kind: "choose"; readonly value: Expression; readonly cases: readonly (readonly Statement[])[] }
   | {
       readonly kind: "if";
       readonly condition: Expression;
@@ -82,6 +85,13 @@ const { block } = fc.letrec<{ block: Statement[]; statement: Statement }>((tie) 
     fc.record({ kind: fc.constant("store" as const), at: expression, value: expression }),
     fc.record({ kind: fc.constant("storeVector" as const), at: expression, value: expression }),
     fc.record({ kind: fc.constant("add" as const), bin: expression, value: expression }),
+    fc.record({ kind: fc.constant("walk" as const), index, at: expression, turns: expression }),
+    fc.record({ kind: fc.constant("bump" as const), index, value: expression }),
+    fc.record({
+      kind: fc.constant("choose" as const),
+      value: expression,
+      cases: fc.array(tie("block"), { minLength: 2, maxLength: 2 }),
+    }),
     fc.record({
       kind: fc.constant("leave" as const),
       condition: expression,
@@ -141,6 +151,14 @@ export function toWgsl(statements: readonly Statement[], memory: ProgramMemory):
         return `{ let x = ${ex(s.value)}; pm_store_vec4u(${ownVector(ex(s.at))}, vec4u(x, x + 1u, x * 3u, v0)); }`;
       case "add":
         return `pm_atomic_add_u32(${memory.bins}u + (${ex(s.bin)}) % ${memory.binCount}u, ${ex(s.value)});`;
+      case "walk":
+        return `v${s.index} = walk(${ex(s.at)}, (${ex(s.turns)}) % 9u);`;
+      case "bump":
+        return `bump(&v${s.index}, ${ex(s.value)});`;
+      case "choose": {
+        const cases = s.cases.map((list, i) => `case ${i}u: { ${all(list, inLoop)} }`);
+        return `switch ((${ex(s.value)}) % 3u) { ${cases.join(" ")} default: { v0 += 7u; } }`;
+      }
       case "if":
         return `if ((${ex(s.condition)}) % 2u == 1u) { ${all(s.yes, inLoop)} } else { ${all(s.no, inLoop)} }`;
       case "loop": {
@@ -177,6 +195,19 @@ fn helper(a: u32) -> u32 {
     return x + pm_load_u32(a + 1u);
   }
 }
+struct Walk { sum: u32, way: vec2u, seen: array<u32, 3> }
+fn walk(a: u32, turns: u32) -> u32 {
+  var w = Walk(a, vec2u(turns, 1u), array(1u, 2u, 3u));
+  for (var i = 0u; i < turns; i++) {
+    let x = pm_load_u32(${shared("w.sum", 0)});
+    w.seen[i % 3u] = x;
+    w.sum += x + w.way.y;
+    w.way = w.way.yx;
+    if (x % 16u == 5u) { return w.sum; }
+  }
+  return w.sum ^ w.seen[0] ^ w.seen[2];
+}
+fn bump(v: ptr<function, u32>, x: u32) { *v = *v * 2u + x; }
 @compute @workgroup_size(16)
 fn main(@builtin(global_invocation_id) id: vec3u) {
   ${Array.from({ length: VARIABLES }, (_, i) => `var v${i} = ${i}u;`).join(" ")}
@@ -234,6 +265,21 @@ export function runOnCpu(
     words[at] = value;
     stores++;
   };
+  const walk = (a: number, turns: number): number => {
+    let sum = a;
+    let way = [turns, 1];
+    const seen = [1, 2, 3];
+    for (let i = 0; i < turns; i++) {
+      const x = word(memory.shared + (sum % memory.sharedWords));
+      seen[i % 3] = x;
+      sum = (sum + x + (way[1] ?? 0)) >>> 0;
+      way = [way[1] ?? 0, way[0] ?? 0];
+      if (x % 16 === 5) {
+        return sum;
+      }
+    }
+    return (sum ^ (seen[0] ?? 0) ^ (seen[2] ?? 0)) >>> 0;
+  };
   const block = (list: readonly Statement[], inLoop: boolean): Flow => {
     for (const s of list) {
       const flow = st(s, inLoop);
@@ -265,6 +311,21 @@ export function runOnCpu(
         const at = memory.bins + (ex(s.bin) % memory.binCount);
         store(at, word(at) + ex(s.value));
         return "go";
+      }
+      case "walk":
+        v[s.index] = walk(ex(s.at), ex(s.turns) % 9);
+        return "go";
+      case "bump":
+        v[s.index] = Math.imul(v[s.index] ?? 0, 2) + ex(s.value);
+        return "go";
+      case "choose": {
+        const list = s.cases[ex(s.value) % 3];
+        if (list === undefined) {
+          v[0] = (v[0] ?? 0) + 7;
+          return "go";
+        }
+        const flow = block(list, inLoop);
+        return flow === "break" ? "go" : flow;
       }
       case "if":
         return block(ex(s.condition) % 2 === 1 ? s.yes : s.no, inLoop);

@@ -25,6 +25,8 @@ export interface CompiledSvmKernel {
   readonly resident: GPUComputePipeline;
   /** Like `resident`, for grids over the device's limit in a dimension. Made at the first call. */
   residentLinear(): Promise<GPUComputePipeline>;
+  /** Resume points, made at the first call; why the kernel has none when it is a text. */
+  resuming(): Promise<ResumingPipeline | string>;
   /** It stores, or changes words by atomics. */
   readonly writes: boolean;
   readonly invocationsPerWorkgroup: number;
@@ -44,6 +46,13 @@ const BUFFER_TYPES: Readonly<Record<BindingKind, GPUBufferBindingType>> = {
 
 const RUNTIME_BINDINGS: readonly GPUBufferBindingType[] = ["storage", "read-only-storage", "storage", "uniform"];
 const RUNTIME_STORAGE = RUNTIME_BINDINGS.filter((type) => type !== "uniform").length;
+
+/** A pipeline whose invocations can be left at loops and gone on with. */
+export interface ResumingPipeline {
+  readonly pipeline: GPUComputePipeline;
+  /** Words of the pool that an invocation keeps while it is left. */
+  readonly words: number;
+}
 
 /**
  * Compiles a kernel that uses pm_ functions.
@@ -68,6 +77,7 @@ export async function compileSvmKernel(
   const checked = await compiler.compile("checked");
   const [x, y, z] = reflection.workgroupSize;
   let linear: Promise<GPUComputePipeline> | undefined;
+  let resuming: Promise<ResumingPipeline | string> | undefined;
   return {
     reflection,
     features,
@@ -79,12 +89,28 @@ export async function compileSvmKernel(
       linear ??= compiler.compile("resident-linear");
       return linear;
     },
+    resuming() {
+      const text = kernel.resume();
+      resuming ??=
+        typeof text === "string"
+          ? Promise.resolve(text)
+          : compiler.compile("resuming").then((pipeline) => ({ pipeline, words: text.words }), refusal);
+      return resuming;
+    },
     writes: features.writes,
     invocationsPerWorkgroup: x * y * z,
     doneBits: !features.collective,
     replayRecords: features.replayRecords,
     replayWordsPerInvocation: features.replayRecords > 0 ? replayWords(features.replayRecords) : 0,
   };
+}
+
+/** A kernel whose second text the GPU refuses has no resume points, and is good otherwise. @throws what is no refusal */
+function refusal(error: unknown): string {
+  if (error instanceof KernelError && error.code === "EINVAL") {
+    return error.message;
+  }
+  throw error;
 }
 
 class Compiler {

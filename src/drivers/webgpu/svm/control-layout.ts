@@ -59,6 +59,18 @@ export const Control = {
   FatalCount: 31,
   /** In, for the compaction: invocations of a workgroup, 0 for kernels that settle their workgroups themselves. */
   Invocations: 32,
+  /** In, of rounds with resume points: the word of the pool where invocations keep what they need to go on. */
+  SpillBase: 33,
+  /** In: the first workgroup that keeps something there, its first invocation, and how many of each workgroup do. */
+  SpillFirst: 34,
+  SpillLaneFirst: 35,
+  SpillLanes: 36,
+  /** In: pages that an invocation may ask for in this round. */
+  MostFaults: 37,
+  /** Out: invocations that came to a resume point, or were done. */
+  Progressed: 38,
+  /** Out: invocations that ran and must run again. */
+  Unfinished: 39,
 } as const;
 
 /** WGSL that reads an In word; `name` is the uniform, an `array<vec4u>`. */

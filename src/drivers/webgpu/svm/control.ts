@@ -4,6 +4,7 @@ import { createGpuBuffer, type OwnedBuffer } from "../gpu-buffer.ts";
 import type { GpuHandle } from "../gpu-handle.ts";
 import { BufferUsage, MapMode } from "../usage.ts";
 import { CONTROL_HEADER_WORDS, Control, type FatalCode, FaultBit, replayWords } from "./control-layout.ts";
+import { DEVICE_PAGE_WORDS } from "./page-entry.ts";
 
 /** Faults that one round can report; the rest waits in the bitmaps. */
 const FAULT_CAPACITY = 16_384;
@@ -33,12 +34,30 @@ export interface RoundRun {
   readonly first: number;
   readonly count: number;
   readonly lanes: readonly [first: number, end: number];
+  readonly resume?: ResumeRun;
+}
+
+/** What a round with resume points runs with. */
+export interface ResumeRun {
+  /** The frame in which invocations keep what they need to go on. */
+  readonly frame: number;
+  /** The first workgroup that keeps something there, its first invocation, and how many of each workgroup do. */
+  readonly first: number;
+  readonly laneFirst: number;
+  readonly lanes: number;
+  /** Pages that an invocation may ask for. */
+  readonly mostFaults: number;
+  /** All begin from the start. */
+  readonly clear: boolean;
 }
 
 /** What a round reports. */
 export interface RoundReport {
   readonly completed: number;
   readonly doneInvocations: number;
+  /** Of a round with resume points: invocations that came to one or were done, and those that must run again. */
+  readonly progressed: number;
+  readonly unfinished: number;
   /** Workgroups to run again. */
   readonly failed: Uint32Array<ArrayBuffer>;
   /** A bit for each device page whose entry said that it be tracked, and that was used. */
@@ -235,6 +254,13 @@ export class ControlBuffers {
     header[Control.ReplayStride] = (this.#shape?.window ?? 0) * (this.#shape?.invocationsPerWorkgroup ?? 0);
     header[Control.ReplayCapacity] = this.#shape?.replayRecords ?? 0;
     header[Control.Invocations] = this.#shape?.doneBits === true ? this.#shape.invocationsPerWorkgroup : 0;
+    if (run.resume !== undefined) {
+      header[Control.SpillBase] = run.resume.frame * DEVICE_PAGE_WORDS;
+      header[Control.SpillFirst] = run.resume.first;
+      header[Control.SpillLaneFirst] = run.resume.laneFirst;
+      header[Control.SpillLanes] = run.resume.lanes;
+      header[Control.MostFaults] = run.resume.mostFaults;
+    }
     this.#gpu.queue.writeBuffer(this.header, 0, header);
     this.#gpu.queue.writeBuffer(this.buffer, 0, NOTHING_YET);
     if (run.ids !== undefined) {
@@ -273,6 +299,8 @@ export class ControlBuffers {
       return {
         completed: words[Control.Completed],
         doneInvocations: words[Control.DoneInvocations],
+        progressed: words[Control.Progressed],
+        unfinished: words[Control.Unfinished],
         failed: words.slice(areas.listOut, areas.listOut + words[Control.ListOutCount]),
         accessed: words.slice(areas.accessed, areas.faultList),
         faults: words.slice(areas.faultList, areas.faultList + Math.min(found, FAULT_CAPACITY)),

@@ -228,18 +228,20 @@ describe("while rounds run", () => {
 });
 
 describe("what cannot make progress ends with an error", () => {
-  test("one invocation that needs more than the pool, at once and with the numbers", async () => {
+  test("one workgroup with barriers that needs more than the pool, at once and with the numbers", async () => {
     await using m = await svmMachine(8);
     const data = await m.mm.mmap({ length: PAGES * SVM_PAGE });
     const out = await m.mm.mmap({ length: 4 });
-    const kernel = await m.device.kernel(SVM_GREEDY);
+    const kernel = await m.device.kernel(SVM_GREEDY.replace("var sum", "workgroupBarrier(); var sum"));
     const run = (pages: number) =>
       kernel.dispatch({
         mm: m.mm,
         params: { data: data.svmAddress, pages, out: out.svmAddress },
         workgroups: 1,
       });
-    await expect(run(PAGES)).rejects.toThrow(/ENOMEM: one invocation needs at least \d+ device pages.*pool holds 8/);
+    await expect(run(PAGES)).rejects.toThrow(
+      /ENOMEM: one workgroup \(it has barriers.* needs at least \d+ device pages.*pool holds 8/,
+    );
     await run(7);
     expect((await wordsOf(out))[0]).toBe(0);
   });

@@ -39,7 +39,7 @@ export const PASSED_BUILTINS: ReadonlyMap<string, string> = new Map([
   ["num_subgroups", "u32"],
 ]);
 
-function header(shape: EntryShape): string {
+export function header(shape: EntryShape): string {
   const passed = [...shape.passed].map(([name, type]) => `, @builtin(${name}) pm_in_${name}: ${type}`).join("");
   return `@compute ${shape.sizeAttribute}
 fn ${ENTRY}(@builtin(workgroup_id) pm_hw: vec3u, @builtin(num_workgroups) pm_hw_grid: vec3u,
@@ -50,17 +50,17 @@ function call(shape: EntryShape): string {
   return `${shape.name}(${shape.args.join(", ")});`;
 }
 
-function gid(shape: EntryShape): string {
+export function gid(shape: EntryShape): string {
   const [x, y, z] = shape.workgroupSize;
   return `let pm_gid = pm_id * vec3u(${x}u, ${y}u, ${z}u) + pm_lid;`;
 }
 
-const GRID = `vec3u(${[Control.GridX, Control.GridY, Control.GridZ].map((word) => headerWord(word)).join(", ")})`;
-const POINT =
+export const GRID = `vec3u(${[Control.GridX, Control.GridY, Control.GridZ].map((word) => headerWord(word)).join(", ")})`;
+export const POINT =
   "vec3u(pm_workgroup % pm_grid.x, (pm_workgroup / pm_grid.x) % pm_grid.y, pm_workgroup / pm_grid.x / pm_grid.y)";
 
 /** `pm_logical(p)`: which workgroup runs as number p of the round. */
-const LOGICAL = `
+export const LOGICAL = `
 fn pm_logical(p: u32) -> u32 {
   if (${headerWord(Control.Mode)} == 0u) { return ${headerWord(Control.First)} + p; }
   return atomicLoad(&pm_ctl[${headerWord(Control.ListIn)} + p]);

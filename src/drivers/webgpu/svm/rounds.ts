@@ -9,8 +9,10 @@
 import { KernelError, throwIfAborted } from "../../../base/index.ts";
 import { decodeFault, type RoundReport, type RoundRun } from "./control.ts";
 import { replayWords } from "./control-layout.ts";
-import { mappedFlags, SvmPte } from "./page-entry.ts";
+import { Futility } from "./futility.ts";
+import { DEVICE_PAGE_WORDS, mappedFlags, SvmPte } from "./page-entry.ts";
 import type { Prefetcher } from "./prefetch.ts";
+import { ResumeRounds, type SpillFrame } from "./resume-rounds.ts";
 import { SequencePredictor } from "./sequence.ts";
 import type { Demand } from "./service.ts";
 import type { SvmTable } from "./svm-table.ts";
@@ -75,9 +77,13 @@ export class Rounds {
   readonly #timeoutMs: number;
   readonly #nextStamp: () => number;
   readonly #growReplay: (records: number) => Promise<void>;
+  readonly #resume: () => Promise<SpillFrame | string>;
   readonly stats: RoundsStats = { rounds: 0, faults: 0 };
   readonly #sequence = new SequencePredictor();
   #sliceLimit: number;
+  #resumeRounds: ResumeRounds | undefined;
+  /** The last workgroups needed resume points: the next ones are likely to. */
+  #isResuming = false;
 
   constructor(parts: {
     readonly job: RoundsJob;
@@ -86,6 +92,8 @@ export class Rounds {
     readonly run: RunRound;
     readonly nextStamp: () => number;
     readonly growReplay: (records: number) => Promise<void>;
+    /** Called when a single invocation does not fit the pool: makes it go on from resume points, or says why it cannot. */
+    readonly resume: () => Promise<SpillFrame | string>;
     readonly signal: AbortSignal | undefined;
     /** How long rounds may go on that bring nothing new and get nothing done. */
     readonly timeoutMs: number;
@@ -96,13 +104,17 @@ export class Rounds {
     this.#run = parts.run;
     this.#nextStamp = parts.nextStamp;
     this.#growReplay = parts.growReplay;
+    this.#resume = parts.resume;
     this.#signal = parts.signal;
     this.#timeoutMs = parts.timeoutMs;
     const [x, y, z] = parts.job.grid;
     this.#sliceLimit = Math.min(windowSize(parts.job), firstSlice(x * y * z, parts.table));
   }
 
-  /** @throws KernelError as WebGpuKernel.dispatch; ENOMEM when one invocation alone (with barriers: one workgroup) needs more than the pool */
+  /**
+   * @throws KernelError as WebGpuKernel.dispatch; ENOMEM when one invocation alone (with barriers: one workgroup) needs more
+   *   than the pool, and has no resume points or needs that much between two of them
+   */
   async all(): Promise<void> {
     const [x, y, z] = this.#job.grid;
     const total = x * y * z;
@@ -116,6 +128,11 @@ export class Rounds {
     let fresh = true;
     let former = 0;
     for (let next = first; next < first + count; ) {
+      if (this.#isResuming && this.#resumeRounds !== undefined) {
+        next += await this.#resumeSome(this.#resumeRounds, first, rangeOfIds(next, first + count), fresh);
+        fresh = false;
+        continue;
+      }
       const slice = Math.min(this.#sliceLimit, first + count - next);
       const predicted = this.#fitting(former === 0 ? [] : this.#sequence.predict(slice / former));
       const faultsBefore = this.stats.faults;
@@ -239,9 +256,59 @@ export class Rounds {
         lanes = Math.max(1, Math.min(lanes - 1, Math.floor((lanes * room * FILL) / demand)));
         context = { demands: [], prefetch: [], clearFaults: true, newWindow: false, window: this.#nextStamp() };
       } else {
-        throw this.#tooBig(demand, room);
+        const resuming = await this.#resumable(demand, room);
+        let left = joined(Uint32Array.of(ids?.[0] ?? first), rest);
+        do {
+          left = left.subarray(await this.#resumeSome(resuming, windowFirst, left));
+        } while (this.#isResuming && left.length > 0);
+        if (left.length === 0) {
+          return { used, demands: asked };
+        }
+        pending = left;
+        lanes = this.#job.invocationsPerWorkgroup;
+        laneFirst = 0;
+        context = { demands: [], prefetch: [], clearFaults: true, newWindow: false, window: this.#nextStamp() };
       }
     }
+  }
+
+  /** @throws KernelError ENOMEM when the kernel has no resume points */
+  async #resumable(demand: number, room: number): Promise<ResumeRounds> {
+    if (this.#resumeRounds === undefined) {
+      const spill = await this.#resume();
+      if (typeof spill === "string") {
+        throw this.#tooBig(demand, room, spill);
+      }
+      this.#resumeRounds = new ResumeRounds(
+        {
+          job: this.#job,
+          table: this.#table,
+          run: this.#run,
+          nextStamp: this.#nextStamp,
+          growReplay: this.#growReplay,
+          signal: this.#signal,
+          timeoutMs: this.#timeoutMs,
+          stats: this.stats,
+        },
+        spill,
+      );
+    }
+    return this.#resumeRounds;
+  }
+
+  /** Finishes the first few of these workgroups, which are done then. `newWindow` is given for those that never ran. */
+  async #resumeSome(
+    resuming: ResumeRounds,
+    windowFirst: number,
+    ids: Uint32Array<ArrayBuffer>,
+    newWindow?: boolean,
+  ): Promise<number> {
+    const some = resuming.workgroupsOf(ids);
+    this.#isResuming = await resuming.workgroups(windowFirst, ids.slice(0, some), {
+      fresh: newWindow !== undefined,
+      newWindow: newWindow === true,
+    });
+    return some;
   }
 
   /** What ran used less than half of the pool: run more of it at a time. */
@@ -256,12 +323,12 @@ export class Rounds {
     return await this.#run(run, context);
   }
 
-  #tooBig(demand: number, room: number): KernelError {
+  #tooBig(demand: number, room: number, why: string): KernelError {
     const what = this.#job.doneBits ? "one invocation" : "one workgroup (it has barriers, so it is done as a whole)";
     return new KernelError(
       "ENOMEM",
       this.#job.name,
-      `${what} needs at least ${demand} device pages of 16 KiB at once, the pool holds ${room}: raise deviceMemory, or give each invocation less to do`,
+      `${what} needs at least ${demand} device pages of 16 KiB at once, the pool holds ${room}: raise deviceMemory, or give each invocation less to do; resume points do not apply: ${why}`,
     );
   }
 
@@ -282,35 +349,9 @@ export class Rounds {
   }
 }
 
-/** Counts rounds that ask again for what they were given already, while nothing gets done. */
-class Futility {
-  readonly #asked = new Set<number>();
-  #window = -1;
-  #since = 0;
-  count = 0;
-
-  get lastsMs(): number {
-    return Date.now() - this.#since;
-  }
-
-  /** Rounds so far, this one included, that asked for nothing new; progress changes the number of the window. */
-  rounds(faults: Uint32Array, window: number): number {
-    if (window !== this.#window) {
-      this.#asked.clear();
-      this.#window = window;
-    }
-    const before = this.#asked.size;
-    for (const fault of faults) {
-      this.#asked.add(fault);
-    }
-    if (this.#asked.size > before) {
-      this.count = 0;
-      this.#since = Date.now();
-    } else {
-      this.count++;
-    }
-    return this.count;
-  }
+/** Ids to choose the next few from. */
+function rangeOfIds(first: number, end: number): Uint32Array<ArrayBuffer> {
+  return new Uint32Array(Math.min(end - first, DEVICE_PAGE_WORDS)).map((_, i) => first + i);
 }
 
 /** Workgroups to begin with: as if each used its share of all that is mapped. */

@@ -22,8 +22,9 @@ const WRITE = SvmPte.Valid | SvmPte.Write;
 /** Notes of misses and accessed pages that an invocation keeps; a power of two. */
 const RING = 32;
 
-export function checkedRuntime(features: KernelFeatures, group: number): string {
-  const parts = [commonWgsl(features, group), faultWgsl(features), accessWgsl(features), reportWgsl];
+/** `resuming`: an invocation asks for a limited number of pages, in the order in which it missed them. */
+export function checkedRuntime(features: KernelFeatures, group: number, resuming = false): string {
+  const parts = [commonWgsl(features, group), faultWgsl(features, resuming), accessWgsl(features), reportWgsl];
   if (features.writes) {
     parts.push(features.sharedStores ? sharedStoresWgsl(features) : logWgsl(features));
   } else {
@@ -48,8 +49,9 @@ export function checkedRuntime(features: KernelFeatures, group: number): string 
  * Misses, fatal accesses, and the fuel that ends loops after them. An access only notes in a ring what it met: this code
  * stands at each of them. What the notes mean is found out once, at the end of the run.
  */
-function faultWgsl(features: KernelFeatures): string {
+function faultWgsl(features: KernelFeatures, resuming: boolean): string {
   const { collective } = features;
+  const first = resuming ? RESUMING_FIRST : { declare: "", note: "", limit: "" };
   const tell = collective ? `atomicOr(&pm_wg_fault, ${WgFlag.Hurt}u);` : "";
   return `
 // 0 or 1: what a turn of a loop takes from the fuel.
@@ -106,6 +108,7 @@ fn pm_set(base: u32, bit: u32) {
   atomicOr(&pm_ctl[base + (bit >> 5u)], 1u << (bit & 31u));
 }
 fn pm_settle() {
+  ${first.declare}
   if (pm_how != 0u) {
     let e = pm_entry_of(pm_addr);
     let writes = pm_how == ${FaultBit.Write}u;
@@ -114,12 +117,14 @@ fn pm_settle() {
     let unmapped = select(${Fatal.ReadUnmapped}u, ${Fatal.WriteUnmapped}u, writes);
     pm_code = select(select(pm_committing * ${Fatal.NotRepeatable}u, ${Fatal.WriteReadOnly}u, locked), unmapped, !mapped);
     pm_fault = u32(pm_code == 0u);
+    ${first.note}
     pm_how = 0u;
   }
   for (var i = 0u; i < min(pm_events, ${RING}u); i++) {
     let key = pm_ring[i];
     let page = key >> ${FaultBit.PageShift}u;
     let how = key & 3u;
+    ${first.limit}
     let writes = how == ${FaultBit.Write}u;
     let e = pm_entry_of(page << 12u);
     let needs = select(${SvmPte.Mapped}u, ${SvmPte.Mapped | SvmPte.MappedWrite}u, writes);
@@ -134,6 +139,20 @@ fn pm_settle() {
 ${collective ? collectiveStop : ""}
 `;
 }
+
+/** The first miss is asked for whatever the ring has room for; what came after it, as far as there is room for it. */
+const RESUMING_FIRST = {
+  declare: "var left = 0u;\n  var first = 0u;",
+  note: `first = ((pm_addr >> 12u) << ${FaultBit.PageShift}u) | pm_how;
+    if (pm_code == 0u) {
+      left = max(1u, ${headerWord(Control.MostFaults)}) - 1u;
+      pm_set(select(${headerWord(Control.ReadBits)}, ${headerWord(Control.WriteBits)}, writes), pm_addr >> 12u);
+    }`,
+  limit: `if (how != 0u) {
+      if ((key == first) | (left == 0u)) { continue; }
+      left--;
+    }`,
+};
 
 /** Statements at the start of a loop's body; without a call, for what they cost in each turn. */
 export function loopCheck(features: KernelFeatures, together: boolean): string {

@@ -203,6 +203,22 @@ export class SvmDevice {
     return placed;
   }
 
+  /**
+   * A frame that holds no page, for the caller's own use until FramePool.put. Undefined when none can be had.
+   * Locks: the device's turn, held by the caller; takes update locks. @throws KernelError as SvmTable.evict
+   */
+  async takeFrame(): Promise<number | undefined> {
+    const window = this.nextStamp();
+    for (;;) {
+      const frame = this.pool.take();
+      const victims = frame === undefined ? this.pool.victims(1, window) : [];
+      if (frame !== undefined || victims.length === 0) {
+        return frame;
+      }
+      await evictFrames(victims);
+    }
+  }
+
   /** Its first use is to be noted; until then it is the first to go. */
   #guess(frame: SvmFrame, isNew: boolean): void {
     if (isNew) {

@@ -16,6 +16,8 @@ import { type Compaction, compactionPipeline } from "./compaction.ts";
 import type { CompiledSvmKernel } from "./compile-svm.ts";
 import type { RoundReport, RoundRun } from "./control.ts";
 import { Fatal, type FatalCode } from "./control-layout.ts";
+import { DEVICE_PAGE } from "./page-entry.ts";
+import type { SpillFrame } from "./resume-rounds.ts";
 import { type RoundContext, Rounds, type RoundsStats, windowSize } from "./rounds.ts";
 import type { SubmitOptions, SvmDevice } from "./svm-device.ts";
 import type { SvmTable } from "./svm-table.ts";
@@ -28,6 +30,8 @@ interface Run {
   readonly groups: readonly (GPUBindGroup | undefined)[];
   readonly compaction: Compaction;
   readonly options: SubmitOptions;
+  /** With resume points, once they are needed: the frame is given back when the dispatch ends. */
+  resuming?: { readonly pipeline: GPUComputePipeline; readonly frame: number };
 }
 
 /** A checked dispatch. */
@@ -229,11 +233,32 @@ export class SvmKernel implements WebGpuKernel {
       run: (round, context) => this.#round(run, round, context),
       nextStamp: () => run.svm.nextStamp(),
       growReplay: (records) => run.svm.control.growReplay(records),
+      resume: () => this.#resume(run),
       signal: run.options.signal,
       timeoutMs: run.options.timeoutMs,
     });
-    await rounds.all();
+    try {
+      await rounds.all();
+    } finally {
+      if (run.resuming !== undefined) {
+        run.svm.pool.put(run.resuming.frame);
+      }
+    }
     return rounds.stats;
+  }
+
+  /** From now on invocations can be left: they keep themselves in a frame of the pool. Or why not. */
+  async #resume(run: Run): Promise<SpillFrame | string> {
+    const made = await this.compiled.resuming();
+    if (typeof made === "string") {
+      return made;
+    }
+    const frame = run.svm.pool.capacity > 1 ? await run.svm.takeFrame() : undefined;
+    if (frame === undefined) {
+      return "its variables need a page of the pool, too";
+    }
+    run.resuming = { pipeline: made.pipeline, frame };
+    return { frame, words: made.words };
   }
 
   async #round(run: Run, round: RoundRun, context: RoundContext): Promise<RoundReport> {
@@ -248,7 +273,11 @@ export class SvmKernel implements WebGpuKernel {
       }
       svm.control.clearAccessed(encoder);
       svm.control.write(round);
-      this.#encode(run, encoder, this.compiled.checked, this.#physicalGrid(round.count));
+      if (round.resume?.clear) {
+        encoder.clearBuffer(svm.pool.handle.buffer, round.resume.frame * DEVICE_PAGE, DEVICE_PAGE);
+      }
+      const pipeline = round.resume === undefined ? this.compiled.checked : run.resuming?.pipeline;
+      this.#encode(run, encoder, pipeline ?? this.compiled.checked, this.#physicalGrid(round.count));
       this.#encodeCompaction(run, encoder);
       svm.control.record(encoder, round.count);
     });

@@ -107,8 +107,8 @@ const BINDING: ReadonlySet<string> = new Set(["boundUpdate", "boundHistogram"]);
 
 type KernelName = keyof typeof KERNELS;
 const NAMES = Object.keys(KERNELS) as KernelName[];
-/** Frames of the devices' pools: the least that these kernels' single invocations need, and room for nearly all. */
-const POOLS = [12, 100];
+/** Frames of the devices' pools: so few that single invocations go on from resume points when half of them are given to bound ranges, and room for nearly all. */
+const POOLS = [9, 100];
 
 interface Gpu {
   readonly device: WebGpuDevice;

@@ -15,12 +15,14 @@ import {
 import type { KernelFeatures } from "./kernel-features.ts";
 import { everything, type ParsedKernel, parseKernel, plainNames } from "./parse-kernel.ts";
 import { resetPrivate, resetWorkgroup } from "./reset-memory.ts";
+import { resumingEntry } from "./resume-entry.ts";
+import { type ResumeText, resumeText } from "./resume-state.ts";
 import { checkedRuntime, loopCheck } from "./runtime-checked.ts";
 import { residentRuntime } from "./runtime-resident.ts";
 import type { EditedText, Edits } from "./source-text.ts";
 
 /** Which pipeline a text is for. */
-export type PipelineKind = "checked" | "resident" | "resident-linear";
+export type PipelineKind = "checked" | "resident" | "resident-linear" | "resuming";
 
 /** A kernel, rewritten. */
 export interface TransformedKernel {
@@ -29,8 +31,10 @@ export interface TransformedKernel {
   readonly features: KernelFeatures;
   /** The bind group of the runtime: the one after the user's last. */
   readonly runtimeGroup: number;
-  /** The user's text comes first, with its lines as they were. */
+  /** The user's text comes first, with its lines as they were. "resuming": of a kernel that has resume points. */
   text(kind: PipelineKind): TransformedText;
+  /** The kernel's resume points, or why it has none. */
+  resume(): ResumeText | string;
 }
 
 export interface TransformedText {
@@ -58,26 +62,39 @@ export function transformKernel(wgsl: string, entryPoint?: string, op = "kernel"
   const analysis = { ...found, features: withBound(found.features, bound) };
   const shape = shapeOf(kernel, entry, reflection, analysis);
   const runtimeGroup = Math.max(0, ...reflection.bindings.map((binding) => binding.group + 1));
+  let resumed: ResumeText | string | undefined;
+  const resume = () => {
+    resumed ??=
+      bound === undefined
+        ? resumeText(kernel, analysis, entry)
+        : "it writes variables of its own (var<storage, read_write>)";
+    return resumed;
+  };
   return {
     reflection,
     features: analysis.features,
     runtimeGroup,
-    text: (kind) => textFor(kind, kernel, entry, analysis, bound, shape, runtimeGroup),
+    text: (kind) => textFor(kind, { kernel, entry, analysis, bound, shape, group: runtimeGroup, resume }),
+    resume,
   };
 }
 
-function textFor(
-  kind: PipelineKind,
-  kernel: ParsedKernel,
-  entry: FnElem,
-  analysis: KernelAnalysis,
-  bound: BoundWrites | undefined,
-  shape: EntryShape,
-  group: number,
-): TransformedText {
+interface Parts {
+  readonly kernel: ParsedKernel;
+  readonly entry: FnElem;
+  readonly analysis: KernelAnalysis;
+  readonly bound: BoundWrites | undefined;
+  readonly shape: EntryShape;
+  readonly group: number;
+  resume(): ResumeText | string;
+}
+
+function textFor(kind: PipelineKind, parts: Parts): TransformedText {
+  const { kernel, entry, analysis, bound, group } = parts;
   const edits = plainNames(kernel);
   makePlainFunction(kernel, entry, edits);
-  if (kind === "checked") {
+  const isChecked = kind === "checked" || kind === "resuming";
+  if (isChecked) {
     for (const fn of analysis.reached) {
       injectLoopChecks(kernel, fn, analysis, edits);
     }
@@ -85,12 +102,13 @@ function textFor(
   }
   const user = edits.apply(kernel.source.text);
   const { features } = analysis;
-  const runtime =
-    kind === "checked" ? `${checkedRuntime(features, group)}\n${bound?.wgsl ?? ""}` : residentRuntime(features, group);
-  return { wgsl: `${user.text}\n${runtime}\n${entryText(kind, shape, features)}`, user };
+  const runtime = isChecked
+    ? `${checkedRuntime(features, group, kind === "resuming")}\n${bound?.wgsl ?? ""}`
+    : residentRuntime(features, group);
+  return { wgsl: `${user.text}\n${runtime}\n${entryText(kind, parts)}`, user };
 }
 
-function entryText(kind: PipelineKind, shape: EntryShape, features: KernelFeatures): string {
+function entryText(kind: PipelineKind, { shape, analysis: { features }, resume }: Parts): string {
   switch (kind) {
     case "checked":
       return checkedEntry(shape, features);
@@ -98,6 +116,10 @@ function entryText(kind: PipelineKind, shape: EntryShape, features: KernelFeatur
       return residentEntry(shape);
     case "resident-linear":
       return residentLinearEntry(shape);
+    case "resuming": {
+      const text = resume();
+      return typeof text === "string" ? "" : `${text.wgsl}\n${resumingEntry(shape, features, text)}`;
+    }
     default:
       return kind satisfies never;
   }

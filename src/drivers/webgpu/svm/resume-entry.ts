@@ -1,0 +1,79 @@
+/** The generated entry point of the pipeline with resume points. */
+import { Control, Fatal, headerWord } from "./control-layout.ts";
+import { type EntryShape, GRID, gid, header, LOGICAL, POINT } from "./entry.ts";
+import type { KernelFeatures } from "./kernel-features.ts";
+import type { ResumeText } from "./resume-state.ts";
+
+/**
+ * Each invocation for itself, from where it was left. One that is left again keeps what it was at the last resume point; one
+ * that ran out of room for stores goes back there by itself, and stores directly.
+ */
+export function resumingEntry(shape: EntryShape, features: KernelFeatures, resume: ResumeText): string {
+  const { replayRecords, logCanOverflow, atomics } = features;
+  const records = replayRecords > 0;
+  const overflows = logCanOverflow && features.writes;
+  const place = `pm_kept.${resume.place}`;
+  const again = overflows
+    ? `if (pm_rewind == 0u) {
+        if ((pm_committing != 0u) | (pm_over == 0u) | (pm_hurt != 0u)) { break; }
+        ${atomics === "immediate" ? `if (pm_mixed != 0u) { pm_die(${Fatal.StoreLogFull}u, pm_low_store); break; }` : ""}
+      }
+      pm_rewind = 0u;
+      pm_committing = 1u;
+      pm_over = 0u;
+      pm_logged = 0u;
+      ${records ? "pm_replayed = 0u;" : ""}
+      ${shape.resetPrivate}`
+    : "break;";
+  return `${LOGICAL}
+${header(shape)}
+  let pm_p = pm_hw.x + pm_hw.y * pm_hw_grid.x;
+  if (pm_p >= ${headerWord(Control.Count)}) { return; }
+  pm_lane = pm_lidx;
+  pm_workgroup = pm_logical(pm_p);
+  let pm_bit = (pm_workgroup - ${headerWord(Control.WindowFirst)}) * ${shape.invocations}u + pm_lidx;
+  let pm_bits = ${headerWord(Control.DoneBase)} + (pm_bit >> 5u);
+  let pm_mask = 1u << (pm_bit & 31u);
+  let pm_waits = (atomicLoad(&pm_ctl[pm_bits]) & pm_mask) != 0u;
+  // In its first round a workgroup runs as a whole.
+  var pm_open = pm_waits | (${headerWord(Control.Mode)} == 0u);
+  if (pm_open & (pm_lidx >= ${headerWord(Control.LaneFirst)}) & (pm_lidx < ${headerWord(Control.LaneEnd)})) {
+    let pm_grid = ${GRID};
+    let pm_id = ${POINT};
+    ${gid(shape)}
+    pm_begin();
+    ${records ? "pm_replay_begin(pm_bit);" : ""}
+    pm_spill = ${headerWord(Control.SpillBase)} + ${resume.words}u *
+      ((pm_workgroup - ${headerWord(Control.SpillFirst)}) * ${headerWord(Control.SpillLanes)}
+        + pm_lidx - ${headerWord(Control.SpillLaneFirst)});
+    pm_load_kept();
+    loop {
+      pm_skip = ${place} != 0u;
+      if (pm_skip) { pm_restore(); }
+      ${resume.entry}(${shape.args.join(", ")});
+      if ((pm_hurt | pm_rewind) == 0u) {
+        // It took another way to the place than when it was left there.
+        if (pm_skip) { pm_die(${Fatal.NotRepeatable}u, 0u); }
+        ${records ? "pm_replay_end();" : ""}
+      }
+      ${again}
+    }
+    if ((pm_events | pm_how) != 0u) { pm_settle(); }
+    if (pm_hurt == 0u) {
+      pm_commit_log();
+      pm_open = false;
+      pm_passed = 1u;
+    } else {
+      if (pm_fault == 0u) { pm_report(); }
+      if (pm_passed != 0u) { pm_save_kept(); }
+      atomicAdd(&pm_ctl[${Control.Unfinished}], 1u);
+    }
+    atomicAdd(&pm_ctl[${Control.Progressed}], pm_passed);
+  }
+  if (pm_open != pm_waits) {
+    atomicXor(&pm_ctl[pm_bits], pm_mask);
+    if (!pm_open) { atomicAdd(&pm_ctl[${Control.DoneInvocations}], 1u); }
+  }
+}
+`;
+}
