@@ -1,8 +1,9 @@
 /** Invocations that need many times the pool, and go on from the heads of their loops. */
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { type Machine, wordsOf } from "../../../testing/machine.ts";
 import { noise } from "../../../testing/svm-check.ts";
-import { SVM_PAGE, svmMachine } from "../../../testing/svm-kernels.ts";
+import { SVM_INCREMENT, SVM_PAGE, svmMachine } from "../../../testing/svm-kernels.ts";
+import { SvmKernel } from "./svm-kernel.ts";
 
 const FRAMES = 6;
 const PAGES = 16 * FRAMES;
@@ -452,4 +453,30 @@ test.each([
   await expect(
     check({ frames, wgsl: `${ONE} { ${body} pm_store_u32(params.out, total); }`, model: () => {} }),
   ).rejects.toThrow(new RegExp(`ENOMEM: one (invocation|workgroup) .*${typeof why === "string" ? why : why.source}`));
+});
+
+test("refused: variables of the kernel's own that it writes", async () => {
+  await using m = await svmMachine(FRAMES);
+  const data = await m.mm.mmap({ length: 4 * FRAMES * SVM_PAGE });
+  const found = await m.mm.mmap({ length: 16 });
+  const kernel = await m.device.kernel(`
+struct Params { data: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read_write> found: array<u32>;
+${ONE} { for (var i = 0u; i < ${4 * FRAMES}u; i++) { found[0] += pm_load_u32(params.data + i * 4096u); } }`);
+  await expect(
+    kernel.dispatch({ mm: m.mm, params: { data: data.svmAddress }, bind: { found }, workgroups: 1 }),
+  ).rejects.toThrow(/ENOMEM: one invocation needs.*resume points do not apply: it writes variables of its own/);
+});
+
+test("a dispatch that fits does not ask for resume points", async () => {
+  await using m = await svmMachine(FRAMES);
+  const data = await m.mm.mmap({ length: 4 * FRAMES * SVM_PAGE });
+  const kernel = await m.device.kernel(SVM_INCREMENT);
+  expect(kernel).toBeInstanceOf(SvmKernel);
+  const resuming = vi.spyOn((kernel as SvmKernel).compiled, "resuming");
+  const words = data.length / 4;
+  await kernel.dispatch({ mm: m.mm, params: { data: data.svmAddress, words }, workgroups: words / 64 });
+  expect(resuming).not.toHaveBeenCalled();
+  expect(new Set(await wordsOf(data))).toEqual(new Set([1]));
 });

@@ -65,8 +65,8 @@ export class SvmKernel implements WebGpuKernel {
   /**
    * Runs the kernel as if all memory of `mm` were there; resolves when every invocation has run once.
    * @throws KernelError as WebGpuKernel.dispatch, and EFAULT an address outside every mapping; EPERM a store to read-only
-   *   memory; ENOTSUP more stores in one invocation than can be kept back while it reads them again; ENOMEM one invocation,
-   *   or one workgroup of a kernel with barriers, needs more than the pool
+   *   memory; ENOTSUP more stores in one invocation than can be kept back while it reads them again; ENOMEM one invocation
+   *   needs more than the pool between two resume points, or at all when it has none, as those of a kernel with barriers
    */
   async dispatch(options: DispatchOptions): Promise<DispatchStats> {
     const { device, name } = this;
