@@ -39,25 +39,6 @@ describe("the pool and bind mode", () => {
     await expect(increment(bind, larger)).rejects.toThrow(/ENOMEM.*over the budget/);
   });
 
-  test("a pool that comes back smaller still finds frames to give up", async () => {
-    await using m = await svmMachine(5);
-    const data = await m.mm.mmap({ length: 8 * SVM_PAGE });
-    const words = data.length / 4;
-    const svm = await m.device.kernel(SVM_INCREMENT);
-    const bind = await m.device.kernel(INCREMENT);
-    const held = await m.mm.mmap({ length: 3 * SVM_PAGE });
-    const more = await m.mm.mmap({ length: 3 * SVM_PAGE });
-    for (let round = 1; round <= 4; round++) {
-      await svm.dispatch({ mm: m.mm, params: { data: data.svmAddress, words }, workgroups: words / 64 });
-      await increment(bind, round % 2 === 0 ? held : more);
-      for (let page = 0; page < 3; page++) {
-        const at = data.svmAddress + page * WORDS;
-        await svm.dispatch({ mm: m.mm, params: { data: at, words: 64 }, workgroups: 1 });
-      }
-    }
-    expect((await wordsOf(data))[0]).toBe(8);
-  });
-
   test("the pool grows with what is mapped, keeps what it holds, and never allocates over the cap on the way", async () => {
     await using m = await svmMachine(63);
     const svm = await m.device.kernel(SVM_INCREMENT);
