@@ -12,7 +12,7 @@ const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const folder = mkdtempSync(path.join(tmpdir(), "pagemirror-test-"));
 const results = path.join(folder, "vitest.json");
 // The build stands before what reads dist.
-const steps = ["types", "lint", "layers", "invariants", "build", "package", "bundle"];
+const steps = ["types", "lint", "layers", "invariants", "build", "package", "bundle", "docs"];
 
 const npmRun = (script, ...args) => {
   const started = performance.now();

@@ -1,0 +1,14 @@
+/** A page for each example: its source. */
+import { readdirSync, readFileSync } from "node:fs";
+import path from "node:path";
+
+const FOLDER = path.resolve(import.meta.dirname, "../../examples");
+
+export default {
+  watch: ["../../examples/*"],
+  paths: () =>
+    readdirSync(FOLDER).map((name) => ({
+      params: { name, title: `examples/${name}` },
+      content: `\`\`\`${path.extname(name).slice(1)}\n${readFileSync(path.join(FOLDER, name), "utf8")}\`\`\`\n`,
+    })),
+};
