@@ -20,7 +20,8 @@ export default defineConfig({
       md.use(linkRule).use(pictureRule);
     },
   },
-  vite: { publicDir: false },
+  // The index of the search is one file, fetched when somebody searches.
+  vite: { publicDir: false, build: { chunkSizeWarningLimit: 4096 } },
   themeConfig: {
     search: { provider: "local" },
     outline: [2, 3],
