@@ -10,8 +10,8 @@ export async function writeReference({ root, name, exports, out }) {
       source: path.join(root, types.replace(/^\.\/dist\//, "src/").replace(/\.d\.ts$/, ".ts")),
       module: path.posix.join(name, subpath),
     }))
-    // A symbol's page is in the first module that exports it: the whole package and its Node version come last.
-    .sort((a, b) => Number(isRoot(a, name)) - Number(isRoot(b, name)));
+    // A symbol's page is in the first module that exports it: those that export all of the package come last.
+    .sort((a, b) => Number(exportsAll(a, name)) - Number(exportsAll(b, name)));
   const app = await Application.bootstrapWithPlugins({
     out,
     // It would empty the folder, whatever it is.
@@ -56,4 +56,4 @@ export async function writeReference({ root, name, exports, out }) {
   return !app.logger.hasErrors();
 }
 
-const isRoot = ({ module }, name) => module === name || module === `${name}/node`;
+const exportsAll = ({ module }, name) => [name, `${name}/node`, `${name}/browser`].includes(module);

@@ -1,5 +1,5 @@
 /** Links of the documents are written as files of the checkout see each other; here they become links between pages. */
-import { existsSync, statSync } from "node:fs";
+import { existsSync } from "node:fs";
 import path from "node:path";
 import type { MarkdownEnv, MarkdownRenderer } from "vitepress";
 import { pageOf, ROOT } from "./structure.ts";
@@ -15,7 +15,7 @@ function targetOf(from: string, href: string): string {
   return target.replace(/\/$/, "");
 }
 
-/** A markdown-it plugin. Links to files that are no pages, such as the license, become plain text. */
+/** A markdown-it plugin. Links to what is no page, such as the license, become plain text. */
 export function linkRule(md: MarkdownRenderer): void {
   md.core.ruler.push("pagemirror_links", (state) => {
     const { realPath, path: file } = state.env as MarkdownEnv;
@@ -30,8 +30,7 @@ export function linkRule(md: MarkdownRenderer): void {
         if (token.type === "link_open" && href !== null && !href.startsWith("#") && !EXTERNAL.test(href)) {
           const [file = "", hash] = href.split("#");
           const target = targetOf(from, file);
-          const isFolder = statSync(path.join(ROOT, target)).isDirectory();
-          const page = pageOf(isFolder && target !== "examples" ? `${target}/index.md` : target);
+          const page = pageOf(target);
           if (page === undefined) {
             Object.assign(token, { tag: "span", attrs: [] });
             inPlainText = true;

@@ -20,7 +20,14 @@ const CHAPTERS: readonly { readonly text: string; readonly files: readonly strin
   },
   {
     text: "How to",
-    files: ["docs/svm.md", "docs/recipes.md", "docs/tracing.md", "docs/drivers.md", "docs/conformance.md"],
+    files: [
+      "docs/svm.md",
+      "docs/recipes.md",
+      "docs/browser.md",
+      "docs/tracing.md",
+      "docs/drivers.md",
+      "docs/conformance.md",
+    ],
   },
   { text: "Look up", files: ["docs/cli.md", "docs/errors.md", "docs/comparison.md", "GLOSSARY.md", "INVARIANTS.md"] },
   { text: "Inside", files: ["ARCHITECTURE.md", "docs/schedules.md", "CONTRIBUTING.md"] },
@@ -28,10 +35,7 @@ const CHAPTERS: readonly { readonly text: string; readonly files: readonly strin
 
 /** The page that a file of the checkout becomes, as a path without its ending; undefined when it becomes none. */
 export function pageOf(file: string): string | undefined {
-  if (file === "examples" || file === "examples/") {
-    return "examples";
-  }
-  if (file.startsWith("examples/")) {
+  if (file === "examples" || /^examples\/[^/]+\.(?:ts|wgsl)$/.test(file)) {
     return file;
   }
   if (!file.endsWith(".md")) {
@@ -54,7 +58,10 @@ function titleOf(file: string): string {
   return /^# (.*)$/m.exec(readFileSync(path.join(ROOT, file), "utf8"))?.[1]?.replaceAll("\\", "") ?? file;
 }
 
-const item = (file: string): DefaultTheme.SidebarItem => ({ text: titleOf(file), link: `/${pageOf(file)}` });
+const item = (file: string): DefaultTheme.SidebarItem => ({
+  text: file === "README.md" ? "README" : titleOf(file),
+  link: `/${pageOf(file)}`,
+});
 
 export function siteNav(): DefaultTheme.NavItem[] {
   return [
