@@ -155,6 +155,7 @@ export function serveCpuFault(object: MemoryObject, page: number, around: FaultA
             throw error;
           }
           failures.set(object, { page, error });
+          failuresLeft++;
         },
       );
     }
@@ -183,14 +184,20 @@ export function readAheadFromDevice(object: MemoryObject, page: number, end: num
 
 /** The last failure of an object's page that nobody has been told yet. */
 const failures = new WeakMap<MemoryObject, { readonly page: number; readonly error: KernelError }>();
+/** How many are left at most: mostly none, so that the path of every page fault need not look. */
+let failuresLeft = 0;
 
 /** The error that the last try for a page ended with, once. */
 export function takeCpuFailure(object: MemoryObject, page: number): KernelError | undefined {
+  if (failuresLeft === 0) {
+    return undefined;
+  }
   const failure = failures.get(object);
   if (failure?.page !== page) {
     return undefined;
   }
   failures.delete(object);
+  failuresLeft--;
   return failure.error;
 }
 
@@ -284,6 +291,15 @@ function showable(object: MemoryObject, page: number, from: number, to: number):
     end++;
   }
   return { page: first, end, error: undefined };
+}
+
+/** Whether somebody maps pages of `[page, end)` without the right to write. */
+export function hasReadOnly(object: MemoryObject, page: number, end: number): boolean {
+  let found = false;
+  object.vmas.forEachOverlap(page, end, ({ flags }) => {
+    found ||= (flags & VmFlags.Write) === 0;
+  });
+  return found;
 }
 
 /**

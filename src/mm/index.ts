@@ -5,6 +5,7 @@ export {
   type CpuFault,
   type FaultAround,
   forEachReadOnly,
+  hasReadOnly,
   holdFromCpu,
   readAheadFromDevice,
   serveCpuFault,

@@ -103,8 +103,10 @@ export class Libc {
 
   /** Sets 64-bit field `index` of the scratch memory. */
   set(index: number, value: number): void {
-    this.words[2 * index] = value % TWO_32;
-    this.words[2 * index + 1] = Math.floor(value / TWO_32);
+    // The lower half is meant: several times as fast as a remainder, in the path of every page fault.
+    const low = value >>> 0;
+    this.words[2 * index] = low;
+    this.words[2 * index + 1] = (value - low) / TWO_32;
   }
 
   /** Field `index` as a number; exact below 2^53. */

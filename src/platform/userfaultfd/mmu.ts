@@ -16,6 +16,7 @@ import {
   type FaultAround,
   forEachMapping,
   forEachReadOnly,
+  hasReadOnly,
   type MemoryObject,
   PageFlag,
   readAheadFromDevice,
@@ -50,7 +51,7 @@ export interface UserfaultfdMmuOptions {
   readonly onForget?: ((address: number) => void) | undefined;
   /** Called after an error was reported, with the address in the address space, if the page is mapped. */
   readonly onError?: ((error: KernelError, address: number | undefined) => void) | undefined;
-  /** Called before each fault is served. What it throws ends the serving. */
+  /** Called before faults are served, some at a time. What it throws ends the serving. */
   readonly pulse?: (() => void) | undefined;
 }
 
@@ -101,7 +102,10 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
 
   /** @throws KernelError ENOTSUP with the reason and the remedy; NoLibc. Ask probeUserfaultfd first */
   constructor(options: UserfaultfdMmuOptions = {}) {
-    this.uffd = Uffd.open((address, inFile) => this.#fault(address, inFile));
+    this.uffd = Uffd.open(
+      (address, inFile) => this.#fault(address, inFile),
+      () => options.pulse?.(),
+    );
     this.log = options.log ?? new FaultLog();
     this.#options = options;
     const host = options.faultAround ?? AROUND.host;
@@ -180,7 +184,6 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
   }
 
   #fault(address: number, inFile: boolean): void {
-    this.#options.pulse?.();
     this.counts.faults++;
     let trap = this.#last;
     if (trap === undefined || address < trap.address || address >= trap.address + trap.byteLength) {
@@ -300,6 +303,10 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
         }
       }),
     );
+  }
+
+  hasReadOnly({ object, base }: UffdTrap, page: number, end: number): boolean {
+    return object !== undefined && hasReadOnly(object, base + page, base + end);
   }
 
   written(trap: UffdTrap, page: number, end: number): void {

@@ -24,6 +24,8 @@ export interface WindowOwner {
   /** Accesses that had to wait for a hold look again. */
   retryHeld(): void;
   released(trap: UffdTrap): void;
+  /** Whether it wants to be told of writes. */
+  hasReadOnly(trap: UffdTrap, page: number, end: number): boolean;
   /** Applications wrote to pages of the window. Told once, as soon as it is known. */
   written(trap: UffdTrap, page: number, end: number): void;
 }
@@ -100,7 +102,7 @@ export class UffdTrap implements CpuTrap {
   }
 
   isHeld(page: number): boolean {
-    return this.#holds.some((held) => held.page <= page && page < held.end);
+    return this.#holds.length > 0 && this.#holds.some((held) => held.page <= page && page < held.end);
   }
 
   hold(page: number, end: number): Disposable {
@@ -150,23 +152,31 @@ export class UffdTrap implements CpuTrap {
 
   /** Runs of written pages among the shown ones of `[page, end)`. */
   #scan(page: number, end: number, protect: boolean, visit: (page: number, end: number) => void): void {
+    const { uffd } = this.#owner;
     const { address } = this;
-    this.#owner.uffd.scanWritten(address + page * PAGE_SIZE, address + end * PAGE_SIZE, protect, (start, stop) => {
-      const last = (stop - address) / PAGE_SIZE;
-      for (let p = (start - address) / PAGE_SIZE; p < last; ) {
-        if (this.#shown[p] === 0) {
-          p++;
-          continue;
+    const toTell = this.#owner.hasReadOnly(this, page, end);
+    const stop = address + end * PAGE_SIZE;
+    for (let at = address + page * PAGE_SIZE; at < stop; at = uffd.scanEnd) {
+      const regions = uffd.scanWritten(at, stop, protect);
+      for (let i = 0; i < regions; i++) {
+        const last = (uffd.regionEnd(i) - address) / PAGE_SIZE;
+        for (let p = (uffd.regionStart(i) - address) / PAGE_SIZE; p < last; ) {
+          if (this.#shown[p] === 0) {
+            p++;
+            continue;
+          }
+          let to = p + 1;
+          while (to < last && this.#shown[to] === 1) {
+            to++;
+          }
+          if (toTell) {
+            this.#owner.written(this, p, to);
+          }
+          visit(p, to);
+          p = to;
         }
-        let to = p + 1;
-        while (to < last && this.#shown[to] === 1) {
-          to++;
-        }
-        this.#owner.written(this, p, to);
-        visit(p, to);
-        p = to;
       }
-    });
+    }
   }
 
   /** Hidden first and asked afterwards: nobody can write in between. */
@@ -271,6 +281,12 @@ export class UffdTrap implements CpuTrap {
    */
   show(page: number, end: number, wanted: number, inFile: boolean): void {
     const { uffd } = this.#owner;
+    if (end === page + 1 && this.#shown[page] === 0) {
+      if (uffd.showOne(this.address + page * PAGE_SIZE, !inFile) === 0) {
+        this.#markShown(page, end);
+        return;
+      }
+    }
     let zeros = !inFile;
     const wasShown = this.#shown[wanted] === 1;
     let woken = false;

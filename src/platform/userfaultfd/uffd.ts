@@ -54,6 +54,7 @@ export class Uffd {
   /** Read only, and never anything but zeros. */
   readonly #zeros: number;
   #fileUsed = 0;
+  #scanEnd = 0;
   #closed = false;
   #stopped = false;
 
@@ -62,6 +63,7 @@ export class Uffd {
     fd: number,
     systemCalls: boolean,
     onFault: (address: number, inFile: boolean) => void,
+    onTurn: () => void,
   ) {
     this.libc = libc;
     this.systemCalls = systemCalls;
@@ -74,6 +76,7 @@ export class Uffd {
     this.#zeros = libc.mmap(0, ZEROS_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     this.#watch = libc.watch(fd, () => {
       try {
+        onTurn();
         this.#drain(onFault);
       } catch (error) {
         // Thrown where no native frame is below: an error that passes through one takes the process along.
@@ -84,41 +87,32 @@ export class Uffd {
     });
   }
 
-  /** @throws KernelError ENOTSUP with the reason and the remedy; ENOMEM. NoLibc as Libc.load */
-  static open(onFault: (address: number, inFile: boolean) => void): Uffd {
+  /** `onTurn` is called before some faults are served. @throws KernelError ENOTSUP with the reason and the remedy; ENOMEM. NoLibc as Libc.load */
+  static open(onFault: (address: number, inFile: boolean) => void, onTurn: () => void): Uffd {
     const libc = Libc.load();
     const found = openUffd(libc);
     if (!("fd" in found)) {
       libc.dispose();
       throw new KernelError("ENOTSUP", "open", `${found.why}: ${found.remedy}`);
     }
-    return new Uffd(libc, found.fd, found.systemCalls, onFault);
+    return new Uffd(libc, found.fd, found.systemCalls, onFault, onTurn);
   }
 
   /** Serves what is waiting now, without waiting. */
   #drain(onFault: (address: number, inFile: boolean) => void): void {
     const { libc } = this;
-    let yielded = false;
+    const messages = libc.scratch + MESSAGES_AT;
     for (let i = 0; i < MAX_READS && !this.#closed; i++) {
-      const bytes = libc.read(this.#fd, libc.scratch + MESSAGES_AT, MAX_MESSAGES * MSG_BYTES);
+      const bytes = libc.read(this.#fd, messages, MAX_MESSAGES * MSG_BYTES);
       if (bytes <= 0) {
-        // Who was just woken on this processor often faults again at once: cheaper than going round the event loop.
-        if (yielded || i === 0) {
-          return;
-        }
-        yielded = true;
-        libc.schedYield();
-        continue;
-      }
-      yielded = false;
-      if (bytes === MSG_BYTES) {
-        this.#message(MESSAGES_AT / 8, onFault);
-        continue;
+        return;
       }
       // Serving one fault uses the scratch memory's first part only: the messages stay.
       for (let at = 0; at < bytes; at += MSG_BYTES) {
         this.#message((MESSAGES_AT + at) / 8, onFault);
       }
+      // Who was just woken on this processor often faults again at once: cheaper than going round the event loop.
+      libc.schedYield();
     }
   }
 
@@ -220,6 +214,23 @@ export class Uffd {
     return { pages: copied / PAGE_SIZE, errno };
   }
 
+  /** {@link Uffd.show} or {@link Uffd.showZeros} of one page. Returns what stands in the way, or 0. */
+  showOne(addr: number, zeros: boolean): number {
+    const { libc } = this;
+    libc.set(0, addr);
+    if (zeros) {
+      libc.set(1, this.#zeros);
+      libc.set(2, PAGE_SIZE);
+      libc.set(3, COPY_WP);
+      libc.set(4, 0);
+    } else {
+      libc.set(1, PAGE_SIZE);
+      libc.set(2, CONTINUE_WP);
+      libc.set(3, 0);
+    }
+    return libc.ioctl(this.#fd, zeros ? Ioctl.Copy : Ioctl.Continue, libc.scratch) === 0 ? 0 : libc.errno;
+  }
+
   /** Gives a stretch of the file pages, zeros where it had none. @throws KernelError ENOMEM */
   allocate(offset: number, bytes: number): void {
     if (this.libc.fallocate(this.#memfd, 0, offset, bytes) !== 0) {
@@ -257,13 +268,14 @@ export class Uffd {
   }
 
   /**
-   * Calls `visit` for each run of addresses whose pages are not write-protected, and protects them again if `protect`.
+   * Finds addresses whose pages are not write-protected, and protects them again if `protect`. Returns the number of runs,
+   * which {@link Uffd.regionStart} and `regionEnd` tell until the next call of anything; go on from {@link Uffd.scanEnd}.
+   * @throws KernelError EIO
    * @linux fs/proc/task_mmu.c do_pagemap_scan
    */
-  scanWritten(addr: number, end: number, protect: boolean, visit: (start: number, end: number) => void): void {
+  scanWritten(at: number, end: number, protect: boolean): number {
     const { libc } = this;
-    const { words } = libc;
-    for (let at = addr; at < end; ) {
+    for (;;) {
       libc.set(0, SCAN_ARG_BYTES);
       libc.set(1, protect ? SCAN_WP_MATCHING | SCAN_CHECK_WPASYNC : SCAN_CHECK_WPASYNC);
       libc.set(2, at);
@@ -277,19 +289,28 @@ export class Uffd {
       libc.set(10, 0);
       libc.set(11, PAGE_IS_WRITTEN);
       const regions = libc.ioctl(this.#pagemap, Ioctl.PagemapScan, libc.scratch);
-      if (regions < 0) {
-        if (libc.errno === ErrnoNumber.EAGAIN) {
-          continue;
-        }
+      if (regions >= 0) {
+        const walked = libc.get(4);
+        this.#scanEnd = walked > at ? walked : end;
+        return regions;
+      }
+      if (libc.errno !== ErrnoNumber.EAGAIN) {
         throw new KernelError("EIO", "scan", `PAGEMAP_SCAN fails with errno ${libc.errno}: report this`);
       }
-      const walked = libc.get(4);
-      for (let i = 0; i < regions; i++) {
-        const word = REGIONS_AT / 4 + i * SCAN_REGION_WORDS;
-        visit(words[word] + words[word + 1] * 2 ** 32, words[word + 2] + words[word + 3] * 2 ** 32);
-      }
-      at = walked > at ? walked : end;
     }
+  }
+
+  /** Where the last scan stopped. */
+  get scanEnd(): number {
+    return this.#scanEnd;
+  }
+
+  regionStart(index: number): number {
+    return this.libc.get(REGIONS_AT / 8 + index * (SCAN_REGION_WORDS / 2));
+  }
+
+  regionEnd(index: number): number {
+    return this.libc.get(REGIONS_AT / 8 + index * (SCAN_REGION_WORDS / 2) + 1);
   }
 
   /** No fault is served from here on, and no native callback runs any more in this thread. Idempotent. */
