@@ -1,6 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { playwright } from "@vitest/browser-playwright";
 import { defineConfig, type TestProjectInlineConfiguration } from "vitest/config";
+import { probeUserfaultfd } from "./src/platform/userfaultfd/probe.ts";
 import { CHROMIUM, CHROMIUM_ARGS, hasBrowser, WEBGPU_ARGS } from "./test/support/browser.ts";
 
 const file = (name: string) => fileURLToPath(new URL(name, import.meta.url));
@@ -60,19 +61,40 @@ if (!hasBrowser()) {
   console.warn("the suites in Chromium are skipped: apt-get install chromium");
 }
 
+const NODE: TestProjectInlineConfiguration["test"] = {
+  setupFiles: ["src/testing/setup.ts"],
+  testTimeout: 30_000,
+  hookTimeout: 60_000,
+  pool: "forks",
+};
+
+/** Of the core and the drivers, all but the tests that use no memory: those of compilers and of layouts. */
+const ON_USERFAULTFD: TestProjectInlineConfiguration = {
+  test: {
+    ...NODE,
+    name: "userfaultfd",
+    include: ["src/{mm,mmu-notifier,hmm,migrate,drivers}/**/*.test.ts"],
+    exclude: ["**/svm/{transform,compile-svm,sequence,resume,infer-type}.test.ts", "**/{reflect,params,half}.test.ts"],
+    env: { PAGEMIRROR_TEST_MMU: "userfaultfd" },
+  },
+};
+
+const userfaultfd = probeUserfaultfd();
+if (!userfaultfd.works) {
+  console.warn(`the suites on the userfaultfd MMU are skipped: ${userfaultfd.why}`);
+}
+
 export default defineConfig({
   test: {
     projects: [
       {
         test: {
+          ...NODE,
           name: "node",
           include: ["src/**/*.test.ts", "test/**/*.test.ts"],
-          setupFiles: ["src/testing/setup.ts"],
-          testTimeout: 30_000,
-          hookTimeout: 60_000,
-          pool: "forks",
         },
       },
+      ...(userfaultfd.works ? [ON_USERFAULTFD] : []),
       ...(hasBrowser() ? [chromium(true), chromium(false)] : []),
     ],
   },

@@ -10,14 +10,14 @@ import { open } from "../dist/node.js";
 import { median } from "./measure.mjs";
 
 const MIB = 1024 * 1024;
-const BYTES = 256 * MIB;
+export const BYTES = 256 * MIB;
 const PAGE = 4096;
-const PAGES = BYTES / PAGE;
-const DIRTY = Math.floor(PAGES / 100);
+export const PAGES = BYTES / PAGE;
+export const DIRTY = Math.floor(PAGES / 100);
 const ROUNDS = 21;
 const WARM_UP = 3;
 
-const KERNEL = /* wgsl */ `
+export const KERNEL = /* wgsl */ `
 @group(0) @binding(0) var<storage, read> data: array<u32>;
 @group(0) @binding(1) var<storage, read_write> result: array<u32>;
 @compute @workgroup_size(64) fn main(@builtin(local_invocation_index) i: u32) {
@@ -42,7 +42,7 @@ function dirtyPages(round) {
 }
 
 /** What somebody would write who knows WebGPU: an ordinary array, and the stretches of it that he changed. */
-async function handWritten(gpu) {
+export async function handWritten(gpu) {
   const { device } = gpu;
   const plain = new Uint32Array(BYTES / 4);
   const shared = new Uint32Array(new SharedArrayBuffer(BYTES));
@@ -128,7 +128,7 @@ async function mirrored(pm, wgsl) {
 }
 
 /** Median seconds of each side; every round runs all sides, each round another one first. */
-async function interleaved(sides, rounds = ROUNDS) {
+export async function interleaved(sides, rounds = ROUNDS) {
   const times = sides.map(() => []);
   for (let round = 0; round < rounds + WARM_UP; round++) {
     const pages = dirtyPages(round);

@@ -9,6 +9,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { openDawn, openShared, probeUserfaultfd } from "../dist/node.js";
 import { interleaved, median } from "./measure.mjs";
+import { sparse } from "./uffd-sparse.mjs";
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const ROUNDS = 5;
@@ -148,7 +149,7 @@ export async function metrics() {
       note("no C compiler: figures against C are skipped");
     }
     const found = binary === undefined ? [] : await againstC(binary);
-    return [...found, ...(await readbacks())];
+    return [...found, ...(await readbacks()), ...(await sparse())];
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

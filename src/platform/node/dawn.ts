@@ -35,6 +35,11 @@ interface Found {
 
 /** Dawn ends under its devices when the object that `create` returned is collected. */
 const openInstances = new Set<GPU>();
+/**
+ * For so long an instance is kept when it is not needed any more: Dawn looks once in a turn of the event loop for what its
+ * devices have done, until their promises are settled, and that one look uses an instance whether it was collected or not.
+ */
+const LINGER_MS = 2000;
 const IMPOSSIBLE_NAME = "adapter=\u0001";
 let former: Promise<unknown> = Promise.resolve();
 
@@ -251,7 +256,7 @@ function opened(found: Found, tried: readonly AdapterAttempt[], why: string): Op
     driverFiles,
     tried,
   };
-  return { adapter, report, close: () => void openInstances.delete(instance) };
+  return { adapter, report, close: () => void setTimeout(() => openInstances.delete(instance), LINGER_MS).unref() };
 }
 
 function fail(wanted: string | undefined, tried: readonly AdapterAttempt[]): never {
