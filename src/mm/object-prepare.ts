@@ -1,6 +1,7 @@
 /** Bringing an object's pages into the state that an access needs. */
 import { isPromise, type MaybePromise } from "../base/index.ts";
 import { isExclusive, revokeExclusive } from "./exclusive-pages.ts";
+import { deviceStretch } from "./fault-around.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import { pullPages, waitWhileBusy } from "./object-content.ts";
 import { migrateToRam } from "./object-migrate.ts";
@@ -51,7 +52,9 @@ function prepareStep(
     return "poisoned";
   }
   if (summary & PageFlag.Device) {
-    return migrateToRam(object, page, end);
+    // Another device asks for what it needs and no more; who walks over an array is likely to go on.
+    const [from, to] = need.cpu ? deviceStretch(object, page, end) : [page, end];
+    return migrateToRam(object, from, to);
   }
   if (object.exclusive.size > 0 && isExclusive(object, page, end)) {
     const revoked = revokeExclusive(object, page, end);
