@@ -2,6 +2,7 @@ import { fileURLToPath } from "node:url";
 import { playwright } from "@vitest/browser-playwright";
 import { defineConfig, type TestProjectInlineConfiguration } from "vitest/config";
 import { probeUserfaultfd } from "./src/platform/userfaultfd/probe.ts";
+import { docsPlugin } from "./test/browser/docs-plugin.ts";
 import { CHROMIUM, CHROMIUM_ARGS, hasBrowser, WEBGPU_ARGS } from "./test/support/browser.ts";
 
 const file = (name: string) => fileURLToPath(new URL(name, import.meta.url));
@@ -28,12 +29,14 @@ function chromium(isolated: boolean): TestProjectInlineConfiguration {
     resolve: {
       alias: [
         { find: /^.*\/platform\/node\/dawn\.ts$/, replacement: file("./test/browser/dawn.ts") },
+        { find: "pagemirror/browser", replacement: file("./src/browser.ts") },
         { find: /^\.\/mmu\.ts$/, replacement: file("./test/browser/mmu.ts") },
       ],
     },
     define: { "process.env": "{}" },
     // Found only while tests run, they would make the page load anew in their middle.
     optimizeDeps: { include: ["fast-check", "wesl", "p-retry"] },
+    plugins: [docsPlugin(file("."))],
     server: { headers: isolated ? ISOLATION : {} },
     test: {
       name: isolated ? "chromium" : "chromium, not isolated",

@@ -35,8 +35,11 @@ export { type SharedFile, SharedMemory, type SharedMmapOptions } from "./service
 export interface OpenOptions {
   /** The most bytes of GPU buffers that hold pages. */
   readonly deviceMemory?: number | undefined;
-  /** An adapter of the page's choice, which has given no device yet. Default: the browser's choice. */
-  readonly adapter?: GPUAdapter | undefined;
+  /**
+   * A device of the page's, which stays its to destroy, or an adapter that has given no device yet. Default: a device with
+   * all that the browser's adapter can do.
+   */
+  readonly gpu?: GPUDevice | GPUAdapter | undefined;
 }
 
 /** An address space and a device. Dispose it with `await using`, or call `close`. */
@@ -55,14 +58,12 @@ export class PageMirror extends OpenedMirror {
  *   remedy; EINVAL
  */
 export async function open(options: OpenOptions = {}): Promise<PageMirror> {
-  const { adapter, report } =
-    options.adapter === undefined
-      ? await openBrowserAdapter()
-      : { adapter: options.adapter, report: reportOn(options.adapter, "the page chose it") };
+  const { gpu, report } =
+    options.gpu === undefined ? await openBrowserAdapter() : { gpu: options.gpu, report: reportOn(options.gpu) };
   const driver = new WebGpuDriver();
   try {
     const device = await driver.open({
-      gpu: adapter,
+      gpu,
       label: "pagemirror",
       deviceMemory: options.deviceMemory,
       nudge: queueNeedsNudging(),

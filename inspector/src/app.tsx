@@ -2,7 +2,7 @@
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { analyse, PAGE_STATES, rowAt, SpaceModel } from "../../src/inspect/index.ts";
 import { Curves } from "./curves.tsx";
-import { Feed } from "./feed.ts";
+import type { EventFeed } from "./feed.ts";
 import { Lanes } from "./lanes.ts";
 import { type Slots, SpaceMap } from "./space-map.tsx";
 import { Tables, Why } from "./tables.tsx";
@@ -39,17 +39,24 @@ function storyOf(model: SpaceModel, slot: number, row: number): string[] {
   return lines;
 }
 
-export function App({ token }: { readonly token: string }) {
+export interface AppProps {
+  /** Makes what brings the events; it calls `onChange` when there are more. */
+  connect(onChange: () => void): EventFeed;
+  /** As a part of another page, which has a title and a switch of its own. */
+  readonly embedded?: boolean;
+}
+
+export function App({ connect, embedded = false }: AppProps) {
   const [version, setVersion] = useState(0);
   const [themeVersion, setThemeVersion] = useState(0);
   const parts = useMemo(() => {
-    const feed = new Feed(token, () => {
+    const feed = connect(() => {
       parts.model.update();
       parts.lanes.update();
       setVersion((n) => n + 1);
     });
     return { feed, model: new SpaceModel(feed.store), lanes: new Lanes(feed.store) };
-  }, [token]);
+  }, [connect]);
   const { feed, model, lanes } = parts;
   const { store } = feed;
   useEffect(() => feed.start(), [feed]);
@@ -57,7 +64,12 @@ export function App({ token }: { readonly token: string }) {
     const media = matchMedia("(prefers-color-scheme: dark)");
     const listener = () => setThemeVersion((n) => n + 1);
     media.addEventListener("change", listener);
-    return () => media.removeEventListener("change", listener);
+    const chosen = new MutationObserver(listener);
+    chosen.observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    return () => {
+      media.removeEventListener("change", listener);
+      chosen.disconnect();
+    };
   }, []);
 
   const { end } = store;
@@ -93,15 +105,15 @@ export function App({ token }: { readonly token: string }) {
   );
   const toggle = () => {
     document.documentElement.dataset.theme = isDark() ? "light" : "dark";
-    setThemeVersion((n) => n + 1);
   };
   const story = selected === undefined ? [] : storyOf(model, selected, row);
   const { live, dropped } = feed.status;
   const colours = theme();
+  const Root = embedded ? "section" : "main";
   return (
-    <main data-theme-version={themeVersion}>
+    <Root data-theme-version={themeVersion}>
       <header>
-        <h1>PageMirror</h1>
+        {embedded ? <h2>Inspector</h2> : <h1>PageMirror</h1>}
         <span class={live ? "pill live" : "pill"} data-testid="status">
           {live ? "live" : "recorded"}
         </span>
@@ -109,9 +121,11 @@ export function App({ token }: { readonly token: string }) {
           {countText(store.count)} events · {countText(model.slots)} pages · {timeText(store.end)}
           {dropped > 0 ? ` · ${countText(dropped)} events did not fit` : ""}
         </span>
-        <button type="button" onClick={toggle} aria-label="Switch between light and dark">
-          {isDark() ? "light" : "dark"}
-        </button>
+        {embedded ? null : (
+          <button type="button" onClick={toggle} aria-label="Switch between light and dark">
+            {isDark() ? "light" : "dark"}
+          </button>
+        )}
       </header>
       {feed.failure === undefined ? null : (
         <p class="failure" role="alert">
@@ -209,6 +223,6 @@ export function App({ token }: { readonly token: string }) {
           ))}
         </div>
       )}
-    </main>
+    </Root>
   );
 }

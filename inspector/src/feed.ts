@@ -9,8 +9,18 @@ export interface FeedStatus {
   readonly live: boolean;
 }
 
+/** Where the events come from. */
+export interface EventFeed {
+  readonly store: EventStore;
+  readonly status: Pick<FeedStatus, "dropped" | "live">;
+  /** What is wrong with the source. */
+  readonly failure: string | undefined;
+  /** Starts to listen. */
+  start(): void;
+}
+
 /** Follows the server's store; `onChange` is called when rows came, or the status changed. */
-export class Feed {
+export class Feed implements EventFeed {
   readonly store = new EventStore();
   status: FeedStatus = { count: 0, samples: 0, dropped: 0, live: false };
   failure: string | undefined;

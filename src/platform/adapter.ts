@@ -27,9 +27,12 @@ export interface AdapterReport {
   readonly tried: readonly AdapterAttempt[];
 }
 
+/** An adapter, or a device as what it came from. */
+export type DescribedAdapter = Pick<GPUAdapter, "info" | "limits" | "features">;
+
 /** What an adapter says of itself: the parts of a report that do not depend on how it was found. */
 export function describeAdapter(
-  adapter: GPUAdapter,
+  adapter: DescribedAdapter,
 ): Pick<AdapterReport, "name" | "vendor" | "kind" | "limits" | "features"> {
   const limits: Record<string, number> = {};
   // The limits are getters of the prototype, which Object.entries does not list.
@@ -49,14 +52,14 @@ export function describeAdapter(
 }
 
 /** The name that people know an adapter by, with its driver where that is told. */
-export function adapterName(adapter: GPUAdapter): string {
+export function adapterName(adapter: Pick<GPUAdapter, "info">): string {
   const { device, description, architecture, vendor } = adapter.info;
   const name = device.replace(/-+$/, "") || architecture || vendor || "unnamed adapter";
   return description === "" ? name : `${name} (${description})`;
 }
 
 /** Whether an adapter is a GPU, or a program on the CPU. */
-export function adapterKind(adapter: GPUAdapter): "hardware" | "software" {
+export function adapterKind(adapter: Pick<GPUAdapter, "info">): "hardware" | "software" {
   const { info } = adapter;
   const byName = /swiftshader|llvmpipe|lavapipe|softpipe|basic render|\bwarp\b/i.test(
     `${info.architecture} ${info.device} ${info.description}`,

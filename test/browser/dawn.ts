@@ -2,6 +2,6 @@
 import { openBrowserAdapter } from "../../src/platform/browser/index.ts";
 
 export async function openDawn() {
-  const { adapter, report } = await openBrowserAdapter();
+  const { gpu: adapter, report } = await openBrowserAdapter();
   return { adapter, report, close: () => undefined };
 }

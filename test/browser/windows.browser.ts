@@ -41,14 +41,19 @@ test("the README's first program runs in a page", async () => {
   expect([...result.u32.subarray(6, 9)]).toEqual([1024, 1123, 1024]);
 });
 
-test("ENODEV: an adapter that has given its device says so", async () => {
+test("a device of the page's is used; ENODEV: an adapter that has given its device says so", async () => {
   const adapter = await navigator.gpu.requestAdapter();
   if (adapter === null) {
     expect.fail("no adapter");
   }
   const device = await adapter.requestDevice();
-  const error = await open({ adapter }).catch((failure: unknown) => failure);
+  const error = await open({ gpu: adapter }).catch((failure: unknown) => failure);
   expect(error).toBeInstanceOf(KernelError);
   expect(error).toMatchObject({ code: "ENODEV", op: "open" });
+  {
+    await using pm = await open({ gpu: device });
+    expect(pm.adapter).toMatchObject({ kind: "software", why: "the page chose it" });
+    expect(pm.adapter.limits.maxStorageBufferBindingSize).toBe(128 * 2 ** 20);
+  }
   device.destroy();
 });

@@ -1,10 +1,10 @@
 /** Opens a WebGPU adapter in a page or a worker, or says what is in the way. */
 import { KernelError } from "../../base/index.ts";
-import { type AdapterReport, describeAdapter } from "../adapter.ts";
+import { type AdapterReport, type DescribedAdapter, describeAdapter } from "../adapter.ts";
 
 /** An adapter that can give one device, as WebGPU has it. */
 export interface BrowserAdapter {
-  readonly adapter: GPUAdapter;
+  readonly gpu: GPUAdapter;
   readonly report: AdapterReport;
 }
 
@@ -23,11 +23,17 @@ export async function openBrowserAdapter(): Promise<BrowserAdapter> {
   if (adapter === null) {
     throw new KernelError("ENODEV", "open", REFUSED);
   }
-  return { adapter, report: reportOn(adapter, "the browser chose it") };
+  return { gpu: adapter, report: report(adapter, "the browser chose it") };
 }
 
-/** The report on an adapter that a page brought itself. */
-export function reportOn(adapter: GPUAdapter, why: string): AdapterReport {
+/** The report on an adapter or a device that a page brought itself; of a device, what it was opened with. */
+export function reportOn(gpu: GPUDevice | GPUAdapter): AdapterReport {
+  const { limits, features } = gpu;
+  const info = "requestDevice" in gpu ? gpu.info : gpu.adapterInfo;
+  return report({ info, limits, features }, "the page chose it");
+}
+
+function report(adapter: DescribedAdapter, why: string): AdapterReport {
   return { ...describeAdapter(adapter), backend: "browser", why, driverFiles: [], tried: [] };
 }
 
