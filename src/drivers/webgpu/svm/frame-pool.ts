@@ -267,6 +267,7 @@ export class FramePool {
     this.#buffer = undefined;
     this.#budget.release(this.bytes);
     this.#capacity = 0;
+    this.#hand = FIRST_FRAME;
     this.#free.length = 0;
     this.#frames.length = 0;
   }

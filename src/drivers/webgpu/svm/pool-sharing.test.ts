@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { AddressSpace, validateMm } from "../../../mm/index.ts";
 import { INCREMENT, increment, Machine, wordsOf } from "../../../testing/machine.ts";
-import { SVM_INCREMENT, SVM_PAGE, svmMachine } from "../../../testing/svm-kernels.ts";
+import { SVM_INCREMENT, SVM_PAGE, SVM_SUM, svmMachine } from "../../../testing/svm-kernels.ts";
 
 const WORDS = SVM_PAGE / 4;
 
@@ -38,6 +38,32 @@ describe("the pool and bind mode", () => {
     const larger = await m.mm.mmap({ length: 9 * SVM_PAGE });
     await expect(increment(bind, larger)).rejects.toThrow(/ENOMEM.*over the budget/);
   });
+
+  test.each([4, 5, 6, 7])(
+    "a pool that comes back smaller still finds frames to give up, after %d pages",
+    async (pages) => {
+      await using m = await svmMachine(3);
+      const data = await m.mm.mmap({ length: pages * SVM_PAGE });
+      const bound = await m.mm.mmap({ length: 2 * SVM_PAGE });
+      const out = await m.mm.mmap({ length: 4 });
+      const words = pages * WORDS;
+      const sum = await m.device.kernel(SVM_SUM);
+      // Clean frames: the hand of the clock stops in the middle.
+      await sum.dispatch({
+        mm: m.mm,
+        params: { data: data.svmAddress, words, out: out.svmAddress },
+        workgroups: words / 64,
+      });
+      await increment(await m.device.kernel(INCREMENT), bound);
+      const svm = await m.device.kernel(SVM_INCREMENT);
+      for (let page = 0; page < 3; page++) {
+        const params = { data: data.svmAddress + page * WORDS, words: 1 };
+        await svm.dispatch({ mm: m.mm, params, workgroups: 1 });
+      }
+      const after = await wordsOf(data);
+      expect([after[0], after[WORDS], after[2 * WORDS]]).toEqual([1, 1, 1]);
+    },
+  );
 
   test("the pool grows with what is mapped, keeps what it holds, and never allocates over the cap on the way", async () => {
     await using m = await svmMachine(63);
