@@ -33,6 +33,18 @@ struct Params { list: u32, sum: u32 }
   }
   pm_store_u32(params.sum, sum);
 }`;
+/** Folds all words of a file into one, in their order: a single invocation that needs all of it. */
+const FOLD = `
+struct Params { data: u32, bytes: u32, fold: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@compute @workgroup_size(1) fn fold() {
+  var folded = 0u;
+  for (var i = 0u; i < params.bytes / 4; i += 4) {
+    let words = pm_load_vec4u(params.data + i);
+    for (var k = 0u; k < 4; k++) { folded = folded * 31 + words[k]; }
+  }
+  pm_store_u32(params.fold, folded);
+}`;
 const STORE = `
 struct Params { to: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -68,6 +80,7 @@ beforeEach(() => {
   folder = mkdtempSync(path.join(tmpdir(), "pagemirror-svm-"));
   writeFileSync(at("add.wgsl"), ADD);
   writeFileSync(at("chase.wgsl"), CHASE);
+  writeFileSync(at("fold.wgsl"), FOLD);
   writeFileSync(at("store.wgsl"), STORE);
   writeFileSync(at("load.wgsl"), LOAD);
   writeFileSync(at("bind.wgsl"), BIND);
@@ -138,6 +151,21 @@ test("a list is followed by its pointers through pages in any order", async () =
   ]);
   expect([ended.status, ended.stderr]).toEqual([0, ""]);
   expect([...wordsOf("sum.bin")]).toEqual([((pages - 1) * pages) / 2]);
+});
+
+test("one invocation goes through a file of eight times the device's memory", async () => {
+  const words = new Uint32Array(2 ** 19).map((_, i) => Math.imul(i, 2_654_435_761) >>> 3);
+  writeFileSync(at("words.bin"), words);
+  const ended = await run([
+    ...["fold.wgsl", "--map", "words=words.bin", "--map", "result=new:4", "--device-memory", "256K", "--json"],
+    ...["--set", "data=@words", "--set", "bytes=#words", "--set", "fold=@result", "--workgroups", "1"],
+    ...["--out", "result=result.bin"],
+  ]);
+  expect([ended.status, ended.stderr]).toEqual([0, ""]);
+  expect([...wordsOf("result.bin")]).toEqual([words.reduce((folded, word) => (Math.imul(folded, 31) + word) >>> 0, 0)]);
+  const { rounds, bytes } = JSON.parse(ended.stdout);
+  expect(rounds).toBeGreaterThan(8);
+  expect(bytes.toDevice).toBeLessThan(1.1 * words.byteLength);
 });
 
 describe("bad input", () => {
