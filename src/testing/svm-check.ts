@@ -20,8 +20,8 @@ export interface SvmCase {
   readonly options?: Partial<SvmRunOptions>;
   readonly seeds?: readonly number[];
   readonly residency?: number;
-  /** Which pipelines to run: all three by default. */
-  readonly pipelines?: readonly ("checked" | "resident" | "resident-linear")[];
+  /** Which pipelines to run: all that the kernel has by default. */
+  readonly pipelines?: readonly NonNullable<SvmRunOptions["pipeline"]>[];
 }
 
 /** What a page of memory holds when a case says nothing else. */
@@ -29,13 +29,17 @@ export function noise(i: number): number {
   return Math.imul(i, 2_654_435_761) >>> 8;
 }
 
-/** Checked over half-resident memory with three seeds, the last with evictions; resident over all of it. */
+/** Checked over half-resident memory with three seeds, the last with evictions, and quick with that one; resident over all of it. */
 export async function checkSvm(gpu: GpuHandle, c: SvmCase): Promise<SvmRunResult[]> {
   const { pages = 8, initial = noise, seeds = [1, 2, 3], residency = 0.5 } = c;
   const kernel = await compileSvmKernel(gpu, c.wgsl);
   const results: SvmRunResult[] = [];
-  for (const pipeline of c.pipelines ?? ["checked", "resident", "resident-linear"]) {
-    for (const seed of pipeline === "checked" ? seeds : seeds.slice(0, 1)) {
+  for (const pipeline of c.pipelines ?? ["checked", "quick", "resident", "resident-linear"]) {
+    if (pipeline === "quick" && kernel.quick === undefined) {
+      continue;
+    }
+    const missing = pipeline === "checked" || pipeline === "quick";
+    for (const seed of pipeline === "checked" ? seeds : seeds.slice(-1)) {
       const host = new SvmHost(gpu, {
         pages,
         random: seededRandom(seed),
@@ -47,8 +51,8 @@ export async function checkSvm(gpu: GpuHandle, c: SvmCase): Promise<SvmRunResult
         });
         const expected = host.words.slice();
         c.model(expected);
-        host.makeResident(pipeline === "checked" ? residency : 1);
-        const evict = pipeline === "checked" && seed === seeds.at(-1) ? 0.3 : 0;
+        host.makeResident(missing ? residency : 1);
+        const evict = missing && seed === seeds.at(-1) ? 0.3 : 0;
         const result = await host.run(kernel, { grid: c.grid, params: c.params ?? {}, pipeline, evict, ...c.options });
         expect(result.fatal, `${pipeline}, seed ${seed}`).toBeUndefined();
         results.push(result);

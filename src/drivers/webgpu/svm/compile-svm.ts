@@ -8,6 +8,7 @@ import { ShaderStage } from "../usage.ts";
 import { replayWords } from "./control-layout.ts";
 import { ENTRY } from "./entry.ts";
 import type { KernelFeatures } from "./kernel-features.ts";
+import { canBeQuick } from "./runtime-checked.ts";
 import { sourceOffset } from "./source-text.ts";
 import { type PipelineKind, type TransformedKernel, type TransformedText, transformKernel } from "./transform.ts";
 
@@ -21,6 +22,11 @@ export interface CompiledSvmKernel {
   readonly runtimeGroup: number;
   /** For memory that may be missing. */
   readonly checked: GPUComputePipeline;
+  /**
+   * Faster, but it finds out one missed page of an invocation, and not why an access can never be made: what it fails without
+   * a fault is for `checked`. Made at the first call; undefined for kernels that have none.
+   */
+  readonly quick: (() => Promise<GPUComputePipeline>) | undefined;
   /** For memory that is all there, dispatched with the kernel's own grid. */
   readonly resident: GPUComputePipeline;
   /** Like `resident`, for grids over the device's limit in a dimension. Made at the first call. */
@@ -78,12 +84,19 @@ export async function compileSvmKernel(
   const [x, y, z] = reflection.workgroupSize;
   let linear: Promise<GPUComputePipeline> | undefined;
   let resuming: Promise<ResumingPipeline | string> | undefined;
+  let quick: Promise<GPUComputePipeline> | undefined;
   return {
     reflection,
     features,
     groupLayouts,
     runtimeGroup,
     checked,
+    quick: canBeQuick(features)
+      ? () => {
+          quick ??= compiler.compile("quick");
+          return quick;
+        }
+      : undefined,
     resident,
     residentLinear() {
       linear ??= compiler.compile("resident-linear");

@@ -116,9 +116,14 @@ ${header(shape)}
 `;
 }
 
+/** The entry point of the quick pipeline. */
+export function quickEntry(shape: EntryShape, features: KernelFeatures): string {
+  return LOGICAL + invocationEntry(shape, features, true);
+}
+
 /** The entry point of the checked pipeline. */
 export function checkedEntry(shape: EntryShape, features: KernelFeatures): string {
-  return LOGICAL + (features.collective ? workgroupEntry(shape, features) : invocationEntry(shape, features));
+  return LOGICAL + (features.collective ? workgroupEntry(shape, features) : invocationEntry(shape, features, false));
 }
 
 /** Some runs are probes, which a second one follows that makes the writes. */
@@ -160,7 +165,7 @@ function rewind(shape: EntryShape, features: KernelFeatures): string {
  * Each invocation for itself: those that must run again set their bit, and the compaction after the kernel finds out which
  * workgroups that leaves open. No workgroup memory and no barrier, and nothing is written when all goes well.
  */
-function invocationEntry(shape: EntryShape, features: KernelFeatures): string {
+function invocationEntry(shape: EntryShape, features: KernelFeatures, quick: boolean): string {
   const { replayRecords } = features;
   const begin = replayRecords > 0 ? "pm_replay_begin(pm_bit);" : "";
   const end = replayRecords > 0 ? "if (pm_hurt == 0u) { pm_replay_end(); }" : "";
@@ -188,16 +193,13 @@ ${header(shape)}
     let pm_grid = ${GRID};
     let pm_id = ${POINT};
     ${gid(shape)}
-    pm_begin();
+    ${quick ? "" : "pm_begin();"}
     ${begin}
     ${run}
-    if ((pm_events | pm_how) != 0u) { pm_settle(); }
     if (pm_hurt == 0u) {
       pm_commit_log();
       pm_open = false;
-    } else if (pm_fault == 0u) {
-      pm_report();
-    }
+    } ${quick ? "" : "else if (pm_fault == 0u) { pm_report(); }"}
   }
   if (pm_open != pm_waits) {
     atomicXor(&pm_ctl[pm_bits], pm_mask);
@@ -261,7 +263,6 @@ ${header(shape)}
     ${call(shape)}
     ${end}
     ${over}
-    if ((pm_events | pm_how) != 0u) { pm_settle(); }
     if (pm_fault != 0u) {
       atomicOr(&pm_wg_fault, ${WgFlag.Fault}u);
     } else if (pm_code != 0u) {

@@ -37,8 +37,11 @@ test("whatever is resident, a kernel does what it does on the CPU, or says that 
       for (let id = 0; id < INVOCATIONS; id++) {
         mostStores = Math.max(mostStores, runOnCpu(statements, MEMORY, expected, id));
       }
-      const hasPoints = typeof (await kernel.resuming()) !== "string";
-      for (const pipeline of ["checked", "resident", ...(hasPoints ? ["resuming" as const] : [])] as const) {
+      const more = [
+        ...(typeof (await kernel.resuming()) === "string" ? [] : ["resuming" as const]),
+        ...(kernel.quick === undefined ? [] : ["quick" as const]),
+      ];
+      for (const pipeline of ["checked", "resident", ...more] as const) {
         const host = new SvmHost(gpu(), { pages: 14, random: seededRandom(seed) });
         try {
           host.words.forEach((_, i) => {

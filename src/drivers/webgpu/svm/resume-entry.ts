@@ -58,7 +58,6 @@ ${header(shape)}
       }
       ${again}
     }
-    if ((pm_events | pm_how) != 0u) { pm_settle(); }
     if (pm_hurt == 0u) {
       pm_commit_log();
       pm_open = false;

@@ -14,8 +14,8 @@ import {
   resumableName,
   resumableText,
 } from "./resume-text.ts";
-import { loopCheck } from "./runtime-checked.ts";
 import { poolWords } from "./runtime-common.ts";
+import { loopCheck } from "./runtime-faults.ts";
 
 /** Words that an invocation may keep; two copies of them are private memory, of which WGSL promises 8 KiB. */
 export const MOST_KEPT_WORDS = 768;
@@ -59,7 +59,7 @@ function writeText(kernel: ParsedKernel, analysis: KernelAnalysis, entry: FnElem
   const made: KeptVariable[] = [];
   const context: ResumeContext = {
     kernel,
-    loopCheck: loopCheck(features, false),
+    loopCheck: loopCheck(features, "alone"),
     ready: features.replayRecords > 0 ? "(pm_hurt == 0u) & (pm_replayed == pm_recorded)" : "pm_hurt == 0u",
     kept: made,
   };

@@ -10,6 +10,7 @@ import { KernelError, throwIfAborted } from "../../../base/index.ts";
 import { decodeFault, type RoundReport, type RoundRun } from "./control.ts";
 import { replayWords } from "./control-layout.ts";
 import { Futility } from "./futility.ts";
+import type { Pace } from "./pace.ts";
 import { DEVICE_PAGE_WORDS, mappedFlags, SvmPte } from "./page-entry.ts";
 import type { Prefetcher } from "./prefetch.ts";
 import { ResumeRounds, type SpillFrame } from "./resume-rounds.ts";
@@ -51,6 +52,8 @@ export interface RoundContext {
   readonly newWindow: boolean;
   /** Frames that were asked for under this number are in use. */
   readonly window: number;
+  /** With the quick pipeline, which does not find out everything. */
+  readonly quick?: boolean;
 }
 
 export interface RoundsStats {
@@ -72,6 +75,7 @@ export class Rounds {
   readonly #job: RoundsJob;
   readonly #table: SvmTable;
   readonly #prefetcher: Prefetcher;
+  readonly #pace: Pace | undefined;
   readonly #run: RunRound;
   readonly #signal: AbortSignal | undefined;
   readonly #timeoutMs: number;
@@ -89,6 +93,8 @@ export class Rounds {
     readonly job: RoundsJob;
     readonly table: SvmTable;
     readonly prefetcher: Prefetcher;
+    /** What is known of the kernel, if it can be run quickly. */
+    readonly pace: Pace | undefined;
     readonly run: RunRound;
     readonly nextStamp: () => number;
     readonly growReplay: (records: number) => Promise<void>;
@@ -101,6 +107,7 @@ export class Rounds {
     this.#job = parts.job;
     this.#table = parts.table;
     this.#prefetcher = parts.prefetcher;
+    this.#pace = parts.pace;
     this.#run = parts.run;
     this.#nextStamp = parts.nextStamp;
     this.#growReplay = parts.growReplay;
@@ -181,12 +188,14 @@ export class Rounds {
     let laneFirst = 0;
     let idle = 0;
     const futility = new Futility();
-    for (;;) {
+    let thorough = false;
+    for (let round = 0; ; round++) {
       throwIfAborted(this.#signal, this.#job.name);
       const ids = pending?.subarray(0, this.#sliceLimit) as Uint32Array<ArrayBuffer> | undefined;
       const rest = pending?.subarray(ids?.length ?? 0);
       const running = ids?.length ?? count;
       const single = running === 1 && this.#job.doneBits;
+      const quick: boolean = !thorough && this.#pace?.isQuick(round) === true;
       const report = await this.#round(
         {
           grid: this.#job.grid,
@@ -196,9 +205,10 @@ export class Rounds {
           count: running,
           lanes: single ? [laneFirst, laneFirst + lanes] : [0, 0xffff_ffff],
         },
-        context,
+        { ...context, quick },
       );
       if (report.failed.length === 0 && (rest === undefined || rest.length === 0)) {
+        this.#pace?.note(round + 1);
         return { used, demands: asked };
       }
       const progress = report.completed > 0 || report.doneInvocations > 0;
@@ -207,6 +217,12 @@ export class Rounds {
       if (progress) {
         // Who is done needs its pages no more; those of the others were used last and are the last to be evicted.
         context = { ...context, window: this.#nextStamp() };
+      }
+      thorough = quick && report.faults.length === 0;
+      if (thorough) {
+        pending = joined(report.failed, rest);
+        context = { ...context, demands: [], prefetch: [], clearFaults: false, newWindow: false };
+        continue;
       }
       if (report.replayNeeded > 0) {
         await this.#growReplay(report.replayNeeded);

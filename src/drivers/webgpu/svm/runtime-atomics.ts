@@ -2,6 +2,7 @@
 import { Control, Fatal, FaultBit, headerWord, REPLAY_RECORD } from "./control-layout.ts";
 import { type KernelFeatures, Op } from "./kernel-features.ts";
 import { SvmPte } from "./page-entry.ts";
+import type { FaultNotes } from "./runtime-faults.ts";
 import { SHARED_PENDING } from "./runtime-shared.ts";
 import { TAINTED, WgFlag } from "./workgroup-flags.ts";
 
@@ -9,7 +10,7 @@ const READ = SvmPte.Valid;
 const WRITE = SvmPte.Valid | SvmPte.Write;
 
 /** Atomics whose results nobody uses: entries of the log. A plain load sees them as if they were applied. */
-export function loggedWgsl(features: KernelFeatures): string {
+export function loggedWgsl(features: KernelFeatures, notes: FaultNotes): string {
   if (!features.writes) {
     return "fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 { return pm_load_u32(a); }";
   }
@@ -18,7 +19,7 @@ fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
   if (op == ${Op.Load}u) { return pm_load_u32(a); }
   let e = pm_entry_of(a);
   let ok = pm_reach(pm_word(a), e, ${WRITE}u);
-  if (!ok | ((e & ${SvmPte.Track}u) != 0u)) { pm_event(a, select(${FaultBit.Write}u, 0u, ok)); }
+  ${notes.access("a", "e", `${FaultBit.Write}u`, "ok")}
   if (pm_hurt == 0u) { pm_put_op(a, e, op, v); }
   return 0u;
 }
@@ -90,7 +91,7 @@ fn pm_record(a: u32, key: u32, old: u32) {
 }
 
 /** Atomics whose results matter: applied where they stand, once. */
-export function immediateWgsl(features: KernelFeatures): string {
+export function immediateWgsl(features: KernelFeatures, notes: FaultNotes): string {
   const { collective, logCanOverflow, sharedStores } = features;
   const tainted = collective ? `pm_hurt != 0u || (atomicLoad(&pm_wg_fault) & ${TAINTED}u) != 0u` : "pm_hurt != 0u";
   const pending = `
@@ -117,9 +118,7 @@ fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
   let e = pm_entry_of(a);
   let loads = op == ${Op.Load}u;
   let ok = pm_reach(pm_word(a), e, select(${WRITE}u, ${READ}u, loads));
-  if (!ok | ((e & ${SvmPte.Track}u) != 0u)) {
-    pm_event(a, select(select(${FaultBit.Write}u, ${FaultBit.Read}u, loads), 0u, ok));
-  }
+  ${notes.access("a", "e", `select(${FaultBit.Write}u, ${FaultBit.Read}u, loads)`, "ok")}
   if (${tainted}) { return 0u; }
   ${sharedStores ? SHARED_PENDING : pending}
   let key = (v * 0x9e3779b1u) ^ (c * 0x85ebca77u) ^ (op + 1u);

@@ -41,7 +41,8 @@ var<private> pm_lane: u32;
 // The last entry of the table is empty.
 fn pm_entry_of(a: u32) -> u32 { return pm_pt[min(a >> ${PAGE_SHIFT}u, arrayLength(&pm_pt) - 1u)]; }
 fn pm_word(a: u32) -> u32 { return a & ${WORD_MASK}u; }
-fn pm_at(a: u32, e: u32) -> u32 { return (e & ${(~WORD_MASK >>> 0).toString()}u) | (a & ${WORD_MASK}u); }
+fn pm_frame(e: u32) -> u32 { return e & ${(~WORD_MASK >>> 0).toString()}u; }
+fn pm_at(a: u32, e: u32) -> u32 { return pm_frame(e) | (a & ${WORD_MASK}u); }
 fn pm_sub_pages(e: u32) -> u32 { return (e >> ${SvmPte.SubPagesShift}u) & 3u; }
 // Not &&: that is a branch, and this is on every access.
 fn pm_reach(last: u32, e: u32, need: u32) -> bool { return ((e & need) == need) & ((last >> ${SUB_SHIFT}u) <= pm_sub_pages(e)); }

@@ -16,6 +16,7 @@ import { type Compaction, compactionPipeline } from "./compaction.ts";
 import type { CompiledSvmKernel } from "./compile-svm.ts";
 import type { RoundReport, RoundRun } from "./control.ts";
 import { Fatal, type FatalCode } from "./control-layout.ts";
+import { Pace } from "./pace.ts";
 import { DEVICE_PAGE } from "./page-entry.ts";
 import type { SpillFrame } from "./resume-rounds.ts";
 import { type RoundContext, Rounds, type RoundsStats, windowSize } from "./rounds.ts";
@@ -49,6 +50,7 @@ export class SvmKernel implements WebGpuKernel {
   readonly device: WebGpuDevice;
   readonly name: string;
   readonly compiled: CompiledSvmKernel;
+  readonly #pace = new Pace();
 
   /** @internal Use WebGpuDevice.kernel. */
   constructor(device: WebGpuDevice, compiled: CompiledSvmKernel, name: string) {
@@ -230,6 +232,7 @@ export class SvmKernel implements WebGpuKernel {
       job,
       table: run.table,
       prefetcher: run.svm.prefetcher,
+      pace: this.compiled.quick === undefined ? undefined : this.#pace,
       run: (round, context) => this.#round(run, round, context),
       nextStamp: () => run.svm.nextStamp(),
       growReplay: (records) => run.svm.control.growReplay(records),
@@ -264,6 +267,8 @@ export class SvmKernel implements WebGpuKernel {
   async #round(run: Run, round: RoundRun, context: RoundContext): Promise<RoundReport> {
     const { svm, table } = run;
     const since = traceNow();
+    const quick = context.quick ? await this.compiled.quick?.() : undefined;
+    const pipeline = round.resume === undefined ? quick : run.resuming?.pipeline;
     const demands = await svm.placeFrames(table, context.demands, context.prefetch, context.window);
     await svm.submit(table, demands, run.options, (encoder) => {
       if (context.newWindow) {
@@ -276,7 +281,6 @@ export class SvmKernel implements WebGpuKernel {
       if (round.resume?.clear) {
         encoder.clearBuffer(svm.pool.handle.buffer, round.resume.frame * DEVICE_PAGE, DEVICE_PAGE);
       }
-      const pipeline = round.resume === undefined ? this.compiled.checked : run.resuming?.pipeline;
       this.#encode(run, encoder, pipeline ?? this.compiled.checked, this.#physicalGrid(round.count));
       this.#encodeCompaction(run, encoder);
       svm.control.record(encoder, round.count);

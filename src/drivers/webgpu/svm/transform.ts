@@ -9,6 +9,7 @@ import {
   checkedEntry,
   type EntryShape,
   PASSED_BUILTINS,
+  quickEntry,
   residentEntry,
   residentLinearEntry,
 } from "./entry.ts";
@@ -17,12 +18,13 @@ import { everything, type ParsedKernel, parseKernel, plainNames } from "./parse-
 import { resetPrivate, resetWorkgroup } from "./reset-memory.ts";
 import { resumingEntry } from "./resume-entry.ts";
 import { type ResumeText, resumeText } from "./resume-state.ts";
-import { checkedRuntime, loopCheck } from "./runtime-checked.ts";
+import { checkedRuntime, quickRuntime } from "./runtime-checked.ts";
+import { loopCheck } from "./runtime-faults.ts";
 import { residentRuntime } from "./runtime-resident.ts";
 import type { EditedText, Edits } from "./source-text.ts";
 
 /** Which pipeline a text is for. */
-export type PipelineKind = "checked" | "resident" | "resident-linear" | "resuming";
+export type PipelineKind = "checked" | "quick" | "resident" | "resident-linear" | "resuming";
 
 /** A kernel, rewritten. */
 export interface TransformedKernel {
@@ -94,17 +96,17 @@ function textFor(kind: PipelineKind, parts: Parts): TransformedText {
   const edits = plainNames(kernel);
   makePlainFunction(kernel, entry, edits);
   const isChecked = kind === "checked" || kind === "resuming";
-  if (isChecked) {
+  if (isChecked || kind === "quick") {
     for (const fn of analysis.reached) {
-      injectLoopChecks(kernel, fn, analysis, edits);
+      injectLoopChecks(kernel, fn, analysis, kind === "quick", edits);
     }
     bound?.edit(edits);
   }
   const user = edits.apply(kernel.source.text);
   const { features } = analysis;
-  const runtime = isChecked
-    ? `${checkedRuntime(features, group, kind === "resuming")}\n${bound?.wgsl ?? ""}`
-    : residentRuntime(features, group);
+  const checked = () => `${checkedRuntime(features, group, kind === "resuming")}\n${bound?.wgsl ?? ""}`;
+  const unchecked = kind === "quick" ? quickRuntime : residentRuntime;
+  const runtime = isChecked ? checked() : unchecked(features, group);
   return { wgsl: `${user.text}\n${runtime}\n${entryText(kind, parts)}`, user };
 }
 
@@ -112,6 +114,8 @@ function entryText(kind: PipelineKind, { shape, analysis: { features }, resume }
   switch (kind) {
     case "checked":
       return checkedEntry(shape, features);
+    case "quick":
+      return quickEntry(shape, features);
     case "resident":
       return residentEntry(shape);
     case "resident-linear":
@@ -236,7 +240,13 @@ function makePlainFunction(kernel: ParsedKernel, entry: FnElem, edits: Edits): v
   }
 }
 
-function injectLoopChecks(kernel: ParsedKernel, fn: FnElem, analysis: KernelAnalysis, edits: Edits): void {
+function injectLoopChecks(
+  kernel: ParsedKernel,
+  fn: FnElem,
+  analysis: KernelAnalysis,
+  quick: boolean,
+  edits: Edits,
+): void {
   const { features, collective } = analysis;
   const { text } = kernel.source;
   let loops = false;
@@ -247,7 +257,7 @@ function injectLoopChecks(kernel: ParsedKernel, fn: FnElem, analysis: KernelAnal
     loops = true;
     const brace = text.indexOf("{", elem.body.start) + 1;
     const together = features.collective && isCollective(kernel, elem, collective);
-    edits.insert(brace, loopCheck(features, together));
+    edits.insert(brace, loopCheck(features, quick ? "quick" : together ? "together" : "alone"));
   }
   // A loop that only returned can now be left, and the end of the function reached.
   if (loops && fn.returnType !== undefined && fn.body.body.at(-1)?.kind !== "return") {

@@ -1,0 +1,40 @@
+import { expect, test } from "vitest";
+import { Pace } from "./pace.ts";
+
+const quickRounds = (pace: Pace) => [0, 1, 2, 3, 4].filter((round) => pace.isQuick(round));
+
+test("the first slice is thorough, the next ones are quick for as many rounds as it took", () => {
+  const pace = new Pace();
+  expect(quickRounds(pace)).toEqual([]);
+  pace.note(3);
+  expect(quickRounds(pace)).toEqual([0, 1, 2]);
+  pace.note(1);
+  pace.note(3);
+  expect(quickRounds(pace)).toEqual([0, 1, 2]);
+});
+
+test("where quick rounds are more, slices are thorough again, ever more of them before the next try", () => {
+  const pace = new Pace();
+  pace.note(2);
+  const thorough: number[] = [];
+  for (let tries = 0; tries < 7; tries++) {
+    pace.note(3);
+    let slices = 0;
+    while (!pace.isQuick(0)) {
+      pace.note(2);
+      slices++;
+    }
+    thorough.push(slices);
+  }
+  expect(thorough).toEqual([1, 2, 4, 8, 16, 16, 16]);
+});
+
+test("a try that went well makes the next disappointment a small one", () => {
+  const pace = new Pace();
+  for (const rounds of [2, 3, 2, 3, 2, 2, 2]) {
+    pace.note(rounds);
+  }
+  pace.note(3);
+  pace.note(2);
+  expect(pace.isQuick(0)).toBe(true);
+});

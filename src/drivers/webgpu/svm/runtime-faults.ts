@@ -1,0 +1,155 @@
+/**
+ * What a run notes of the pages that it meets.
+ *
+ *     pm_hurt    this run is lost: it goes on only to find more faults
+ *     pm_fault   it is lost because of a fault, so it will be run again
+ *     pm_code    it is lost because of a fatal access
+ */
+import { Control, DEFAULT_FUEL, Fatal, FaultBit, headerWord } from "./control-layout.ts";
+import type { KernelFeatures } from "./kernel-features.ts";
+import { SvmPte } from "./page-entry.ts";
+import { TAINTED, WgFlag } from "./workgroup-flags.ts";
+
+/** Pages that one run reports before its loops end. */
+const MOST_MISSES = 32;
+
+/** How the functions of a pipeline note what they meet. */
+export interface FaultNotes {
+  /** Variables and functions: `pm_hurt`, `pm_die(code, address)`. */
+  readonly wgsl: string;
+  /** Statements for an access: its address, entry, kind (one of `FaultBit`) and whether the page is there, as expressions. */
+  access(address: string, entry: string, how: string, ok: string): string;
+}
+
+function isTracked(entry: string): string {
+  return `((${entry} & ${SvmPte.Track}u) != 0u)`;
+}
+
+const setWgsl = `
+fn pm_set(base: u32, bit: u32) {
+  atomicOr(&pm_ctl[base + (bit >> 5u)], 1u << (bit & 31u));
+}`;
+
+/**
+ * For runs that tell the host of each page that they miss. `resuming`: of the first ones of an invocation, as many as the
+ * header allows.
+ */
+export function thoroughNotes(features: KernelFeatures, resuming: boolean): FaultNotes {
+  return {
+    wgsl: faultWgsl(features, resuming),
+    access: (address, entry, how, ok) =>
+      `if (!${ok} | ${isTracked(entry)}) { pm_event(${address}, ${entry}, select(${how}, 0u, ${ok})); }`,
+  };
+}
+
+/**
+ * For runs that are likely to miss nothing, or one page: they tell of what they miss, end at once, and leave it to a thorough
+ * run to say why an access can never be made.
+ */
+export const quickNotes: FaultNotes = {
+  wgsl: `
+var<private> pm_hurt: u32;
+${setWgsl}
+fn pm_die(code: u32, a: u32) { pm_hurt = 1u; }
+`,
+  access(address, entry, how, ok) {
+    const writes = how === `${FaultBit.Write}u`;
+    const present = writes ? SvmPte.Valid | SvmPte.Write : SvmPte.Valid;
+    const mapped = writes ? SvmPte.Mapped | SvmPte.MappedWrite : SvmPte.Mapped;
+    const area = headerWord(writes ? Control.WriteBits : Control.ReadBits);
+    return `pm_hurt |= u32(!${ok});
+  {
+    let missed = ((${entry} & ${mapped}u) == ${mapped}u) & ((${entry} & ${present}u) != ${present}u);
+    if (missed | ${isTracked(entry)}) { pm_set(select(${headerWord(Control.AccessedBits)}, ${area}, missed), (${address}) >> 12u); }
+  }`;
+  },
+};
+
+/** Misses, fatal accesses, and the fuel that ends loops after them. */
+function faultWgsl(features: KernelFeatures, resuming: boolean): string {
+  const { collective } = features;
+  const wanted = resuming ? `(pm_missed <= max(1u, ${headerWord(Control.MostFaults)}))` : "true";
+  const tell = collective ? `atomicOr(&pm_wg_fault, ${WgFlag.Hurt}u);` : "";
+  return `
+// 0 or 1: what a turn of a loop takes from the fuel.
+var<private> pm_hurt: u32;
+var<private> pm_fault: u32;
+// At 1, loops end after a miss.
+var<private> pm_fuel: u32 = 1u;
+var<private> pm_full: u32;
+var<private> pm_committing: u32;
+// Writes to variables of the kernel's own wait for a second run.
+var<private> pm_again: u32;
+var<private> pm_missed: u32;
+var<private> pm_last: u32;
+var<private> pm_last_but_one: u32;
+${collective ? "var<workgroup> pm_wg_fault: atomic<u32>;\nvar<workgroup> pm_wg_stop: atomic<u32>;\nvar<workgroup> pm_wg_stopped: u32;" : ""}
+fn pm_begin() {
+  let fuel = ${headerWord(Control.Fuel)};
+  pm_full = max(1u, select(fuel, ${DEFAULT_FUEL}u, fuel == 0u));
+  pm_fuel = pm_full;
+}
+${setWgsl}
+fn pm_event(a: u32, e: u32, how: u32) {
+  let writes = how == ${FaultBit.Write}u;
+  let mapped = pm_reach(pm_word(a), e, ${SvmPte.Mapped}u);
+  let locked = writes & ((e & ${SvmPte.MappedWrite}u) == 0u);
+  let unmapped = select(${Fatal.ReadUnmapped}u, ${Fatal.WriteUnmapped}u, writes);
+  let code = select(select(pm_committing * ${Fatal.NotRepeatable}u, ${Fatal.WriteReadOnly}u, locked), unmapped, !mapped);
+  // What comes after a miss can be its consequence.
+  let first = (how != 0u) & (pm_hurt == 0u);
+  pm_addr = select(pm_addr, a, first);
+  pm_code = select(pm_code, code, first);
+  pm_fault = select(pm_fault, u32(code == 0u), first);
+  pm_hurt |= min(how, 1u);
+  let key = ((a >> 12u) << ${FaultBit.PageShift}u) | how;
+  let again = ((key == pm_last) | (key == pm_last_but_one)) & !first;
+  pm_last_but_one = select(pm_last, pm_last_but_one, key == pm_last);
+  pm_last = key;
+  if (!again) {
+    // Another page is progress and worth more time, but not without end.
+    pm_missed += min(how, 1u);
+    pm_fuel = select(pm_full, 1u, pm_missed >= ${MOST_MISSES}u);
+    if ((how == 0u) | ((pm_code == 0u) & mapped & !locked & ${wanted})) {
+      let faults = select(${headerWord(Control.ReadBits)}, ${headerWord(Control.WriteBits)}, writes);
+      pm_set(select(faults, ${headerWord(Control.AccessedBits)}, how == 0u), a >> 12u);
+    }
+  }
+  ${tell === "" ? "" : `if (how != 0u) { ${tell} }`}
+}
+fn pm_die(code: u32, a: u32) {
+  if (pm_hurt == 0u) {
+    pm_hurt = 1u;
+    pm_fuel = 1u;
+    pm_code = code;
+    pm_addr = a;
+    ${tell}
+  }
+}
+${collective ? collectiveStop : ""}
+`;
+}
+
+/** Statements at the start of a loop's body; without a call, for what they cost in each turn. */
+export function loopCheck(features: KernelFeatures, how: "quick" | "together" | "alone"): string {
+  if (how === "quick") {
+    return " if (pm_hurt != 0u) { break; } ";
+  }
+  if (how === "together") {
+    return " if (pm_stop_all()) { break; } ";
+  }
+  // What another invocation brought into workgroup memory after its fault can keep a loop going here.
+  const taint = features.collective ? `pm_hurt |= min(1u, atomicLoad(&pm_wg_fault) & ${TAINTED}u); ` : "";
+  return ` ${taint}if (pm_hurt >= pm_fuel) { break; } pm_fuel -= pm_hurt; `;
+}
+
+/** For loops with barriers: all invocations leave together. */
+const collectiveStop = `
+fn pm_stop_all() -> bool {
+  pm_hurt |= min(1u, atomicLoad(&pm_wg_fault) & ${TAINTED}u);
+  if (pm_hurt >= pm_fuel) { atomicStore(&pm_wg_stop, 1u); } else { pm_fuel -= pm_hurt; }
+  workgroupBarrier();
+  if (pm_lane == 0u) { pm_wg_stopped = atomicLoad(&pm_wg_stop); }
+  return workgroupUniformLoad(&pm_wg_stopped) != 0u;
+}
+`;
