@@ -19,7 +19,7 @@ function deviceRuns(
   end: number,
 ): { readonly pagemap: DevicePagemap; readonly runs: readonly DeviceRun[] } | undefined {
   let owner: DevicePagemap | undefined;
-  const runs: DeviceRun[] = [];
+  const runs: (DeviceRun & { count: number })[] = [];
   for (let p = page; p < end; p++) {
     if ((object.flagsOf(p) & (PageFlag.Device | PageFlag.Busy)) !== PageFlag.Device) {
       continue;
@@ -34,7 +34,7 @@ function deviceRuns(
       continue;
     }
     if (last !== undefined && last.page + last.count === p && last.frame + last.count === frame) {
-      runs[runs.length - 1] = { ...last, count: last.count + 1 };
+      last.count++;
     } else {
       runs.push({ object, page: p, count: 1, frame });
     }

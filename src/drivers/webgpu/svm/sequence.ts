@@ -57,12 +57,12 @@ function runsOf(demands: readonly Demand[]): Run[] {
   for (const { page, write } of demands) {
     writes.set(page, write || writes.get(page) === true);
   }
-  const runs: Run[] = [];
+  const runs: (Run & { end: number })[] = [];
   for (const page of [...writes.keys()].sort((a, b) => a - b)) {
     const write = writes.get(page) === true;
     const last = runs.at(-1);
     if (last !== undefined && last.end === page && last.write === write) {
-      runs[runs.length - 1] = { ...last, end: page + 1 };
+      last.end = page + 1;
     } else {
       runs.push({ start: page, end: page + 1, write });
     }
