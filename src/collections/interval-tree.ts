@@ -111,6 +111,11 @@ export class IntervalTree<T> {
     return true;
   }
 
+  /** The value of the one interval that is there; undefined when there is none, or more. */
+  get only(): T | undefined {
+    return this.#size === 1 ? this.#root?.value : undefined;
+  }
+
   /** Calls `visit` for each interval that overlaps `[start, end)`, by rising start. It must not change the tree. */
   forEachOverlap(start: number, end: number, visit: (value: T, start: number, end: number) => void): void {
     this.#visiting++;

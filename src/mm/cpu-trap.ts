@@ -111,6 +111,42 @@ export interface CpuFault {
   readonly error: KernelError | undefined;
 }
 
+/** Pages `[page, end)`, to be filled in. */
+export interface PageSpan {
+  page: number;
+  end: number;
+}
+
+/**
+ * The common fault, in no time: the page is in host memory, and one readable mapping is all that uses its object. Fills in what
+ * may be shown, up to `around` aligned pages, and answers true; false means nothing: ask {@link serveCpuFault}.
+ */
+export function findShowable(object: MemoryObject, page: number, around: number, out: PageSpan): boolean {
+  const vma = object.vmas.only;
+  const flags = object.block(blockOfVpn(page))?.flags;
+  if (vma === undefined || flags === undefined || object.shadows.size > 0 || !(vma.flags & VmFlags.Read)) {
+    return false;
+  }
+  const shift = page - indexInBlock(page);
+  const aligned = page - (page % around);
+  const low = Math.max(vma.pgoff, aligned);
+  const high = Math.min(vma.pgoff + vma.pages, object.windowEnd(page, aligned + around), object.pages);
+  if (page < low || page >= high || (flags[page - shift] & KIND) !== PageFlag.Uptodate) {
+    return false;
+  }
+  let from = page;
+  while (from > low && (flags[from - 1 - shift] & KIND) === PageFlag.Uptodate) {
+    from--;
+  }
+  let to = page + 1;
+  while (to < high && (flags[to - shift] & KIND) === PageFlag.Uptodate) {
+    to++;
+  }
+  out.page = from;
+  out.end = to;
+  return true;
+}
+
 /** How many pages a fault may bring along: from host memory, and from a device. */
 export interface FaultAround {
   readonly host: number;

@@ -4,9 +4,11 @@ export { addrOfSvm, SVM_APERTURE_BASE, SVM_APERTURE_BYTES, svmAddressOf } from "
 export {
   type CpuFault,
   type FaultAround,
+  findShowable,
   forEachReadOnly,
   hasReadOnly,
   holdFromCpu,
+  type PageSpan,
   readAheadFromDevice,
   serveCpuFault,
   syncCpuWrites,

@@ -145,7 +145,8 @@ describe.skipIf(!report.works)("errors outside of calls", () => {
         collect();
       }
     }
-    expect(maps() - before).toBeLessThan(400);
+    // All of them would be more than twice as many; the engine gives them back some time.
+    expect(maps() - before).toBeLessThan(1000);
   });
 
   test("stuckMs must be a time", async () => {

@@ -14,11 +14,13 @@ import {
   type CpuWindow,
   createWindowMemory,
   type FaultAround,
+  findShowable,
   forEachMapping,
   forEachReadOnly,
   hasReadOnly,
   type MemoryObject,
   PageFlag,
+  type PageSpan,
   readAheadFromDevice,
   serveCpuFault,
   takeCpuFailure,
@@ -93,6 +95,8 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
   readonly #options: UserfaultfdMmuOptions;
   readonly #traps = new RangeMap<UffdTrap>();
   #last: UffdTrap | undefined;
+  /** What {@link findShowable} fills in: a fault makes no object. */
+  readonly #span: PageSpan = { page: 0, end: 0 };
   #held: { readonly trap: UffdTrap; readonly page: number; readonly inFile: boolean }[] = [];
   #arena: Sides | undefined;
   /** Windows that are left in each memory that several share. */
@@ -210,6 +214,15 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     }
     const failure = takeCpuFailure(object, base + page);
     const around = page === trap.sequentialPage ? this.#sequential : this.#around;
+    const span = this.#span;
+    if (failure === undefined && findShowable(object, base + page, around.host, span)) {
+      trap.sequentialPage = span.end - base;
+      this.#show(trap, span.page - base, span.end - base, page, inFile);
+      if (around === this.#sequential) {
+        this.#readAhead(trap, span.end);
+      }
+      return;
+    }
     const served: CpuFault | Promise<void> =
       failure === undefined
         ? serveCpuFault(object, base + page, around)
@@ -231,13 +244,19 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     trap.sequentialPage = served.end - base;
     this.#show(trap, served.page - base, served.end - base, page, inFile);
     if (around === this.#sequential) {
-      for (let ahead = 0; ahead < READ_AHEAD; ahead++) {
-        const next = served.end + ahead * PAGES_PER_BLOCK;
-        if (trap.isHeld(next - base)) {
-          break;
-        }
-        readAheadFromDevice(object, next, Math.min(next + PAGES_PER_BLOCK, base + trap.byteLength / PAGE_SIZE));
+      this.#readAhead(trap, served.end);
+    }
+  }
+
+  /** Of what is on a device beyond `page` of the trap's object. */
+  #readAhead(trap: UffdTrap, page: number): void {
+    const { object, base } = trap;
+    for (let ahead = 0; ahead < READ_AHEAD && object !== undefined; ahead++) {
+      const next = page + ahead * PAGES_PER_BLOCK;
+      if (trap.isHeld(next - base)) {
+        return;
       }
+      readAheadFromDevice(object, next, Math.min(next + PAGES_PER_BLOCK, base + trap.byteLength / PAGE_SIZE));
     }
   }
 

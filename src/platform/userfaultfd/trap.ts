@@ -291,12 +291,12 @@ export class UffdTrap implements CpuTrap {
     const wasShown = this.#shown[wanted] === 1;
     let woken = false;
     for (let p = page; p < end; ) {
-      if (this.#shown[p] === 1 && p !== wanted) {
+      if (p !== wanted && (this.#shown[p] === 1 || this.isHeld(p))) {
         p++;
         continue;
       }
       let stop = p + 1;
-      while (stop < end && (this.#shown[stop] === 0 || stop === wanted)) {
+      while (stop < end && (stop === wanted || (this.#shown[stop] === 0 && !this.isHeld(stop)))) {
         stop++;
       }
       const [addr, bytes] = [this.address + p * PAGE_SIZE, (stop - p) * PAGE_SIZE];

@@ -102,17 +102,24 @@ export class Uffd {
   #drain(onFault: (address: number, inFile: boolean) => void): void {
     const { libc } = this;
     const messages = libc.scratch + MESSAGES_AT;
+    let yielded = false;
     for (let i = 0; i < MAX_READS && !this.#closed; i++) {
       const bytes = libc.read(this.#fd, messages, MAX_MESSAGES * MSG_BYTES);
       if (bytes <= 0) {
-        return;
+        // Who was just woken on this processor often faults again at once: cheaper than going round the event loop. Not
+        // before this read: mostly who is woken runs at once, and his next fault is there already.
+        if (yielded || i === 0) {
+          return;
+        }
+        yielded = true;
+        libc.schedYield();
+        continue;
       }
+      yielded = false;
       // Serving one fault uses the scratch memory's first part only: the messages stay.
       for (let at = 0; at < bytes; at += MSG_BYTES) {
         this.#message((MESSAGES_AT + at) / 8, onFault);
       }
-      // Who was just woken on this processor often faults again at once: cheaper than going round the event loop.
-      libc.schedYield();
     }
   }
 
