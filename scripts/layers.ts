@@ -72,7 +72,7 @@ export const LAYERS: readonly Layer[] = [
     packages: [],
     node: false,
   },
-  { name: "browser-client", imports: ["base", "service", "browser-worker"], packages: [], node: false },
+  { name: "browser-client", imports: ["base", "mm", "service", "browser-worker"], packages: [], node: false },
   {
     name: "browser-worker",
     imports: ["browser", "service", "base", "platform/http", "platform/userfaultfd/fault-log"],

@@ -1,6 +1,7 @@
 /** Opens a worker that owns the address space and the device, and is used from the page with plain calls. */
 import { KernelError } from "./base/index.ts";
 import type { WorkerOpen, WorkerOpened } from "./browser-worker.ts";
+import type { AdoptableMemory } from "./mm/index.ts";
 import { SharedMirror } from "./service/client.ts";
 import type { Notice } from "./service/protocol.ts";
 import { errorOf, PortChannel } from "./service/wire.ts";
@@ -50,7 +51,7 @@ export async function openWorker(options: OpenWorkerOptions = {}): Promise<Share
     {
       channel,
       mmu: { name: "software", why: "browsers have no other" },
-      locate: (memory) => memory,
+      locate: sharedOnly,
       ended: end,
       unheard: ({ message }) => console.warn(message),
       provoke: end,
@@ -58,6 +59,15 @@ export async function openWorker(options: OpenWorkerOptions = {}): Promise<Share
     hello,
   );
   return mirror;
+}
+
+/** A message carries shared memory only; a WebAssembly.Memory as it is, so that the worker sees it grow. */
+function sharedOnly(memory: { readonly buffer: ArrayBufferLike }): AdoptableMemory {
+  if (!(memory.buffer instanceof SharedArrayBuffer)) {
+    const why = "the memory is not shared, so the worker cannot see it: make it with shared: true, or use open";
+    throw new KernelError("EINVAL", "adopt", why);
+  }
+  return memory;
 }
 
 const NOT_ISOLATED =

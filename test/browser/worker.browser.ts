@@ -70,6 +70,22 @@ describe.skipIf(!globalThis.crossOriginIsolated)("a worker that owns the device"
     await root.removeEntry("worker.bin");
   });
 
+  test("a WebAssembly program's shared memory is mapped, and no other can be", async () => {
+    await using pm = await openWorker();
+    const memory = new WebAssembly.Memory({ initial: 1, maximum: 2, shared: true });
+    new Uint32Array(memory.buffer)[100] = 41;
+    const heap = await pm.mm.adopt(memory, { name: "heap", maximum: 131_072 });
+    memory.grow(1);
+    new Uint32Array(memory.buffer)[20_000] = 6;
+    const kernel = await pm.device.kernel(INCREMENT);
+    await kernel.dispatch({ bind: { data: heap }, workgroups: 512 });
+    using lease = await heap.lease("r");
+    expect(lease.u32[100]).toBe(42);
+    const words = new Uint32Array(memory.buffer);
+    expect([words[100], words[20_000]]).toEqual([42, 7]);
+    await expect(pm.mm.adopt(new WebAssembly.Memory({ initial: 1 }))).rejects.toMatchObject({ code: "EINVAL" });
+  });
+
   test("a File and a URL error cross over", async () => {
     await using pm = await openWorker();
     const object = await pm.openFile(new File([new Uint8Array(PAGE_SIZE).fill(3)], "a.bin"));

@@ -10,11 +10,17 @@ const TYPES: Readonly<Record<string, string>> = {
   ".css": "text/css",
 };
 
+const ISOLATION = {
+  "cross-origin-opener-policy": "same-origin",
+  "cross-origin-embedder-policy": "require-corp",
+};
+
 export interface StaticServer extends AsyncDisposable {
   readonly url: string;
 }
 
-export async function serveFolder(folder: string): Promise<StaticServer> {
+/** With `isolated`, its pages may share memory. */
+export async function serveFolder(folder: string, { isolated = false } = {}): Promise<StaticServer> {
   const server = createServer((request, response) => {
     const { pathname } = new URL(request.url ?? "/", "http://localhost");
     const file = path.join(folder, pathname.endsWith("/") ? `${pathname}index.html` : pathname);
@@ -23,7 +29,7 @@ export async function serveFolder(folder: string): Promise<StaticServer> {
       response.writeHead(404).end();
       return;
     }
-    response.writeHead(200, { "content-type": type });
+    response.writeHead(200, { "content-type": type, ...(isolated ? ISOLATION : {}) });
     createReadStream(file).pipe(response);
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
