@@ -37,7 +37,9 @@ test("the quick answer to a fault is the one that the full one gives, or none", 
         const mapped = { object, length, shared: true, offset: PAGE_SIZE };
         const mapping = await mm.mmap({ ...mapped, prot: prot as "r" });
         const second = twice ? await mm.mmap({ ...mapped, prot: "rw" }) : undefined;
-        pageFlags.forEach((set, p) => object.updateFlags(p, p + 1, set, 0xff));
+        for (const [p, set] of pageFlags.entries()) {
+          object.updateFlags(p, p + 1, set, 0xff);
+        }
         const span = { page: -1, end: -1 };
         if (findShowable(object, page, host, span)) {
           expect(serveCpuFault(object, page, { host, device: 1 })).toEqual({ ...span, error: undefined });
