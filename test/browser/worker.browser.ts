@@ -76,7 +76,10 @@ describe.skipIf(!globalThis.crossOriginIsolated)("a worker that owns the device"
     new Uint32Array(memory.buffer)[100] = 41;
     const heap = await pm.mm.adopt(memory, { name: "heap", maximum: 131_072 });
     memory.grow(1);
-    new Uint32Array(memory.buffer)[20_000] = 6;
+    {
+      using lease = await heap.lease("rw", { offset: 80_000, length: 4 });
+      lease.u32[0] = 6;
+    }
     const kernel = await pm.device.kernel(INCREMENT);
     await kernel.dispatch({ bind: { data: heap }, workgroups: 512 });
     using lease = await heap.lease("r");
