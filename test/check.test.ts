@@ -19,10 +19,61 @@ beforeAll(async () => {
 /** Schedules of a scenario in this test; `npm run check:nightly` runs 100,000. */
 const SCHEDULES = 8;
 
-test("there is a scenario for every pair and every triple of the 13 actions", () => {
-  const pairs = explorer.names.filter((name) => name.split("+").length === 2);
-  expect(pairs.length).toBe((13 * 14) / 2);
-  expect(explorer.names.length - pairs.length).toBe((13 * 14 * 15) / 6);
+const ACTIONS =
+  "register unregister range-fault munmap mprotect fork migrate exit put get synchronize unload device-lost".split(" ");
+const MORE =
+  "interval-fault interval-insert cpu-write to-device to-coherent to-system device-read exclusive evict no-frames".split(
+    " ",
+  );
+
+/** How many choices of `size` of `count` things there are, the same one several times too. */
+const choices = (count: number, size: number): number =>
+  size === 0 ? 1 : (choices(count, size - 1) * (count + size - 1)) / size;
+
+test("there is a scenario for every pair and every triple of the 13 actions, and of what else drivers do", () => {
+  const parts = explorer.names.map((name) => name.split("+"));
+  expect(new Set(parts.flat())).toEqual(new Set([...ACTIONS, ...MORE]));
+  const of = (names: readonly string[], size: number) =>
+    parts.filter((scenario) => scenario.length === size && scenario.every((name) => names.includes(name))).length;
+  for (const names of [ACTIONS, MORE]) {
+    expect([of(names, 2), of(names, 3)]).toEqual([choices(names.length, 2), choices(names.length, 3)]);
+  }
+  expect(of([...ACTIONS, ...MORE], 2)).toBe(choices(ACTIONS.length + MORE.length, 2));
+  expect(new Set(explorer.names).size).toBe(explorer.names.length);
+});
+
+describe("what is broken in the production code is found", () => {
+  test.each([
+    ["readRetry never says so", "return this.#seq !== seq;", "return false;", "interval-fault+munmap", "I-HMM-1"],
+    ["a range is always valid", "get valid() {", "get valid() { return true;", "range-fault+migrate", "I-HMM-1"],
+    [
+      "a migration programs the device during an invalidation",
+      "return !dmirror.isInvalidating(",
+      "return true || dmirror.isInvalidating(",
+      "interval-fault+to-device+device-read",
+      "I-HMM-1",
+    ],
+    [
+      "remove does not wait for the invalidation that calls it",
+      'mightWaitFor("validity");\n      this.#removing = true;',
+      "this.#removing = true; if (this.#mm) { intervalsOf(mm).remove(this); this.#removing = false; this.#mm = undefined; this.#ledger?.end(); mm.mmdrop(); return; }",
+      "interval-insert+munmap",
+      "",
+    ],
+  ])(
+    "%s",
+    async (_, from, to, scenario, invariant) => {
+      const change = (code: string): string => {
+        expect(code).toContain(from);
+        return code.replaceAll(from, to);
+      };
+      const broken = new Explorer((await loadBundle(EXPLORED_ENTRY, { change })).instantiate);
+      const { failure } = broken.random(broken.names.find((name) => name === scenario) ?? expect.fail(), 10_000, 1);
+      expect(failure?.violation.invariant).toMatch(invariant);
+      expect(failure?.schedule).toContain(`${scenario}:`);
+    },
+    60_000,
+  );
 });
 
 test("no schedule of any pair or triple breaks an invariant", () => {
@@ -35,9 +86,10 @@ test("no schedule of any pair or triple breaks an invariant", () => {
   expect(failures).toEqual([]);
 }, 120_000);
 
-test("every schedule of every pair that may end differently", async () => {
+test("every schedule of every pair of the 13 actions that may end differently", async () => {
   const recorded = new Explorer((await loadBundle(EXPLORED_ENTRY, { record: true })).instantiate);
-  for (const name of recorded.names.filter((scenario) => scenario.split("+").length === 2)) {
+  const isPair = (parts: readonly string[]) => parts.length === 2 && parts.every((part) => ACTIONS.includes(part));
+  for (const name of recorded.names.filter((scenario) => isPair(scenario.split("+")))) {
     const { complete, failure } = recorded.exhaust(name, 5000);
     expect([name, complete, failure?.violation.message]).toEqual([name, true, undefined]);
   }

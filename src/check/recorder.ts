@@ -225,7 +225,10 @@ export class AccessRecorder {
 
   /** A property is read, written or, as a statement of its own, counted up or down. */
   access(object: unknown, key: string, mask: number): unknown {
-    if (this.#naming && object !== null && (typeof object === "object" || typeof object === "function")) {
+    if (this.#naming && typeof object === "function" && mask > Access.Read) {
+      this.#unnamed ??= `the property ${key} of a function`;
+    }
+    if (this.#naming && object !== null && typeof object === "object") {
       if (ArrayBuffer.isView(object)) {
         // How long it is never changes.
         if (key === "*") {

@@ -1,42 +1,10 @@
 /** What tasks do: each the way a user or a driver would, with what its contract asks of its caller. */
-import { KernelError } from "../../base/index.ts";
 import { DmirrorDriver } from "../../drivers/dmirror/index.ts";
 import { HmmMirror } from "../../hmm/index.ts";
 import { migrateVmaAbort, migrateVmaFinalize, migrateVmaSetup } from "../../migrate/index.ts";
 import { mmuNotifierSynchronize } from "../../mmu-notifier/index.ts";
+import { type Action, allowed, withUser } from "./action.ts";
 import { BASE, PAGE, type World } from "./world.ts";
-
-/** Prepares what the action needs, before any task runs; returns what the task does. */
-type Action = (world: World) => Promise<() => Promise<void>> | (() => Promise<void>);
-
-/** Errors that say that another task was there first. */
-const EXPECTED = new Set(["EFAULT", "EPERM", "EACCES", "ESRCH", "ENODEV", "EHWPOISON", "ENOMEM", "EAGAIN"]);
-
-/** Runs what may find the space unmapped, protected or gone. */
-async function allowed(world: World, body: () => Promise<unknown>): Promise<void> {
-  try {
-    await body();
-  } catch (error) {
-    if (!(error instanceof KernelError) || !EXPECTED.has(error.code)) {
-      throw error;
-    }
-    world.host.note(() => `fails with ${error.code}`);
-  }
-}
-
-/** Runs what needs a user of the space, if it still has one. */
-async function withUser(world: World, body: () => Promise<unknown>): Promise<void> {
-  const { mm } = world;
-  if (!mm.tryGetUsers()) {
-    world.host.note(() => "the space has exited");
-    return;
-  }
-  try {
-    await body();
-  } finally {
-    await mm.mmput();
-  }
-}
 
 /** Isolates pages `[first, first + 2)`, copies them and makes them the device's. */
 async function migrate(world: World): Promise<void> {

@@ -3,7 +3,10 @@ import { setBugHandler } from "../../base/index.ts";
 import { setLockdepContext } from "../../sync/index.ts";
 import type { Explored, Host, Scenario, ScenarioRun } from "../scenario.ts";
 import { ACTIONS } from "./actions.ts";
+import { DRIVER_ACTIONS } from "./driver-actions.ts";
 import { World } from "./world.ts";
+
+const ALL = { ...ACTIONS, ...DRIVER_ACTIONS };
 
 /** A scenario of actions that run at the same time. */
 function scenarioOf(names: readonly string[]): Scenario {
@@ -14,7 +17,7 @@ function scenarioOf(names: readonly string[]): Scenario {
       await world.map();
       const tasks: { name: string; run: () => Promise<void> }[] = [];
       for (const name of names) {
-        tasks.push({ name, run: await ACTIONS[name](world) });
+        tasks.push({ name, run: await ALL[name](world) });
       }
       return { tasks, check: () => world.check(), finish: () => world.finish(), checkEnd: () => world.checkEnd() };
     },
@@ -29,9 +32,16 @@ function combinations(names: readonly string[], size: number): string[][] {
 }
 
 const names = Object.keys(ACTIONS);
+const driverNames = Object.keys(DRIVER_ACTIONS);
 
-/** All pairs, then all triples. */
-export const scenarios: Explored["scenarios"] = [...combinations(names, 2), ...combinations(names, 3)].map(scenarioOf);
+/** All pairs and triples of the actions; what else drivers do in pairs with each of them, and in triples among themselves. */
+export const scenarios: Explored["scenarios"] = [
+  ...combinations(names, 2),
+  ...combinations(names, 3),
+  ...driverNames.flatMap((name) => names.map((other) => [name, other])),
+  ...combinations(driverNames, 2),
+  ...combinations(driverNames, 3),
+].map(scenarioOf);
 
 export const connect: Explored["connect"] = (lockdep, onBug) => {
   setLockdepContext(lockdep);

@@ -1,5 +1,5 @@
 /** What the tasks of a scenario share: one address space with mappings, devices and notifiers, and what must hold of it. */
-import { addrOf, ledgerCounts, vpnOf } from "../../base/index.ts";
+import { addrOf, ledgerCounts, type Pfn, vpnOf } from "../../base/index.ts";
 import { type Dmirror, DmirrorDriver } from "../../drivers/dmirror/index.ts";
 import {
   AddressSpace,
@@ -7,6 +7,8 @@ import {
   PhysicalMemory,
   PTE_PRESENT,
   PTE_WRITE,
+  PteKind,
+  pteIsKind,
   ptePfn,
   validateMm,
 } from "../../mm/index.ts";
@@ -22,11 +24,20 @@ import { type ProbeNotifier, probeOps } from "./probe.ts";
 
 /** Pages of the one mapping. */
 export const PAGES = 4;
+/** Kinds of entries of pages that a device may have while the CPU may not touch them. */
+const AWAY = [PteKind.DevicePrivate, PteKind.DeviceExclusive];
 /** Above 2^40, where arithmetic in 32 bits would show. */
 export const BASE = 2 ** 41;
 export const PAGE = 4096;
 
 const mmu = new CheckMmu();
+
+/** A device whose entries are compared with the CPU's. */
+export interface CheckedDevice {
+  readonly mm: AddressSpace;
+  /** By virtual page number. */
+  readonly table: { entries(): Iterable<[number, { readonly pfn: number; readonly write: boolean }]> };
+}
 
 /** The state of one run. */
 export class World {
@@ -35,7 +46,7 @@ export class World {
   readonly mm: AddressSpace;
   readonly driver = new DmirrorDriver();
   /** All devices that are or were open, for the check of their entries. */
-  readonly devices: Dmirror[] = [];
+  readonly devices: CheckedDevice[] = [];
   readonly notifiers: ProbeNotifier[] = [];
   readonly ops: MmuNotifierOps<ProbeNotifier>;
   /** What has to be given back when the tasks have ended, the latest first. */
@@ -67,8 +78,8 @@ export class World {
   }
 
   /** A device, opened. */
-  async open(driver: DmirrorDriver = this.driver): Promise<Dmirror> {
-    const device = await driver.open(this.mm);
+  async open(driver: DmirrorDriver = this.driver, which = 0): Promise<Dmirror> {
+    const device = await driver.open(this.mm, { device: which });
     this.devices.push(device);
     return device;
   }
@@ -126,13 +137,15 @@ export class World {
     }
   }
 
-  /** I-HMM-1: a device's entry is absent, or the CPU's with no more permission. */
-  #checkEntries(device: Dmirror): void {
-    const { pageTable } = device.mm;
+  /** I-HMM-1: a device's entry is absent, or where the CPU's says that the page is, with no more permission. */
+  #checkEntries(device: CheckedDevice): void {
     for (const [vpn, entry] of device.table.entries()) {
-      const pte = pageTable.get(vpn);
+      const pte = device.mm.pageTable.get(vpn);
       const page = vpn - vpnOf(addrOf(BASE / PAGE));
-      if (!(pte & PTE_PRESENT)) {
+      if (pteIsKind(pte, PteKind.Migrating)) {
+        // The driver that moves the page tells its device before the CPU; to others it was taken away before.
+        this.#checkMoving(page, entry.pfn);
+      } else if (!(pte & PTE_PRESENT) && !AWAY.some((kind) => pteIsKind(pte, kind))) {
         this.host.fail("I-HMM-1", `a device has an entry for page ${page}, which the CPU has not`);
       } else if (ptePfn(pte) !== entry.pfn) {
         this.host.fail(
@@ -142,6 +155,13 @@ export class World {
       } else if (entry.write && !(pte & PTE_WRITE)) {
         this.host.fail("I-HMM-1", `a device may write page ${page}, the CPU may not`);
       }
+    }
+  }
+
+  /** A page that is on its way may be known only to the device that it goes to, or where it was. */
+  #checkMoving(page: number, pfn: number): void {
+    if (this.memory.blockOf(pfn as Pfn)?.pagemap === undefined) {
+      this.host.fail("I-HMM-1", `a device has page ${page} in system memory, which is moving`);
     }
   }
 
