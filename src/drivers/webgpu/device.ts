@@ -1,7 +1,7 @@
 /** A WebGPU device that mirrors address spaces. */
 import { ADDRESS_LIMIT, invariant, KernelError, traceNow, traceOn } from "../../base/index.ts";
 import { type AddressSpace, Mapping, svmAddressOf } from "../../mm/index.ts";
-import { lockdepDetached, Mutex } from "../../sync/index.ts";
+import { lockdepDetached, RwSemaphore } from "../../sync/index.ts";
 import type { BindTarget } from "./bind-plan.ts";
 import { type CompileOptions, compileKernel } from "./compile.ts";
 import type { Extent } from "./extent.ts";
@@ -50,10 +50,15 @@ export class WebGpuDevice {
   readonly fences: FenceTimeline;
   readonly transfer: TransferEngine;
   readonly budget: MemoryBudget;
-  /** One dispatch at a time is prepared and submitted. Outermost lock; the GPU's own work overlaps. */
-  readonly turn = new Mutex("x-webgpu-turn");
+  /**
+   * One bind dispatch at a time is prepared and submitted; or svm dispatches run, which read-lock it to their end. Outermost
+   * lock; the GPU's own work overlaps.
+   */
+  readonly turn = new RwSemaphore("x-webgpu-turn");
   readonly counts = { dispatches: 0, restarts: 0, pagesUploaded: 0, bytesEvicted: 0 };
   readonly #mirrors = new Map<AddressSpace, DeviceMirror>();
+  /** Mirrors that are being registered. */
+  readonly #making = new Map<AddressSpace, Promise<DeviceMirror>>();
   readonly #teardowns = new Set<Promise<void>>();
   /** What went wrong in teardowns, for {@link close} to report. */
   readonly #failures: unknown[] = [];
@@ -136,6 +141,16 @@ export class WebGpuDevice {
     if (found !== undefined) {
       return found;
     }
+    const making = this.#making.get(mm) ?? this.#makeMirror(mm);
+    this.#making.set(mm, making);
+    try {
+      return await making;
+    } finally {
+      this.#making.delete(mm);
+    }
+  }
+
+  async #makeMirror(mm: AddressSpace): Promise<DeviceMirror> {
     mm.assertAlive("dispatch");
     const mirror = new DeviceMirror(
       {
@@ -219,11 +234,11 @@ export class WebGpuDevice {
     svmAddressOf(mapping.start, mapping.name);
     await this.#loadSvm();
     return await withUser(mapping.mm, op, async () => {
-      using _turn = await this.turn.lock({ signal: options.signal });
+      const { signal, timeoutMs = 1000 } = options;
+      using _turn = await this.turn.read({ signal });
       this.assertOpen(op);
-      const table = await this.svm.tableOf(await this.mirrorOf(mapping.mm), op);
-      const waits = { op, signal: options.signal, timeoutMs: options.timeoutMs ?? 1000 };
-      return await this.svm.prefetch(table, target, options.write ?? false, waits);
+      const mirror = await this.mirrorOf(mapping.mm);
+      return await this.svm.prefetch(mirror, target, options.write ?? false, { op, signal, timeoutMs });
     });
   }
 
@@ -240,7 +255,7 @@ export class WebGpuDevice {
     const mapping = target instanceof Mapping ? target : target.mapping;
     svmAddressOf(mapping.start, mapping.name);
     await withUser(mapping.mm, op, async () => {
-      using _turn = await this.turn.lock();
+      using _turn = await this.turn.read();
       this.assertOpen(op);
       await this.svm.advise(await this.mirrorOf(mapping.mm), target, code, op);
     });
@@ -306,7 +321,7 @@ export class WebGpuDevice {
   }
 
   async #close(): Promise<void> {
-    const turn = await this.turn.lock();
+    const turn = await this.turn.write();
     try {
       // Spaces may exit meanwhile, and each has its mirror ended by whoever comes first.
       while (this.#mirrors.size > 0 || this.#teardowns.size > 0) {

@@ -305,7 +305,6 @@ export function isolateWrites(tried: Attempt, segment: Segment): MaybePromise<Re
   const { placed, vma } = segment;
   const { extent } = placed;
   const take = (setup: Migration | "pinned" | "busy", from: number, to: number): Retry | undefined => {
-    mirror.isolating = undefined;
     if (setup === "busy") {
       return { wait: (options) => waitUntilReady(segment, from, to, options), why: BUSY_MEMORY };
     }
@@ -321,8 +320,9 @@ export function isolateWrites(tried: Attempt, segment: Segment): MaybePromise<Re
     (from, to) => {
       const start = extent.addrOf(from);
       const end = extent.addrOf(to);
-      mirror.isolating = { start, end, into: "extents" };
-      const setup = migrateVmaTrySetup(lock, vma, start, end, mirror.pagemap);
+      const setup = mirror.isolate({ start, end, into: "extents" }, () =>
+        migrateVmaTrySetup(lock, vma, start, end, mirror.pagemap),
+      );
       return isPromise(setup) ? setup.then((s) => take(s, from, to)) : take(setup, from, to);
     },
     (page) => tried.inPlace.push({ extent, page }),

@@ -1,5 +1,6 @@
 /** One device's mirror of one address space: the device page table, invalidation, and the way home. */
 import {
+  isPromise,
   KernelError,
   type MaybePromise,
   PAGE_SIZE,
@@ -43,6 +44,24 @@ export interface FrameStore {
   close(): Promise<number>;
 }
 
+/** A range whose pages are on their way into device memory of a kind. */
+export type Isolation = VirtRange & { readonly into: "extents" | "frames" };
+
+function finallyDo<T>(body: () => MaybePromise<T>, end: () => void): MaybePromise<T> {
+  let result: MaybePromise<T>;
+  try {
+    result = body();
+  } catch (error) {
+    end();
+    throw error;
+  }
+  if (isPromise(result)) {
+    return result.finally(end);
+  }
+  end();
+  return result;
+}
+
 /** The kind of device memory that an invalidation of the mirror's own spares. */
 type Kept = "extents" | "frames" | undefined;
 
@@ -70,10 +89,10 @@ export class DeviceMirror {
   /** Frames of the pool for kernels that follow pointers; made by the first of them. */
   frames: FrameStore | undefined;
   /**
-   * The range that this mirror is isolating for a migration, and where its pages go: its own announcement need not drop the
+   * Ranges that this mirror is isolating for migrations, and where their pages go: its own announcements need not drop the
    * copies there, which it reuses.
    */
-  isolating: (VirtRange & { readonly into: "extents" | "frames" }) | undefined;
+  readonly #isolating = new Set<Isolation>();
   readonly #context: MirrorContext;
   #pfns = new Uint32Array(0);
   #closed: Promise<number> | undefined;
@@ -122,9 +141,7 @@ export class DeviceMirror {
       // The host's pages are protected for copies that are about to be made; what is valid stays so.
       return 0;
     }
-    const own = this.isolating;
-    const isOwn = update.owner === this && own !== undefined && update.start >= own.start && update.end <= own.end;
-    const kept = isOwn ? own.into : undefined;
+    const kept = update.owner === this ? this.#isolationOf(update)?.into : undefined;
     let serial = -1;
     for (const extent of this.#overlapping(update, kept)) {
       serial = Math.max(serial, extent.lastSerial);
@@ -143,6 +160,21 @@ export class DeviceMirror {
       return "EAGAIN";
     }
     return this.#waitAndDrop(update, kept, guard);
+  }
+
+  #isolationOf({ start, end }: VirtRange): Isolation | undefined {
+    for (const range of this.#isolating) {
+      if (start >= range.start && end <= range.end) {
+        return range;
+      }
+    }
+    return undefined;
+  }
+
+  /** Isolates pages of a range that become the device's own. */
+  isolate<T>(range: Isolation, isolate: () => MaybePromise<T>): MaybePromise<T> {
+    this.#isolating.add(range);
+    return finallyDo(isolate, () => this.#isolating.delete(range));
   }
 
   async #waitAndDrop(update: MmuNotifierRange, kept: Kept, held: Disposable | undefined): Promise<0> {

@@ -68,6 +68,23 @@ export async function placeRanges(
   }
 }
 
+/** The ranges in the extents that there are; undefined when some would have to be made or moved. */
+export function placedAlready(
+  device: WebGpuDevice,
+  mirror: DeviceMirror,
+  ranges: readonly BoundRange[],
+): PlacedRange[] | undefined {
+  const placed = ranges.flatMap((bound) => placeIn(mirror, bound) ?? []);
+  if (placed.length < ranges.length || mixedUse(placed) !== undefined) {
+    return undefined;
+  }
+  for (const { extent } of placed) {
+    extent.unmapped = false;
+    device.touch(extent);
+  }
+  return placed;
+}
+
 /** Ranges that share pages need one buffer: what is placed are the hulls of those. */
 function joinOverlaps(ranges: readonly BoundRange[]): VirtRange[] {
   const hulls: VirtRange[] = [];

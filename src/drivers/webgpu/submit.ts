@@ -148,7 +148,7 @@ async function submitWithin(job: DispatchJob, { signal, timeoutMs }: DispatchWai
 async function takeTurn(job: DispatchJob, signal: AbortSignal | undefined, tally: Tally): Promise<Submitted | Retry> {
   const { kernel, plan } = job;
   const { device } = kernel;
-  using _turn = device.turn.tryLock() ?? (await device.turn.lock({ signal }));
+  using _turn = device.turn.tryWrite() ?? (await device.turn.write({ signal }));
   throwIfAborted(signal, kernel.name);
   device.assertOpen(kernel.name);
   const bytesBefore = device.transfer.stats.bytesToDevice;
@@ -190,7 +190,6 @@ async function attempt(
     finished = true;
     return outcome;
   } finally {
-    mirror.isolating = undefined;
     for (const hold of held) {
       hold[Symbol.dispose]();
     }

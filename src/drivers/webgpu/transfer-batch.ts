@@ -59,6 +59,8 @@ export interface BatchContext extends GpuWaitOptions {
  */
 export class TransferBatch implements Disposable {
   readonly #context: BatchContext;
+  /** Bytes of its uploads so far. */
+  bytes = 0;
   #encoder: GPUCommandEncoder | undefined;
   #chunk: StagingChunk | undefined;
   /** Chunks that the encoder's commands copy from, the current one not among them. */
@@ -278,6 +280,7 @@ export class TransferBatch implements Disposable {
       this.#copyFrom = chunk.used;
     }
     chunk.used += bytes;
+    this.bytes += bytes;
     this.#context.stats.bytesToDevice += bytes;
   }
 

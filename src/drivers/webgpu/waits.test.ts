@@ -212,7 +212,7 @@ describe("AbortSignal", () => {
     const data = await m.mm.mmap({ length: 4096 });
     const kernel = await m.device.kernel(INCREMENT);
     await increment(kernel, data);
-    for (const lock of [() => m.device.turn.lock(), () => m.mm.mmapLock.write()]) {
+    for (const lock of [() => m.device.turn.write(), () => m.mm.mmapLock.write()]) {
       const held = await lock();
       const stop = new AbortController();
       const running = kernel.dispatch({ bind: { data }, workgroups: 1, signal: stop.signal });

@@ -162,7 +162,6 @@ export class BoundAttempt implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#tried.mirror.isolating = undefined;
     for (const hold of this.#held.splice(0)) {
       hold[Symbol.dispose]();
     }

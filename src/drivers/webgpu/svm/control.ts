@@ -51,6 +51,14 @@ export interface ResumeRun {
   readonly clear: boolean;
 }
 
+/** Why a kernel cannot go on, and where. */
+export interface FatalAccess {
+  readonly code: FatalCode;
+  readonly address: number;
+  readonly workgroup: number;
+  readonly lane: number;
+}
+
 /** What a round reports. */
 export interface RoundReport {
   readonly completed: number;
@@ -68,9 +76,7 @@ export interface RoundReport {
   readonly replayNeeded: number;
   /** More faults than the list holds were found. */
   readonly overflow: boolean;
-  readonly fatal:
-    | { readonly code: FatalCode; readonly address: number; readonly workgroup: number; readonly lane: number }
-    | undefined;
+  readonly fatal: FatalAccess | undefined;
 }
 
 interface Areas {

@@ -8,6 +8,7 @@ import { BufferUsage } from "../usage.ts";
 import { DEVICE_PAGE } from "./page-entry.ts";
 import type { SvmFrame } from "./svm-frame.ts";
 import type { SvmTable } from "./svm-table.ts";
+import type { FrameClaim } from "./work.ts";
 
 export interface FramePoolStats {
   /** Frames that were given up for others, and the bytes that had to be brought home for it. */
@@ -21,7 +22,7 @@ const CHOICE = 4;
 /** Frame 0 is never handed out: it takes accesses that must go nowhere. */
 const FIRST_FRAME = 1;
 
-/** Protected by: the device's turn, but for the state of frames (see Extent). */
+/** Protected by: the placer's lock, or the device's turn for writing, but for the state of frames (see Extent). */
 export class FramePool {
   readonly #gpu: GpuHandle;
   readonly #budget: MemoryBudget;
@@ -34,6 +35,7 @@ export class FramePool {
   #hand = FIRST_FRAME;
   /** Makes way for nobody while it grows. */
   #growing = false;
+  #lent = 0;
   #evictions = 0;
   #bytesEvicted = 0;
 
@@ -87,7 +89,7 @@ export class FramePool {
    * Makes room for `frames` pages, or as many as adapter and budget allow beside `bound`. Frames keep their content, unless
    * old and new do not fit the budget together: then what they hold comes home first.
    *
-   * Locks: the device's turn, held by the caller.
+   * Locks: the placer's, for placing and (for writing) for serving, held by the caller.
    * @throws KernelError ENOMEM when not even the smallest pool fits the budget; ENODEV
    */
   async grow(frames: number, bound: ReadonlySet<Extent> = new Set()): Promise<void> {
@@ -129,6 +131,9 @@ export class FramePool {
   async #replace(target: number, bound: ReadonlySet<Extent>): Promise<void> {
     const bytes = target * DEVICE_PAGE;
     if (bytes + this.bytes + sumBytes(bound) > this.#budget.limit) {
+      if (this.#lent > 0) {
+        return;
+      }
       await this.#empty();
     }
     await this.#budget.reserve(bytes, bound, "the pool of svm frames");
@@ -169,7 +174,7 @@ export class FramePool {
   /**
    * Gives all memory back, for others. False when there is none to give.
    *
-   * Locks: the device's turn, held by the caller; takes update locks.
+   * Locks: the device's turn, held for writing by the caller; takes update locks.
    * @throws KernelError ENOMEM when the host has no room for what only the device has; the rest stays
    */
   async makeWay(): Promise<boolean> {
@@ -197,6 +202,21 @@ export class FramePool {
     return this.#free.pop();
   }
 
+  /** A frame that holds no page and has no owner, until {@link giveBack}: the pool keeps it wherever it moves. */
+  lend(): number | undefined {
+    const frame = this.take();
+    this.#lent += frame === undefined ? 0 : 1;
+    return frame;
+  }
+
+  giveBack(frame: number): void {
+    this.#lent--;
+    // The pool of a closed or lost device has no frames any more.
+    if (frame < this.#capacity) {
+      this.put(frame);
+    }
+  }
+
   put(frame: number): void {
     this.#frames[frame] = undefined;
     this.#free.push(frame);
@@ -210,21 +230,23 @@ export class FramePool {
     return this.#frames[frame];
   }
 
-  /** Frames that the running window asked for. */
-  inUse(window: number): number {
-    let count = 0;
-    for (const frame of this.#frames) {
-      count += frame?.window === window ? 1 : 0;
-    }
-    return count;
+  /** Whether frames cannot be had only because others have claimed them, or bring pages to them. */
+  isCrowded(claim: FrameClaim): boolean {
+    return this.#frames.some(
+      (frame) => frame !== undefined && !claim.covers(frame) && (frame.claims > 0 || frame.isServed),
+    );
+  }
+
+  someServed(): boolean {
+    return this.#frames.some((frame) => frame?.isServed);
   }
 
   /**
    * Chooses up to `count` frames to give up: the clock passes over frames that were used since it last came by, and over
-   * those of the running window; clean ones go first, since they cost nothing. Those that were advised to stay here go when
-   * there are no others.
+   * those that running slices have claimed, unless only its own claims count; clean ones go first, since they cost nothing.
+   * Those that were advised to stay here go when there are no others.
    */
-  victims(count: number, window: number): SvmFrame[] {
+  victims(count: number, claim: FrameClaim, overClaims: boolean): SvmFrame[] {
     const clean: SvmFrame[] = [];
     const dirty: SvmFrame[] = [];
     const preferred = new Set<SvmFrame>();
@@ -234,7 +256,10 @@ export class FramePool {
     for (let step = 0; step < 2 * this.capacity && !enough(); step++) {
       const frame = this.#frames[this.#hand];
       this.#hand = this.#hand + 1 < this.#capacity ? this.#hand + 1 : FIRST_FRAME;
-      if (frame === undefined || frame.window === window || frame.chosen) {
+      if (frame === undefined || frame.chosen || frame.isServed || claim.covers(frame)) {
+        continue;
+      }
+      if (frame.claims > 0 && !overClaims) {
         continue;
       }
       if (frame.isPreferred) {

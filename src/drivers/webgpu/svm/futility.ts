@@ -1,7 +1,6 @@
 /** Counts rounds that ask again for what they were given already, while nothing gets done. */
 export class Futility {
   readonly #asked = new Set<number>();
-  #window = -1;
   #since = 0;
   count = 0;
 
@@ -9,12 +8,13 @@ export class Futility {
     return Date.now() - this.#since;
   }
 
-  /** Rounds so far, this one included, that asked for nothing new; progress changes the number of the window. */
-  rounds(faults: Uint32Array, window: number): number {
-    if (window !== this.#window) {
-      this.#asked.clear();
-      this.#window = window;
-    }
+  /** Something got done, or other work is run. */
+  startOver(): void {
+    this.#asked.clear();
+  }
+
+  /** Rounds so far, this one included, that asked for nothing new. */
+  rounds(faults: Uint32Array): number {
     const before = this.#asked.size;
     for (const fault of faults) {
       this.#asked.add(fault);

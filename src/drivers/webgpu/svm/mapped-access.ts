@@ -6,16 +6,8 @@ import { addrOfPage, pageOfAddr, SUB_PAGES } from "./page-entry.ts";
 /** Device pages of the aperture. */
 const APERTURE_PAGES = 2 ** 20;
 
-/**
- * A byte for each device page of the aperture up to the last mapping, and at least `pages` or exactly: see `reachablePages`.
- *
- * Locks: mmapLock, read.
- */
-export function accessOfMappings(
-  mm: AddressSpace,
-  pages: number,
-  length: "grow" | "as long as it is",
-): Uint8Array<ArrayBuffer> {
+/** Device pages of the aperture up to the end of the last mapping. Locks: mmapLock, read. */
+export function mappedLength(mm: AddressSpace): number {
   let last = 0;
   for (const vma of mm.vmas.values(addrOfPage(0))) {
     if (pageOfAddr(vma.start) >= APERTURE_PAGES) {
@@ -23,7 +15,16 @@ export function accessOfMappings(
     }
     last = Math.min(APERTURE_PAGES, pageOfAddr(vma.end - 1) + 1);
   }
-  const access = new Uint8Array(length === "grow" ? Math.max(last, pages) : pages);
+  return last;
+}
+
+/**
+ * A byte for each of the first `pages` device pages of the aperture: see `reachablePages`.
+ *
+ * Locks: mmapLock, read.
+ */
+export function accessOfMappings(mm: AddressSpace, pages: number): Uint8Array<ArrayBuffer> {
+  const access = new Uint8Array(pages);
   for (const vma of mm.vmas.values(addrOfPage(0))) {
     const bits = accessBits(vma);
     const from = Math.floor((vma.start - addrOfPage(0)) / PAGE_SIZE);

@@ -9,6 +9,7 @@ import { DEVICE_PAGE_WORDS } from "./page-entry.ts";
 import type { RoundContext, RoundsJob, RoundsStats, RunRound } from "./rounds.ts";
 import type { Demand } from "./service.ts";
 import type { SvmTable } from "./svm-table.ts";
+import type { FrameClaim } from "./work.ts";
 
 /** Frames that each invocation should have, of a pool that is large enough for several. */
 const FRAMES_EACH = 4;
@@ -26,7 +27,7 @@ interface Parts {
   readonly job: RoundsJob;
   readonly table: SvmTable;
   readonly run: RunRound;
-  readonly nextStamp: () => number;
+  readonly claim: FrameClaim;
   readonly growReplay: (records: number) => Promise<void>;
   readonly signal: AbortSignal | undefined;
   readonly timeoutMs: number;
@@ -105,26 +106,28 @@ export class ResumeRounds {
 
   /** Rounds until the group is done; when the pool is too small for all of it, one half after the other. */
   async #drain(group: Group, begin: Begin): Promise<void> {
-    const { job, table, nextStamp, growReplay, signal } = this.#parts;
+    const { job, claim, growReplay, signal } = this.#parts;
     const count = group.ids.length * (group.lanes[1] - group.lanes[0]);
     const futility = new Futility();
-    let epoch = 0;
     let idle = 0;
     let progressed = 0;
     // Only what is certainly needed: what an invocation missed first.
     let cautious = false;
     let next = begin;
-    let context: RoundContext = { ...NOTHING, newWindow: begin.newWindow, clearFaults: true, window: nextStamp() };
+    let context: RoundContext = { ...NOTHING, newWindow: begin.newWindow, clearFaults: true };
+    claim.clear();
     for (;;) {
       throwIfAborted(signal, job.name);
-      const free = this.#room - table.pool.inUse(context.window);
+      const free = this.#room - claim.count();
       const report = await this.#round(group, next, cautious ? 1 : Math.max(1, Math.floor(free / count)), context);
       next = { fresh: false, newWindow: false, clearSpill: false };
       if (report.unfinished === 0) {
         return;
       }
       progressed += report.progressed;
-      epoch += report.progressed;
+      if (report.progressed > 0) {
+        futility.startOver();
+      }
       if (report.replayNeeded > 0) {
         await growReplay(report.replayNeeded);
       }
@@ -133,30 +136,30 @@ export class ResumeRounds {
         if (idle > FUTILE_ROUNDS) {
           throw this.#stuck(report);
         }
-        context = { ...NOTHING, window: context.window };
+        context = NOTHING;
         continue;
       }
       idle = 0;
-      if (futility.rounds(report.faults, epoch) > FUTILE_ROUNDS && futility.lastsMs > this.#parts.timeoutMs) {
+      if (futility.rounds(report.faults) > FUTILE_ROUNDS && futility.lastsMs > this.#parts.timeoutMs) {
         throw this.#robbed(futility);
       }
-      let { window } = context;
       if (progressed >= count) {
         // Each has come further: what it used before may go.
-        window = nextStamp();
+        claim.clear();
         progressed = 0;
         cautious = false;
       }
       const demands = [...report.faults].map(decodeFault).sort((a, b) => a.page - b.page);
       this.#parts.stats.faults += demands.length;
-      const needed = this.#needed(demands, window);
+      const needed = this.#needed(demands);
       this.#asked += demands.length;
       if (needed <= this.#room) {
-        context = { ...NOTHING, demands, window };
+        context = { ...NOTHING, demands };
       } else if (!cautious) {
         cautious = true;
         progressed = 0;
-        context = { ...NOTHING, clearFaults: true, window: nextStamp() };
+        claim.clear();
+        context = { ...NOTHING, clearFaults: true };
       } else if (count > 1) {
         for (const half of halves(group)) {
           await this.#drain(half, next);
@@ -168,9 +171,9 @@ export class ResumeRounds {
     }
   }
 
-  #needed(demands: readonly Demand[], window: number): number {
-    const { table } = this.#parts;
-    return demands.filter(({ page }) => table.frameAt(page)?.window !== window).length + table.pool.inUse(window);
+  #needed(demands: readonly Demand[]): number {
+    const { table, claim } = this.#parts;
+    return demands.filter(({ page }) => !claim.covers(table.frameAt(page))).length + claim.count();
   }
 
   async #round(group: Group, begin: Begin, mostFaults: number, context: RoundContext): Promise<RoundReport> {

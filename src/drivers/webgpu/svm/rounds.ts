@@ -9,14 +9,16 @@
 import { KernelError, throwIfAborted } from "../../../base/index.ts";
 import { decodeFault, type RoundReport, type RoundRun } from "./control.ts";
 import { replayWords } from "./control-layout.ts";
+import type { FramePlacer } from "./frame-placer.ts";
 import { Futility } from "./futility.ts";
 import type { Pace } from "./pace.ts";
 import { DEVICE_PAGE_WORDS, mappedFlags, SvmPte } from "./page-entry.ts";
-import type { Prefetcher } from "./prefetch.ts";
+import { Prefetcher } from "./prefetch.ts";
 import { ResumeRounds, type SpillFrame } from "./resume-rounds.ts";
 import { SequencePredictor } from "./sequence.ts";
 import type { Demand } from "./service.ts";
 import type { SvmTable } from "./svm-table.ts";
+import type { FrameClaim } from "./work.ts";
 
 /** Workgroups of a window at most, and invocations. */
 const WINDOW_WORKGROUPS = 65_536;
@@ -50,8 +52,6 @@ export interface RoundContext {
   readonly clearFaults: boolean;
   /** The first round of a window: forget done bits and replay logs. */
   readonly newWindow: boolean;
-  /** Frames that were asked for under this number are in use. */
-  readonly window: number;
   /** With the quick pipeline, which does not find out everything. */
   readonly quick?: boolean;
 }
@@ -74,12 +74,13 @@ export function windowSize(job: RoundsJob): number {
 export class Rounds {
   readonly #job: RoundsJob;
   readonly #table: SvmTable;
-  readonly #prefetcher: Prefetcher;
+  readonly #prefetcher = new Prefetcher();
   readonly #pace: Pace | undefined;
   readonly #run: RunRound;
+  readonly #claim: FrameClaim;
+  readonly #placer: FramePlacer;
   readonly #signal: AbortSignal | undefined;
   readonly #timeoutMs: number;
-  readonly #nextStamp: () => number;
   readonly #growReplay: (records: number) => Promise<void>;
   readonly #resume: () => Promise<SpillFrame | string>;
   readonly stats: RoundsStats = { rounds: 0, faults: 0 };
@@ -92,11 +93,11 @@ export class Rounds {
   constructor(parts: {
     readonly job: RoundsJob;
     readonly table: SvmTable;
-    readonly prefetcher: Prefetcher;
     /** What is known of the kernel, if it can be run quickly. */
     readonly pace: Pace | undefined;
     readonly run: RunRound;
-    readonly nextStamp: () => number;
+    readonly claim: FrameClaim;
+    readonly placer: FramePlacer;
     readonly growReplay: (records: number) => Promise<void>;
     /** Called when a single invocation does not fit the pool: makes it go on from resume points, or says why it cannot. */
     readonly resume: () => Promise<SpillFrame | string>;
@@ -106,16 +107,16 @@ export class Rounds {
   }) {
     this.#job = parts.job;
     this.#table = parts.table;
-    this.#prefetcher = parts.prefetcher;
     this.#pace = parts.pace;
     this.#run = parts.run;
-    this.#nextStamp = parts.nextStamp;
+    this.#claim = parts.claim;
+    this.#placer = parts.placer;
     this.#growReplay = parts.growReplay;
     this.#resume = parts.resume;
     this.#signal = parts.signal;
     this.#timeoutMs = parts.timeoutMs;
     const [x, y, z] = parts.job.grid;
-    this.#sliceLimit = Math.min(windowSize(parts.job), firstSlice(x * y * z, parts.table));
+    this.#sliceLimit = Math.min(windowSize(parts.job), firstSlice(x * y * z, parts.table, parts.placer.share));
   }
 
   /**
@@ -144,6 +145,8 @@ export class Rounds {
       const predicted = this.#fitting(former === 0 ? [] : this.#sequence.predict(slice / former));
       const faultsBefore = this.stats.faults;
       const { used, demands } = await this.#slice(first, next, slice, fresh, predicted);
+      // Others may have its frames now.
+      this.#placer.release(this.#claim);
       this.#sequence.note(demands, this.stats.faults - faultsBefore);
       fresh = false;
       former = slice;
@@ -160,7 +163,7 @@ export class Rounds {
         const flags = mappedFlags(table.accessOf(page));
         return flags !== 0 && (!write || flags & SvmPte.MappedWrite) && !table.isResident(page, write);
       })
-      .slice(0, Math.floor(table.pool.capacity * FILL));
+      .slice(0, Math.floor(this.#placer.share * FILL));
   }
 
   /**
@@ -182,7 +185,6 @@ export class Rounds {
       prefetch: [],
       clearFaults: newWindow,
       newWindow,
-      window: this.#nextStamp(),
     };
     let lanes = this.#job.invocationsPerWorkgroup;
     let laneFirst = 0;
@@ -216,7 +218,8 @@ export class Rounds {
       report.failed.sort();
       if (progress) {
         // Who is done needs its pages no more; those of the others were used last and are the last to be evicted.
-        context = { ...context, window: this.#nextStamp() };
+        this.#claim.clear();
+        futility.startOver();
       }
       thorough = quick && report.faults.length === 0;
       if (thorough) {
@@ -242,17 +245,18 @@ export class Rounds {
         continue;
       }
       idle = 0;
-      if (futility.rounds(report.faults, context.window) > FUTILE_ROUNDS && futility.lastsMs > this.#timeoutMs) {
+      if (futility.rounds(report.faults) > FUTILE_ROUNDS && futility.lastsMs > this.#timeoutMs) {
         throw this.#robbed(futility);
       }
       pending = joined(report.failed, rest);
       const demands = [...report.faults].map(decodeFault).sort((a, b) => a.page - b.page);
       this.stats.faults += demands.length;
       asked.push(...demands);
-      const room = this.#table.pool.capacity;
-      const inUse = this.#table.pool.inUse(context.window);
-      // What is there already but was not asked for in this window may not be evicted for the rest either.
-      const missing = demands.filter(({ page }) => this.#table.frameAt(page)?.window !== context.window).length;
+      // Beside others a slice is content with its share, but what cannot be made less gets the whole pool.
+      const room = running > 1 ? this.#placer.share : this.#table.pool.capacity;
+      const inUse = this.#claim.count();
+      // What is there already but was not asked for by this slice may not be evicted for the rest either.
+      const missing = demands.filter(({ page }) => !this.#claim.covers(this.#table.frameAt(page))).length;
       used = Math.max(used, missing + inUse);
       // Faults that the report had no room for wait in the bitmaps, for the next one.
       if (missing + inUse <= room) {
@@ -260,17 +264,19 @@ export class Rounds {
         if (progress) {
           this.#grow(missing + inUse, count);
         }
-        context = { demands, prefetch, clearFaults: false, newWindow: false, window: context.window };
+        context = { demands, prefetch, clearFaults: false, newWindow: false };
         continue;
       }
       // The working set of what runs does not fit: run less of it.
       const demand = missing + inUse;
       if (running > 1) {
         this.#sliceLimit = Math.max(1, Math.min(running - 1, Math.floor((running * room * FILL) / demand)));
-        context = { demands: [], prefetch: [], clearFaults: true, newWindow: false, window: this.#nextStamp() };
+        context = this.#startOver(futility);
       } else if (this.#job.doneBits && lanes > 1) {
         lanes = Math.max(1, Math.min(lanes - 1, Math.floor((lanes * room * FILL) / demand)));
-        context = { demands: [], prefetch: [], clearFaults: true, newWindow: false, window: this.#nextStamp() };
+        context = this.#startOver(futility);
+      } else if (await this.#placer.grow(demand, true, this.#signal)) {
+        context = this.#startOver(futility);
       } else {
         const resuming = await this.#resumable(demand, room);
         let left = joined(Uint32Array.of(ids?.[0] ?? first), rest);
@@ -283,7 +289,7 @@ export class Rounds {
         pending = left;
         lanes = this.#job.invocationsPerWorkgroup;
         laneFirst = 0;
-        context = { demands: [], prefetch: [], clearFaults: true, newWindow: false, window: this.#nextStamp() };
+        context = this.#startOver(futility);
       }
     }
   }
@@ -300,7 +306,7 @@ export class Rounds {
           job: this.#job,
           table: this.#table,
           run: this.#run,
-          nextStamp: this.#nextStamp,
+          claim: this.#claim,
           growReplay: this.#growReplay,
           signal: this.#signal,
           timeoutMs: this.#timeoutMs,
@@ -327,9 +333,16 @@ export class Rounds {
     return some;
   }
 
+  /** Less of the slice runs, or in more room: what the rest asked for is not needed now. */
+  #startOver(futility: Futility): RoundContext {
+    this.#claim.clear();
+    futility.startOver();
+    return { demands: [], prefetch: [], clearFaults: true, newWindow: false };
+  }
+
   /** What ran used less than half of the pool: run more of it at a time. */
   #grow(used: number, count: number): void {
-    if (used * 2 < this.#table.pool.capacity) {
+    if (used * 2 < this.#placer.share) {
       this.#sliceLimit = Math.min(count, this.#sliceLimit * 2);
     }
   }
@@ -371,8 +384,8 @@ function rangeOfIds(first: number, end: number): Uint32Array<ArrayBuffer> {
 }
 
 /** Workgroups to begin with: as if each used its share of all that is mapped. */
-function firstSlice(total: number, { pool, mappedPages }: SvmTable): number {
-  return pool.capacity >= mappedPages ? total : Math.max(1, Math.floor((total * pool.capacity * FILL) / mappedPages));
+function firstSlice(total: number, { mappedPages }: SvmTable, room: number): number {
+  return room >= mappedPages ? total : Math.max(1, Math.floor((total * room * FILL) / mappedPages));
 }
 
 function joined(a: Uint32Array<ArrayBuffer>, b: Uint32Array | undefined): Uint32Array<ArrayBuffer> {

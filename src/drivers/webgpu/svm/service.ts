@@ -298,10 +298,10 @@ export class Service {
     const waiting = [...arrivals(this.#table, frames, (frame, sub) => this.#inPlace.push({ frame, sub }))];
     for (const { vma, addr, page, end, frames: into, sub } of waiting) {
       const stop = (addr + (end - page) * PAGE_SIZE) as VirtAddr;
-      this.#mirror.isolating = { start: addr, end: stop, into: "frames" };
-      const setup = migrateVmaTrySetup(this.#lock, vma, addr, stop, this.#mirror.pagemap);
+      const setup = this.#mirror.isolate({ start: addr, end: stop, into: "frames" }, () =>
+        migrateVmaTrySetup(this.#lock, vma, addr, stop, this.#mirror.pagemap),
+      );
       const migration = isPromise(setup) ? await setup : setup;
-      this.#mirror.isolating = undefined;
       if (migration === "busy") {
         return { wait: () => prepareAnew(vma.object, page, end), why: BUSY_MEMORY };
       }
@@ -398,7 +398,6 @@ export class Service {
 
   /** Gives everything back that was not committed; always called at the end. */
   abort(): void {
-    this.#mirror.isolating = undefined;
     for (const hold of this.#held.splice(0)) {
       hold[Symbol.dispose]();
     }

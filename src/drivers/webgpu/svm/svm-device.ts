@@ -1,22 +1,20 @@
 /** What svm mode keeps for a device: the pool of frames, the buffers of rounds, the page table of each address space. */
 import { isPromise, KernelError, traceNow, traceOn, type VirtRange } from "../../../base/index.ts";
 import { syncSpace } from "../../../mm/index.ts";
-import type { MmapRead, WaitOptions } from "../../../sync/index.ts";
+import type { Held, MmapRead } from "../../../sync/index.ts";
 import type { WebGpuDevice } from "../device.ts";
-import type { Extent } from "../extent.ts";
 import { BUSY_MEMORY, type Retry } from "../gather.ts";
 import { createGpuBuffer, type OwnedBuffer } from "../gpu-buffer.ts";
 import type { DeviceMirror } from "../mirror.ts";
 import { BufferUsage } from "../usage.ts";
-import type { BoundRanges } from "./bound-ranges.ts";
 import { ControlBuffers } from "./control.ts";
-import { evictFrames, FramePool } from "./frame-pool.ts";
+import { FramePlacer } from "./frame-placer.ts";
+import { FramePool } from "./frame-pool.ts";
 import { mappedFlags, pageOfAddr, SvmPte } from "./page-entry.ts";
-import { Prefetcher } from "./prefetch.ts";
 import { type Demand, Service } from "./service.ts";
-import type { SvmFrame } from "./svm-frame.ts";
 import { SvmTable } from "./svm-table.ts";
 import { tracePrefetch, traceService } from "./trace-svm.ts";
+import { FrameClaim, newTally, type SvmWork } from "./work.ts";
 
 /** What was submitted. Not complete: an invalidation took some pages back at once, which fault again. */
 export interface Submission {
@@ -24,62 +22,83 @@ export interface Submission {
   readonly complete: boolean;
 }
 
-/** How a submission waits, and what it has to bring beside the demanded pages. */
-export interface SubmitOptions extends WaitOptions {
-  readonly timeoutMs: number;
-  readonly op: string;
-  readonly bound?: BoundRanges | undefined;
-}
-
-/** Protected by the device's turn. */
+/**
+ * Several dispatches work at once: each has the device's turn for reading, control buffers, and a claim on frames of its own.
+ * What they share is protected by the placer's locks (frames), a mirror's update lock (what frames hold), and the table's
+ * `uses` (its length).
+ */
 export class SvmDevice {
   readonly device: WebGpuDevice;
   readonly pool: FramePool;
-  readonly control: ControlBuffers;
-  readonly prefetcher = new Prefetcher();
+  readonly placer: FramePlacer;
+  readonly #controls: ControlBuffers[] = [];
   readonly #tableBuffers = new Map<SvmTable, OwnedBuffer>();
-  /** Pages that became device-private. */
-  pagesMigrated = 0;
-  /** Device pages that came beside those that were asked for. */
-  pagesPrefetched = 0;
-  /** Those of them that a kernel went on to use. */
-  prefetchHits = 0;
-  #stamp = 0;
+  #isClosed = false;
 
   constructor(device: WebGpuDevice) {
     this.device = device;
     this.pool = new FramePool(device.gpu, device.budget);
-    this.control = new ControlBuffers(device.gpu);
+    this.placer = new FramePlacer(device, this.pool);
     device.onClose(() => this.#destroy());
   }
 
-  /** A number for the work that frames are in use by. */
-  nextStamp(): number {
-    return ++this.#stamp;
+  /** Control buffers for one dispatch. Give them back with {@link putControl}. */
+  takeControl(): ControlBuffers {
+    return this.#controls.pop() ?? new ControlBuffers(this.device.gpu);
+  }
+
+  putControl(control: ControlBuffers): void {
+    this.#isClosed ? control.destroy() : this.#controls.push(control);
   }
 
   /**
-   * The page table of a space, up to date with its mappings, with a pool and a buffer to match. The pool leaves the
-   * extents in `bound` alone.
+   * The page table of a space, up to date with its mappings, and with a buffer to match. Until the guard is released it keeps
+   * its length, which the buffers of rounds are made for; a mapping past its end waits for that.
    *
-   * Locks: takes mmapLock, read.
-   * @throws KernelError ENOMEM over deviceMemory; ENODEV; ESRCH
+   * Locks: takes mmapLock, read; returns with the table's `uses`, read.
+   * @throws KernelError ENOMEM over deviceMemory; ENODEV; ESRCH; EINTR
    */
-  async tableOf(mirror: DeviceMirror, op: string, bound: ReadonlySet<Extent> = new Set()): Promise<SvmTable> {
+  async tableOf(
+    mirror: DeviceMirror,
+    op: string,
+    signal?: AbortSignal,
+  ): Promise<{ readonly table: SvmTable; readonly uses: Held<"x-svm-table", "read"> }> {
     const table = mirror.frames instanceof SvmTable ? mirror.frames : this.#makeTable(mirror);
-    {
-      using _lock = await mirror.mm.mmapLock.read();
-      mirror.mm.assertAlive(op);
-      table.refresh();
-      // What plain arrays wrote so far is to be seen, also in pages that the device has already.
-      const synced = syncSpace(mirror.mm);
-      if (isPromise(synced)) {
-        await synced;
+    let uses = table.uses.tryRead() ?? (await table.uses.read({ signal }));
+    try {
+      if (!(await this.#refresh(table, op, false))) {
+        uses.release();
+        const alone = await table.uses.write({ signal });
+        try {
+          await this.#refresh(table, op, true);
+          await this.#tableBuffer(table);
+        } catch (error) {
+          alone.release();
+          throw error;
+        }
+        uses = alone.downgrade();
       }
+      return { table, uses };
+    } catch (error) {
+      uses.release();
+      throw error;
     }
-    await this.pool.grow(table.mappedPages, bound);
-    await this.#tableBuffer(table);
-    return table;
+  }
+
+  /** False when the table is too short, and may not grow. */
+  async #refresh(table: SvmTable, op: string, mayGrow: boolean): Promise<boolean> {
+    using _lock = await table.mm.mmapLock.read();
+    table.mm.assertAlive(op);
+    if (!mayGrow && !table.reachesAll()) {
+      return false;
+    }
+    table.refresh(mayGrow ? "grow" : "as long as it is");
+    // What plain arrays wrote so far is to be seen, also in pages that the device has already.
+    const synced = syncSpace(table.mm);
+    if (isPromise(synced)) {
+      await synced;
+    }
+    return true;
   }
 
   /** Notes advice for the device pages of a range. Locks: takes mmapLock, read. @throws KernelError ESRCH */
@@ -101,7 +120,7 @@ export class SvmDevice {
 
   async #tableBuffer(table: SvmTable): Promise<void> {
     // Kernels take the last entry for pages past the end: it stays 0.
-    const bytes = Math.ceil((table.pages + 1) / TABLE_ENTRIES) * TABLE_ENTRIES * 4;
+    const bytes = (table.pages + 1) * 4;
     const former = this.#tableBuffers.get(table);
     if (former !== undefined && former.bytes >= bytes) {
       return;
@@ -135,107 +154,30 @@ export class SvmDevice {
   }
 
   /**
-   * Gives every demanded page a frame, evicting others' frames if it has to, and free frames to prefetched pages.
-   * Returns the demands with the prefetches that found room.
-   * @throws KernelError ENOMEM when frames cannot be had
-   */
-  async placeFrames(
-    table: SvmTable,
-    demands: readonly Demand[],
-    prefetch: readonly Demand[],
-    window: number,
-  ): Promise<Demand[]> {
-    const newcomers = demands.filter(({ page }) => table.frameAt(page) === undefined);
-    const homeless = newcomers.length;
-    const guessed = newcomers.filter(({ optional }) => optional).length;
-    for (const { page, optional } of demands) {
-      const frame = optional ? undefined : table.frameAt(page);
-      if (frame !== undefined) {
-        frame.window = window;
-      }
-    }
-    while (this.pool.freeFrames < homeless) {
-      // A few more than needed, so that dirty ones come home together; few enough that the rest of a small pool stays.
-      const some = Math.min(EVICT_AT_ONCE, this.pool.capacity >> 4);
-      const victims = this.pool.victims(Math.max(homeless - this.pool.freeFrames, some), window);
-      if (victims.length === 0 && this.pool.freeFrames >= homeless - guessed) {
-        break;
-      }
-      if (victims.length === 0) {
-        throw new KernelError(
-          "ENOMEM",
-          "dispatch",
-          `${homeless} device pages are needed and ${this.pool.freeFrames} of ${this.pool.capacity} frames can be had: raise deviceMemory`,
-        );
-      }
-      await evictFrames(victims);
-    }
-    const placed: Demand[] = [];
-    const wantedFirst = (a: Demand, b: Demand) => Number(a.optional ?? false) - Number(b.optional ?? false);
-    for (const demand of [...demands].sort((a, b) => wantedFirst(a, b) || a.page - b.page)) {
-      const isNew = table.frameAt(demand.page) === undefined;
-      const frame = table.frameAt(demand.page) ?? table.place(demand.page);
-      if (frame !== undefined && demand.optional) {
-        this.#guess(frame, isNew);
-        placed.push(demand);
-      } else if (frame !== undefined) {
-        frame.window = window;
-        frame.referenced = true;
-        frame.prefetched = false;
-        placed.push(demand);
-      }
-    }
-    for (const guess of prefetch) {
-      const { page } = guess;
-      const frame = table.frameAt(page) === undefined ? table.place(page) : undefined;
-      if (frame !== undefined) {
-        this.#guess(frame, true);
-        placed.push(guess);
-      }
-    }
-    if (traceOn && prefetch.length > 0) {
-      tracePrefetch(
-        this.device,
-        table,
-        prefetch.map(({ page }) => page),
-      );
-    }
-    return placed;
-  }
-
-  /**
-   * A frame that holds no page, for the caller's own use until FramePool.put. Undefined when none can be had.
-   * Locks: the device's turn, held by the caller; takes update locks. @throws KernelError as SvmTable.evict
-   */
-  async takeFrame(): Promise<number | undefined> {
-    const window = this.nextStamp();
-    for (;;) {
-      const frame = this.pool.take();
-      const victims = frame === undefined ? this.pool.victims(1, window) : [];
-      if (frame !== undefined || victims.length === 0) {
-        return frame;
-      }
-      await evictFrames(victims);
-    }
-  }
-
-  /** Its first use is to be noted; until then it is the first to go. */
-  #guess(frame: SvmFrame, isNew: boolean): void {
-    if (isNew) {
-      frame.prefetched = true;
-      frame.referenced = false;
-      this.pagesPrefetched++;
-    }
-  }
-
-  /**
    * Brings a range before a kernel asks for it, as much of it as the pool holds. Returns the device pages that came.
    *
-   * Locks: the device's turn, held by the caller; as {@link submit}.
+   * Locks: the device's turn, read, held by the caller; the table's `uses`, and as {@link submit}.
    * @throws KernelError those of {@link submit}
    */
-  async prefetch(table: SvmTable, range: VirtRange, write: boolean, options: SubmitOptions): Promise<number> {
-    const window = this.nextStamp();
+  async prefetch(
+    mirror: DeviceMirror,
+    range: VirtRange,
+    write: boolean,
+    waits: Pick<SvmWork, "op" | "signal" | "timeoutMs">,
+  ): Promise<number> {
+    const { table, uses } = await this.tableOf(mirror, waits.op, waits.signal);
+    using _uses = uses;
+    const work = { ...waits, claim: new FrameClaim(), tally: newTally() };
+    this.placer.enter(new Set());
+    try {
+      return await this.#prefetch(table, range, write, work);
+    } finally {
+      this.placer.leave(new Set(), work.claim);
+    }
+  }
+
+  async #prefetch(table: SvmTable, range: VirtRange, write: boolean, work: SvmWork): Promise<number> {
+    await this.placer.grow(table.mappedPages, false, work.signal);
     const wanted: Demand[] = [];
     const end = Math.min(table.pages, pageOfAddr(range.end - 1) + 1);
     for (let page = Math.max(0, pageOfAddr(range.start)); page < end && wanted.length < this.pool.capacity; page++) {
@@ -249,8 +191,8 @@ export class SvmDevice {
       tracePrefetch(this.device, table, pages);
     }
     for (let i = 0; i < wanted.length; i += PREFETCH_AT_ONCE) {
-      const demands = await this.placeFrames(table, wanted.slice(i, i + PREFETCH_AT_ONCE), [], window);
-      const { finished } = await this.submit(table, demands, options, () => {});
+      const demands = await this.placer.place(table, wanted.slice(i, i + PREFETCH_AT_ONCE), [], work);
+      const { finished } = await this.submit(table, demands, work, () => {});
       await finished;
     }
     return wanted.length;
@@ -260,22 +202,22 @@ export class SvmDevice {
    * Brings pages, and submits what `encode` adds, in one submission. `encode` runs under the update lock, when the state
    * of pages and the entries agree.
    *
-   * Locks: takes mmapLock, read, and the update lock.
+   * Locks: takes the placer's for serving, read; mmapLock, read; the update lock.
    * @throws KernelError those of Service.gather; EBUSY leases or invalidations were in the way for too long; ENODEV; EINTR
    */
   async submit(
     table: SvmTable,
     demands: readonly Demand[],
-    options: SubmitOptions,
+    work: SvmWork,
     encode: (encoder: GPUCommandEncoder) => void,
   ): Promise<Submission> {
-    const deadline = Date.now() + options.timeoutMs;
+    const deadline = Date.now() + work.timeoutMs;
     let wanted = demands;
     for (;;) {
       const isGuessing = wanted.some((demand) => demand.optional);
-      let tried: Submission | Retry;
+      let tried: Submission | Retry | "being served";
       try {
-        tried = await this.#try(table, wanted, options, encode);
+        tried = await this.#try(table, wanted, work, encode);
       } catch (error) {
         if (!isGuessing) {
           throw error;
@@ -284,17 +226,24 @@ export class SvmDevice {
         wanted = wanted.filter((demand) => !demand.optional);
         continue;
       }
+      if (tried === "being served") {
+        // Another dispatch brings some of these pages: no reason to fail, however long that takes.
+        const pages = wanted;
+        await this.placer.served.wait(() => !servedOf(table, pages), { signal: work.signal });
+        continue;
+      }
       if (!("why" in tried)) {
         return tried;
       }
       this.device.counts.restarts++;
+      work.tally.restarts++;
       if (isGuessing) {
         wanted = wanted.filter((demand) => !demand.optional);
         continue;
       }
       const left = deadline - Date.now();
-      if (left <= 0 || !(await tried.wait({ signal: options.signal, timeoutMs: left }))) {
-        throw new KernelError("EBUSY", options.op, `${tried.why} (tried for ${options.timeoutMs} ms)`);
+      if (left <= 0 || !(await tried.wait({ signal: work.signal, timeoutMs: left }))) {
+        throw new KernelError("EBUSY", work.op, `${tried.why} (tried for ${work.timeoutMs} ms)`);
       }
     }
   }
@@ -302,17 +251,32 @@ export class SvmDevice {
   async #try(
     table: SvmTable,
     demands: readonly Demand[],
-    options: SubmitOptions,
+    work: SvmWork,
     encode: (encoder: GPUCommandEncoder) => void,
-  ): Promise<Submission | Retry> {
+  ): Promise<Submission | Retry | "being served"> {
     const { mirror, mm } = table;
-    const { signal, bound } = options;
+    const { signal, bound, tally } = work;
+    const { placer } = this;
+    using _serving = placer.serving.tryRead() ?? (await placer.serving.read({ signal }));
     using lock: MmapRead = mm.mmapLock.tryRead() ?? (await mm.mmapLock.read({ signal }));
-    mm.assertAlive(options.op);
+    mm.assertAlive(work.op);
     if (table.isStale) {
       table.refresh("as long as it is");
     }
-    using batch = this.device.transfer.begin({ op: options.op, signal });
+    if (servedOf(table, demands)) {
+      return "being served";
+    }
+    const frames = demands.flatMap(({ page }) => table.frameAt(page) ?? []);
+    for (const frame of frames) {
+      frame.isServed = true;
+    }
+    using _served = defer(() => {
+      for (const frame of frames) {
+        frame.isServed = false;
+      }
+      placer.served.wakeAll();
+    });
+    using batch = this.device.transfer.begin({ op: work.op, signal });
     using boundTry = await bound?.gather(lock, signal, batch);
     if (boundTry?.retry !== undefined) {
       return boundTry.retry;
@@ -357,19 +321,24 @@ export class SvmDevice {
       const arrived = boundTry?.submitted(serial) ?? 0;
       committed.finish();
       this.device.counts.pagesUploaded += service.pagesUploaded;
-      this.pagesMigrated += committed.pagesMigrated + arrived;
+      tally.pagesUploaded += service.pagesUploaded;
+      tally.pagesMigrated += committed.pagesMigrated + arrived;
       return { finished, complete: committed.complete };
     } finally {
+      tally.bytesToDevice += batch.bytes;
       service.abort();
     }
   }
 
   #destroy(): void {
+    this.#isClosed = true;
     for (const buffer of this.#tableBuffers.values()) {
       buffer.destroy();
     }
     this.#tableBuffers.clear();
-    this.control.destroy();
+    for (const control of this.#controls.splice(0)) {
+      control.destroy();
+    }
     this.pool.destroy();
   }
 }
@@ -377,8 +346,11 @@ export class SvmDevice {
 /** Device pages that a prefetch brings with one submission: 16 MiB. */
 const PREFETCH_AT_ONCE = 1024;
 
-/** The page table's buffer grows by so many entries: 64 MiB of memory. */
-const TABLE_ENTRIES = 4096;
+/** Whether another dispatch is bringing some of the pages. */
+function servedOf(table: SvmTable, demands: readonly Demand[]): boolean {
+  return demands.some(({ page }) => table.frameAt(page)?.isServed);
+}
 
-/** Frames given up together, so that dirty ones come home in few readbacks. */
-const EVICT_AT_ONCE = 64;
+function defer(end: () => void): Disposable {
+  return { [Symbol.dispose]: end };
+}

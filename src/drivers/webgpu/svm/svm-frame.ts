@@ -14,8 +14,10 @@ export class SvmFrame extends Extent {
   readonly index: number;
   /** Used since the clock last came by. While it is not, the page's entry asks for its use to be noted. */
   #referenced = true;
-  /** The window of work that asked for it last; it is not evicted while that runs. */
-  window = 0;
+  /** Dispatches whose running slice asked for it. */
+  claims = 0;
+  /** Somebody is bringing its page: nobody else may, nor give it up. */
+  isServed = false;
   /** Brought by a prefetch, and not asked for since. */
   prefetched = false;
   /** Taken by a search for victims that is under way. */
@@ -33,6 +35,11 @@ export class SvmFrame extends Extent {
   /** The caller advised to keep it on this device. */
   get isPreferred(): boolean {
     return this.table.adviceOf(this.page) === Advice.PreferredLocation;
+  }
+
+  /** It was not given up since. */
+  get isPlaced(): boolean {
+    return this.table.frameAt(this.page) === this;
   }
 
   get referenced(): boolean {

@@ -1,38 +1,48 @@
 /** A kernel that follows pointers, and its dispatch. */
-import { formatAddr, KernelError, trace, traceNow, traceOn } from "../../../base/index.ts";
+import { KernelError, trace, traceNow, traceOn } from "../../../base/index.ts";
 import { type AddressSpace, addrOfSvm, syncSpace } from "../../../mm/index.ts";
 import { lockdepTask } from "../../../sync/index.ts";
 import { type BindPlan, planBindings } from "../bind-plan.ts";
 import { checkWorkgroups } from "../compile.ts";
 import type { WebGpuDevice } from "../device.ts";
 import { type DispatchOptions, takeUniform, type WebGpuKernel } from "../kernel.ts";
+import type { DeviceMirror } from "../mirror.ts";
 import { packParams } from "../params.ts";
-import { type PlacedRange, placeRanges } from "../place.ts";
+import { type PlacedRange, placedAlready, placeRanges } from "../place.ts";
 import type { KernelReflection } from "../reflect.ts";
 import { type DispatchStats, withUser } from "../submit.ts";
 import { traceDispatch } from "../trace-gpu.ts";
 import { BoundRanges } from "./bound-ranges.ts";
 import { type Compaction, compactionPipeline } from "./compaction.ts";
 import type { CompiledSvmKernel } from "./compile-svm.ts";
-import type { RoundReport, RoundRun } from "./control.ts";
-import { Fatal, type FatalCode } from "./control-layout.ts";
+import type { ControlBuffers, FatalAccess, RoundReport, RoundRun } from "./control.ts";
+import { Fatal } from "./control-layout.ts";
+import { fatalError } from "./fatal-error.ts";
 import { Pace } from "./pace.ts";
 import { DEVICE_PAGE } from "./page-entry.ts";
 import type { SpillFrame } from "./resume-rounds.ts";
 import { type RoundContext, Rounds, type RoundsStats, windowSize } from "./rounds.ts";
-import type { SubmitOptions, SvmDevice } from "./svm-device.ts";
+import type { SvmDevice } from "./svm-device.ts";
 import type { SvmTable } from "./svm-table.ts";
 import { traceRound } from "./trace-svm.ts";
+import { FrameClaim, newTally, type SvmWork } from "./work.ts";
 
 interface Run {
   readonly svm: SvmDevice;
+  readonly control: ControlBuffers;
   readonly table: SvmTable;
   readonly grid: readonly [number, number, number];
   readonly groups: readonly (GPUBindGroup | undefined)[];
   readonly compaction: Compaction;
-  readonly options: SubmitOptions;
-  /** With resume points, once they are needed: the frame is given back when the dispatch ends. */
-  resuming?: { readonly pipeline: GPUComputePipeline; readonly frame: number };
+  readonly work: SvmWork;
+  /** With resume points, once they are needed. */
+  resuming?: GPUComputePipeline;
+}
+
+/** The device's turn and what it was taken for. */
+interface Turn extends Disposable {
+  readonly mirror: DeviceMirror;
+  readonly placed: readonly PlacedRange[];
 }
 
 /** A checked dispatch. */
@@ -89,20 +99,75 @@ export class SvmKernel implements WebGpuKernel {
     }
   }
 
-  /** One svm dispatch at a time has the device: it works in a pool that all share. */
-  async #inTurn({ mm, grid, plan, uniform, options }: Job): Promise<DispatchStats> {
-    const { device, name, compiled } = this;
+  /** Beside other svm dispatches of the device, in a pool that all share. */
+  async #inTurn(job: Job): Promise<DispatchStats> {
+    const { device, name } = this;
     const since = traceNow();
-    using _turn = device.turn.tryLock() ?? (await device.turn.lock({ signal: options.signal }));
-    device.assertOpen(name);
-    const mirror = await device.mirrorOf(mm);
+    const { signal, timeoutMs = 1000 } = job.options;
+    using turn = await this.#takeTurn(job);
+    const { mirror } = turn;
     // Pointers may lead anywhere: what plain arrays wrote anywhere is announced first.
-    await syncSpace(mm);
-    const svm = device.svm;
-    const bound = new BoundRanges(device, mirror, await placeRanges(device, mirror, plan.ranges));
-    const table = await svm.tableOf(mirror, name, bound.extents);
-    const waits = { signal: options.signal, timeoutMs: options.timeoutMs ?? 1000, op: name, bound };
-    const before = this.#counts(svm);
+    await syncSpace(job.mm);
+    const { svm } = device;
+    const bound = new BoundRanges(device, mirror, turn.placed);
+    const { table, uses } = await svm.tableOf(mirror, name, signal);
+    using _uses = uses;
+    const work = { signal, timeoutMs, op: name, bound, claim: new FrameClaim(), tally: newTally() };
+    const control = svm.takeControl();
+    svm.placer.enter(bound.extents);
+    try {
+      const { rounds, faults } = await this.#run(job, table, control, work);
+      device.counts.dispatches++;
+      const took: DispatchStats = { ...work.tally, rounds, deviceFaults: faults };
+      if (traceOn) {
+        traceDispatch(device, name, "svm", took, since);
+      }
+      return took;
+    } finally {
+      svm.placer.leave(bound.extents, work.claim);
+      svm.putControl(control);
+    }
+  }
+
+  /** The device's turn, for reading. Bound ranges that are not placed yet are while nobody else has it. */
+  async #takeTurn({ mm, plan, options }: Job): Promise<Turn> {
+    const { device, name } = this;
+    const { signal } = options;
+    const reading = device.turn.tryRead() ?? (await device.turn.read({ signal }));
+    try {
+      device.assertOpen(name);
+      const mirror = await device.mirrorOf(mm);
+      const placed = placedAlready(device, mirror, plan.ranges);
+      if (placed !== undefined) {
+        return { mirror, placed, [Symbol.dispose]: () => reading.release() };
+      }
+    } catch (error) {
+      reading.release();
+      throw error;
+    }
+    reading.release();
+    const writing = await device.turn.write({ signal });
+    try {
+      device.assertOpen(name);
+      const mirror = await device.mirrorOf(mm);
+      const placed = await placeRanges(device, mirror, plan.ranges);
+      const turn = writing.downgrade();
+      return { mirror, placed, [Symbol.dispose]: () => turn.release() };
+    } catch (error) {
+      writing.release();
+      throw error;
+    }
+  }
+
+  async #run(
+    { grid, uniform }: Job,
+    table: SvmTable,
+    control: ControlBuffers,
+    work: SvmWork & { readonly bound: BoundRanges },
+  ): Promise<RoundsStats> {
+    const { device, name, compiled } = this;
+    const { svm } = device;
+    await svm.placer.grow(table.mappedPages, false, work.signal);
     const job = {
       name,
       grid,
@@ -110,7 +175,7 @@ export class SvmKernel implements WebGpuKernel {
       doneBits: compiled.doneBits,
       replayRecords: compiled.replayRecords,
     };
-    await svm.control.prepare({
+    await control.prepare({
       window: windowSize(job),
       invocationsPerWorkgroup: compiled.invocationsPerWorkgroup,
       pages: table.pages,
@@ -118,39 +183,8 @@ export class SvmKernel implements WebGpuKernel {
       doneBits: compiled.doneBits,
     });
     const compaction = await compactionPipeline(device.gpu);
-    const run: Run = { svm, table, grid, groups: this.#userGroups(uniform, bound), compaction, options: waits };
-    const stats = (await this.#runResident(run)) ?? (await this.#runRounds(run, job));
-    const after = this.#counts(svm);
-    device.counts.dispatches++;
-    const took: DispatchStats = {
-      rounds: stats.rounds,
-      deviceFaults: stats.faults,
-      pagesPrefetched: after.pagesPrefetched - before.pagesPrefetched,
-      prefetchHits: after.prefetchHits - before.prefetchHits,
-      bytesToDevice: after.bytesToDevice - before.bytesToDevice,
-      pagesUploaded: after.pagesUploaded - before.pagesUploaded,
-      pagesMigrated: after.pagesMigrated - before.pagesMigrated,
-      evictions: after.evictions - before.evictions,
-      restarts: after.restarts - before.restarts,
-    };
-    if (traceOn) {
-      traceDispatch(device, name, "svm", took, since);
-    }
-    return took;
-  }
-
-  #counts(svm: SvmDevice) {
-    const { pagesUploaded, restarts } = this.device.counts;
-    const { evictions } = svm.pool.stats;
-    return {
-      pagesUploaded,
-      restarts,
-      evictions,
-      pagesMigrated: svm.pagesMigrated,
-      pagesPrefetched: svm.pagesPrefetched,
-      prefetchHits: svm.prefetchHits,
-      bytesToDevice: this.device.transfer.stats.bytesToDevice,
-    };
+    const run: Run = { svm, control, table, grid, groups: this.#userGroups(uniform, work.bound), compaction, work };
+    return (await this.#runResident(run)) ?? (await this.#runRounds(run, job));
   }
 
   #spaceOf(options: DispatchOptions, plan: BindPlan): AddressSpace {
@@ -195,10 +229,10 @@ export class SvmKernel implements WebGpuKernel {
 
   /** All memory is with the device already: one run, without checks. Undefined when it is not. */
   async #runResident(run: Run): Promise<RoundsStats | undefined> {
-    const { svm, table, grid } = run;
+    const { svm, control, table, grid } = run;
     const { writes } = this.compiled;
     // What is written through a variable no pointer may lead to.
-    const { bound } = run.options;
+    const { bound } = run.work;
     const isThere = () => table.allResident(writes, (page) => bound?.excludes(page, false) ?? false);
     if (!isThere()) {
       return undefined;
@@ -208,19 +242,19 @@ export class SvmKernel implements WebGpuKernel {
     const pipeline = linear ? await this.compiled.residentLinear() : this.compiled.resident;
     const round = { grid, windowFirst: 0, ids: undefined, first: 0, count: total, lanes: [0, 0xffff_ffff] as const };
     let ran = false;
-    await svm.submit(table, [], run.options, (encoder) => {
+    await svm.submit(table, [], run.work, (encoder) => {
       // Looked at again under the update lock.
       ran = isThere();
       if (ran) {
-        svm.control.write(round);
+        control.write(round);
         this.#encode(run, encoder, pipeline, linear ? this.#physicalGrid(total) : grid);
-        svm.control.record(encoder, 0);
+        control.record(encoder, 0);
       }
     });
     if (!ran) {
       return undefined;
     }
-    const report = await svm.control.read(0);
+    const report = await control.read(0);
     if (report.fatal !== undefined) {
       this.#throwFatal(run, report.fatal);
     }
@@ -231,22 +265,16 @@ export class SvmKernel implements WebGpuKernel {
     const rounds = new Rounds({
       job,
       table: run.table,
-      prefetcher: run.svm.prefetcher,
       pace: this.compiled.quick === undefined ? undefined : this.#pace,
       run: (round, context) => this.#round(run, round, context),
-      nextStamp: () => run.svm.nextStamp(),
-      growReplay: (records) => run.svm.control.growReplay(records),
+      claim: run.work.claim,
+      placer: run.svm.placer,
       resume: () => this.#resume(run),
-      signal: run.options.signal,
-      timeoutMs: run.options.timeoutMs,
+      growReplay: (records) => run.control.growReplay(records),
+      signal: run.work.signal,
+      timeoutMs: run.work.timeoutMs,
     });
-    try {
-      await rounds.all();
-    } finally {
-      if (run.resuming !== undefined) {
-        run.svm.pool.put(run.resuming.frame);
-      }
-    }
+    await rounds.all();
     return rounds.stats;
   }
 
@@ -256,42 +284,42 @@ export class SvmKernel implements WebGpuKernel {
     if (typeof made === "string") {
       return made;
     }
-    const frame = run.svm.pool.capacity > 1 ? await run.svm.takeFrame() : undefined;
+    const frame = await run.svm.placer.lend(run.work);
     if (frame === undefined) {
       return "its variables need a page of the pool, too";
     }
-    run.resuming = { pipeline: made.pipeline, frame };
+    run.resuming = made.pipeline;
     return { frame, words: made.words };
   }
 
   async #round(run: Run, round: RoundRun, context: RoundContext): Promise<RoundReport> {
-    const { svm, table } = run;
+    const { svm, control, table, work } = run;
     const since = traceNow();
     const quick = context.quick ? await this.compiled.quick?.() : undefined;
-    const pipeline = round.resume === undefined ? quick : run.resuming?.pipeline;
-    const demands = await svm.placeFrames(table, context.demands, context.prefetch, context.window);
-    await svm.submit(table, demands, run.options, (encoder) => {
+    const pipeline = round.resume === undefined ? quick : run.resuming;
+    const demands = await svm.placer.place(table, context.demands, context.prefetch, work);
+    await svm.submit(table, demands, run.work, (encoder) => {
       if (context.newWindow) {
-        svm.control.clear(encoder, "all");
+        control.clear(encoder, "all");
       } else if (context.clearFaults) {
-        svm.control.clear(encoder, "faults");
+        control.clear(encoder, "faults");
       }
-      svm.control.clearAccessed(encoder);
-      svm.control.write(round);
+      control.clearAccessed(encoder);
+      control.write(round);
       if (round.resume?.clear) {
         encoder.clearBuffer(svm.pool.handle.buffer, round.resume.frame * DEVICE_PAGE, DEVICE_PAGE);
       }
       this.#encode(run, encoder, pipeline ?? this.compiled.checked, this.#physicalGrid(round.count));
       this.#encodeCompaction(run, encoder);
-      svm.control.record(encoder, round.count);
+      control.record(encoder, round.count);
     });
     const submitted = traceNow();
-    const report = await svm.control.read(round.count);
+    const report = await control.read(round.count);
     if (traceOn) {
       trace("gpu.fence", { device: this.device.label, why: "round" }, submitted);
       traceRound(this.device, table, { kernel: this.name, workgroups: round.count }, report, since);
     }
-    svm.prefetchHits += table.noteAccessed(report.accessed);
+    work.tally.prefetchHits += table.noteAccessed(report.accessed);
     if (report.fatal !== undefined && !(await this.#isMappedSince(run, report.fatal.address))) {
       this.#throwFatal(run, report.fatal);
     }
@@ -299,10 +327,10 @@ export class SvmKernel implements WebGpuKernel {
   }
 
   /** A mapping may have come since the table was made: then the address is no mistake. */
-  async #isMappedSince({ table, options }: Run, address: number): Promise<boolean> {
+  async #isMappedSince({ table, work }: Run, address: number): Promise<boolean> {
     const page = address >>> 12;
     const before = table.accessOf(page);
-    using _lock = await table.mm.mmapLock.read({ signal: options.signal });
+    using _lock = await table.mm.mmapLock.read({ signal: work.signal });
     if (table.mm.vmas.find(addrOfSvm(address)) === undefined || page >= table.pages) {
       return false;
     }
@@ -310,36 +338,11 @@ export class SvmKernel implements WebGpuKernel {
     return table.accessOf(page) !== before;
   }
 
-  #throwFatal(run: Run, fatal: NonNullable<RoundReport["fatal"]>): never {
-    const { entryPoint } = this.reflection;
+  #throwFatal({ table, work }: Run, fatal: FatalAccess): never {
     if (fatal.code === Fatal.ReadUnmapped || fatal.code === Fatal.WriteUnmapped) {
-      run.options.bound?.check(fatal.address >>> 12, fatal.code === Fatal.WriteUnmapped);
+      work.bound?.check(fatal.address >>> 12, fatal.code === Fatal.WriteUnmapped);
     }
-    const addr = addrOfSvm(fatal.address);
-    const vma = run.table.mm.vmas.find(addr);
-    const where = `svm address ${fatal.address} (${formatAddr(addr)})`;
-    const who = `${entryPoint}, workgroup ${fatal.workgroup}, invocation ${fatal.lane},`;
-    const inside = vma === undefined ? "outside every mapping" : `in ${vma.name}`;
-    const messages: Record<Exclude<FatalCode, 0>, readonly ["EFAULT" | "EPERM" | "ENOTSUP", string]> = {
-      1: ["EFAULT", `${who} reads ${where}, ${inside}: check the kernel's pointers`],
-      2: ["EFAULT", `${who} writes ${where}, ${inside}: check the kernel's pointers`],
-      3: ["EPERM", `${who} writes ${where}, ${inside}, which is mapped read-only: map it writable`],
-      4: [
-        "ENOTSUP",
-        `${who} stores more words than can be kept back and reads them again, last ${where}: store less in one invocation, or dispatch when all memory is resident`,
-      ],
-      5: [
-        "ENOTSUP",
-        `${who} took another way when it was run again after an atomic operation, at ${where}: let its path depend on data that no other invocation changes`,
-      ],
-      7: [
-        "ENOTSUP",
-        `${who} reads ${this.compiled.features.reread.join(" or ")} at index ${fatal.address}, where it has stored before: keep the value in a variable of the function`,
-      ],
-      6: ["EFAULT", `${who} uses an index past the end of its span at ${where}: check it against the span's length`],
-    };
-    const [code, why] = messages[fatal.code === 0 ? 1 : fatal.code];
-    throw new KernelError(code, this.name, why);
+    throw fatalError(this.name, this.compiled, table.mm, fatal);
   }
 
   #encode(
@@ -367,24 +370,24 @@ export class SvmKernel implements WebGpuKernel {
     return [x, Math.ceil(count / x), 1];
   }
 
-  #runtimeGroup({ svm, table }: Run): GPUBindGroup {
+  #runtimeGroup({ svm, control, table }: Run): GPUBindGroup {
     return this.device.gpu.device.createBindGroup({
       layout: this.compiled.groupLayouts[this.compiled.runtimeGroup],
       entries: [
-        { binding: 0, resource: { buffer: svm.control.buffer } },
+        { binding: 0, resource: { buffer: control.buffer } },
         { binding: 1, resource: { buffer: svm.pageTableBuffer(table) } },
         { binding: 2, resource: { buffer: svm.pool.handle.buffer } },
-        { binding: 3, resource: { buffer: svm.control.header } },
+        { binding: 3, resource: { buffer: control.header } },
       ],
     });
   }
 
-  #encodeCompaction({ svm, table, compaction }: Run, encoder: GPUCommandEncoder): void {
+  #encodeCompaction({ control, table, compaction }: Run, encoder: GPUCommandEncoder): void {
     const group = this.device.gpu.device.createBindGroup({
       layout: compaction.layout,
       entries: [
-        { binding: 0, resource: { buffer: svm.control.buffer } },
-        { binding: 1, resource: { buffer: svm.control.header } },
+        { binding: 0, resource: { buffer: control.buffer } },
+        { binding: 1, resource: { buffer: control.header } },
       ],
     });
     const pass = encoder.beginComputePass({ label: "pagemirror compaction" });

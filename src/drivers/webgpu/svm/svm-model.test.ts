@@ -272,10 +272,19 @@ function sharesDevicePage(a: Mapping, b: Mapping): boolean {
   return page(a.start) <= page(b.end - 1) && page(b.start) <= page(a.end - 1);
 }
 
-const dispatch = fc
+/** One dispatch, and the pieces that it may touch. */
+interface Job {
+  readonly label: string;
+  readonly pieces: (world: World) => readonly Piece[];
+  readonly run: Step;
+}
+
+const job: fc.Arbitrary<Job> = fc
   .tuple(fc.constantFrom(...NAMES), fc.nat(2), fc.nat(9), fc.nat(9), fc.nat(1), fc.constantFrom(...FACTORS), meddling)
-  .map(([name, s, a, b, g, k, tasks]) =>
-    named(`${name}(${s}, ${a}, ${b}, gpu${g}, ${k}, [${tasks}])`, async (world) => {
+  .map(([name, s, a, b, g, k, tasks]) => ({
+    label: `${name}(${s}, ${a}, ${b}, gpu${g}, ${k}, [${tasks}])`,
+    pieces: (world: World) => [pieceOf(world, s, a), pieceOf(world, s, b)],
+    run: async (world: World) => {
       const from = pieceOf(world, s, a);
       const to = pieceOf(world, s, b);
       if (from === to && name !== "increment" && name !== "runningSum") {
@@ -305,8 +314,32 @@ const dispatch = fc
       });
       await Promise.all([running, ...meddled]);
       KERNELS[name].model(from.words.subarray(0, count), to.words.subarray(0, count), k);
-    }),
-  );
+    },
+  }));
+
+const dispatch = job.map(({ label, run }) => named(label, run));
+
+/** Side by side, unless one could see what the other does. */
+const dispatches = fc.array(job, { minLength: 2, maxLength: 3 }).map((jobs) =>
+  named(`together(${jobs.map(({ label }) => label).join("; ")})`, async (world) => {
+    const words = jobs.map(({ pieces }) => new Set(pieces(world).map((piece) => piece.words)));
+    const apart = words.every((own, i) =>
+      words.every((other, j) => i === j || [...own].every((list) => !other.has(list))),
+    );
+    const pages = jobs.map(({ pieces }) => pieces(world).map(({ mapping }) => mapping));
+    const binds = jobs.some(({ label }) => [...BINDING].some((name) => label.startsWith(name)));
+    if (apart && !(binds && pages.some((own, i) => pages.some((other, j) => i !== j && meet(own, other))))) {
+      await Promise.all(jobs.map(({ run }) => run(world)));
+    } else {
+      for (const { run } of jobs) {
+        await run(world);
+      }
+    }
+  }),
+);
+
+const meet = (a: readonly Mapping[], b: readonly Mapping[]) =>
+  a.some((x) => b.some((y) => x.mm === y.mm && sharesDevicePage(x, y)));
 
 function expectWords(found: Uint32Array, expected: Uint32Array, { name }: Mapping): void {
   const at = found.findIndex((word, i) => word !== expected[i]);
@@ -319,7 +352,8 @@ test("any kernels over any memory, wherever its pages are, do what one thread wo
   gpus = await openGpus();
   const steps = fc.array(
     fc.oneof(
-      { weight: 6, arbitrary: dispatch },
+      { weight: 4, arbitrary: dispatch },
+      { weight: 3, arbitrary: dispatches },
       { weight: 1, arbitrary: write },
       { weight: 1, arbitrary: read },
       { weight: 1, arbitrary: prefetch },

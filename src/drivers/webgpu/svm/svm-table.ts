@@ -1,6 +1,7 @@
 /** The device page table of one address space in svm mode: which device pages are in which frames of the pool. */
 import { PAGE_SIZE, PAGES_PER_BLOCK, traceNow, traceOn } from "../../../base/index.ts";
 import type { AddressSpace } from "../../../mm/index.ts";
+import { RwSemaphore } from "../../../sync/index.ts";
 import { type Extent, PageState } from "../extent.ts";
 import type { FenceTimeline } from "../fence.ts";
 import { WRITABLE } from "../gather.ts";
@@ -8,7 +9,7 @@ import type { DeviceMirror, FrameStore } from "../mirror.ts";
 import { bringHome } from "../way-home.ts";
 import { Advice } from "./advice.ts";
 import type { FramePool } from "./frame-pool.ts";
-import { accessOfMappings } from "./mapped-access.ts";
+import { accessOfMappings, mappedLength } from "./mapped-access.ts";
 import { mappedFlags, pageOfAddr, reachablePages, SUB_PAGES, SvmPte } from "./page-entry.ts";
 import { homeRuns, SvmFrame } from "./svm-frame.ts";
 import { traceEvictedFrames } from "./trace-svm.ts";
@@ -25,6 +26,8 @@ export class SvmTable implements FrameStore {
   readonly #frames: (SvmFrame | undefined)[] = [];
   /** By device page: what is mapped, see `reachablePages`. */
   #access = new Uint8Array(0);
+  /** Held for reading by dispatches; for writing, the table grows. */
+  readonly uses = new RwSemaphore("x-svm-table");
   /** The entries, as the device has them but for {@link changes}. */
   #entries = new Uint32Array(0);
   #changed = new Uint8Array(0);
@@ -127,15 +130,22 @@ export class SvmTable implements FrameStore {
     return (flags & (write ? SvmPte.MappedWrite : SvmPte.Mapped)) !== 0;
   }
 
+  /** Whether all mappings lie within the table's length. Locks: mmapLock, read. */
+  reachesAll(): boolean {
+    return mappedLength(this.mm) <= this.#access.length;
+  }
+
   /**
-   * Looks at the mappings anew; entries of pages where something changed are written before the next round. While rounds
-   * run, the table keeps its length: their buffers are made for it.
+   * Looks at the mappings anew; entries of pages where something changed are written before the next round.
    *
-   * Locks: mmapLock, read.
+   * Locks: mmapLock, read; to grow, `uses`, write.
    */
-  refresh(length: "grow" | "as long as it is" = "grow"): void {
+  refresh(length: "grow" | "as long as it is"): void {
     this.#isStale = false;
-    const access = accessOfMappings(this.mm, this.#access.length, length);
+    const needed = length === "grow" ? mappedLength(this.mm) : 0;
+    // Kernels take the last entry for pages past the end: it stays 0, and is none of these.
+    const grown = Math.ceil((needed + 1) / TABLE_ENTRIES) * TABLE_ENTRIES - 1;
+    const access = accessOfMappings(this.mm, Math.max(grown * Math.sign(needed), this.#access.length));
     if (access.length > this.#entries.length) {
       this.#entries = resized(this.#entries, new Uint32Array(access.length));
       this.#changed = resized(this.#changed, new Uint8Array(access.length));
@@ -277,7 +287,7 @@ export class SvmTable implements FrameStore {
   /**
    * Brings home what only these frames hold, and gives them back. Frames that are written again meanwhile stay.
    *
-   * Locks: takes the update lock. The device's turn is held, so no round begins meanwhile.
+   * Locks: takes the update lock. Frames that somebody began to bring pages to meanwhile stay, too.
    * @throws KernelError ENOMEM when the host has no room
    */
   async evict(frames: readonly SvmFrame[]): Promise<void> {
@@ -296,7 +306,7 @@ export class SvmTable implements FrameStore {
     using _lock = this.mirror.update.tryLock() ?? (await this.mirror.update.lock());
     // So that they are taken again in rising order: neighbouring pages in neighbouring frames share a copy.
     for (const frame of [...frames].sort((a, b) => b.index - a.index)) {
-      if (this.#frames[frame.page] === frame && frame.ownedPages === 0 && frame.readbacks === 0) {
+      if (frame.isPlaced && !frame.isServed && frame.ownedPages === 0 && frame.readbacks === 0) {
         this.remove(frame);
       }
     }
@@ -346,6 +356,9 @@ export class SvmTable implements FrameStore {
 
 /** Frames whose pages one block of the pagemap names. */
 const CHUNK = PAGES_PER_BLOCK / SUB_PAGES;
+
+/** The table grows by so many entries: 64 MiB of memory. */
+const TABLE_ENTRIES = 4096;
 
 /** Entries between two changed ones that are written with them rather than in a write of their own. */
 const MERGE_GAP = 512;
