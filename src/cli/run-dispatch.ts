@@ -1,6 +1,6 @@
 /** Runs the kernel of a plan over its mappings, bound to variables or followed by address. */
 import { KernelError } from "../base/index.ts";
-import type { DispatchStats } from "../drivers/webgpu/index.ts";
+import type { DispatchStats, WebGpuDeviceStats } from "../drivers/webgpu/index.ts";
 import type { SharedKernel, SharedMapping, SharedMirror } from "../node.ts";
 import { resolveParams } from "./param-spec.ts";
 import type { Progress } from "./progress.ts";
@@ -106,7 +106,7 @@ function watchUpload(pm: SharedMirror, reached: readonly Reached[], progress: Pr
   } else {
     progress.stage("running");
   }
-  return watchSent(pm, (now) => {
+  return watchStats(pm, ({ bytesToDevice: now }) => {
     progress.advance(now - sent);
     if (now >= total && sent < total) {
       progress.stage("running");
@@ -115,25 +115,32 @@ function watchUpload(pm: SharedMirror, reached: readonly Reached[], progress: Pr
   });
 }
 
-/** Shows what the rounds have sent to the device: how much there will be, nobody knows. */
+/** Shows how many workgroups are done, after how many rounds, and what was sent to the device for them. */
 function watchRounds(pm: SharedMirror, progress: Progress): Disposable {
   progress.stage("running");
-  let sent = 0;
-  return watchSent(pm, (now) => {
-    if (now !== sent) {
-      sent = now;
-      progress.reword(`running, ${formatBytes(sent)} sent to the device`);
+  let done = -1;
+  return watchStats(pm, ({ running: [dispatch] }) => {
+    if (dispatch === undefined) {
+      return;
     }
+    const { rounds, workgroups, workgroupsDone, bytesToDevice } = dispatch;
+    if (done < 0) {
+      progress.stage("running", workgroups);
+      done = 0;
+    }
+    progress.advance(workgroupsDone - done);
+    done = workgroupsDone;
+    progress.reword(`running, round ${rounds}, ${formatBytes(bytesToDevice)} sent to the device`);
   });
 }
 
-/** Tells, ten times a second until it is disposed of, how many bytes the device has been sent. */
-function watchSent(pm: SharedMirror, tell: (bytes: number) => void): Disposable {
+/** Tells, ten times a second until it is disposed of, what the device counts. */
+function watchStats(pm: SharedMirror, tell: (stats: WebGpuDeviceStats) => void): Disposable {
   let over = false;
   const look = async () => {
-    const { bytesToDevice } = await pm.device.stats();
+    const stats = await pm.device.stats();
     if (!over) {
-      tell(bytesToDevice);
+      tell(stats);
     }
   };
   // A device that is gone is reported by the dispatch.

@@ -16,7 +16,7 @@ import type { SharedMemory } from "./shared-memory.ts";
 export type SharedTarget = SharedMapping | SharedRange;
 
 /** Options of {@link SharedKernel.dispatch}: those of WebGpuKernel, with mappings of a client. */
-export interface SharedDispatchOptions extends Omit<DispatchOptions, "bind" | "mm"> {
+export interface SharedDispatchOptions extends Omit<DispatchOptions, "bind" | "mm" | "onRound"> {
   readonly bind?: Readonly<Record<string, SharedTarget>> | undefined;
   /** In svm mode: the client's memory. */
   readonly mm?: SharedMemory | undefined;

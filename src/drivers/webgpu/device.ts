@@ -8,7 +8,7 @@ import type { Extent } from "./extent.ts";
 import { FenceTimeline } from "./fence.ts";
 import { createGpuBuffer, type OwnedBuffer } from "./gpu-buffer.ts";
 import type { GpuHandle } from "./gpu-handle.ts";
-import { BindKernel, type WebGpuKernel } from "./kernel.ts";
+import { BindKernel, type DispatchProgress, type WebGpuKernel } from "./kernel.ts";
 import { MemoryBudget } from "./memory-budget.ts";
 import { DeviceMirror } from "./mirror.ts";
 import { countPages, type DevicePageCounts } from "./page-counts.ts";
@@ -38,6 +38,8 @@ export interface WebGpuDeviceStats {
   readonly deviceMemory: { readonly used: number; readonly limit: number };
   /** What those buffers hold. */
   readonly pages: DevicePageCounts;
+  /** Svm dispatches under way that have run a round. */
+  readonly running: readonly DispatchProgress[];
 }
 
 /** Code that bind mode does without. */
@@ -123,6 +125,7 @@ export class WebGpuDevice {
       bytesToHost,
       deviceMemory: { used: this.budget.used, limit: this.budget.limit },
       pages: this.pageCounts(),
+      running: [...(this.#svm?.running.values() ?? [])],
     };
   }
 

@@ -8,6 +8,16 @@ import { type ParamValues, packParams } from "./params.ts";
 import type { KernelReflection } from "./reflect.ts";
 import { type DispatchStats, submitDispatch } from "./submit.ts";
 
+/** How far an svm dispatch is. */
+export interface DispatchProgress {
+  readonly rounds: number;
+  readonly workgroups: number;
+  readonly workgroupsDone: number;
+  /** Device pages that rounds found missing, and the bytes that were sent for them and others. */
+  readonly deviceFaults: number;
+  readonly bytesToDevice: number;
+}
+
 export interface DispatchOptions {
   /** Memory for each storage variable of the kernel, by the variable's name. */
   readonly bind?: Readonly<Record<string, BindTarget>> | undefined;
@@ -20,6 +30,8 @@ export interface DispatchOptions {
   readonly signal?: AbortSignal | undefined;
   /** How long to try while leases or invalidations are in the way. Default 1000 ms. */
   readonly timeoutMs?: number | undefined;
+  /** In svm mode: called after each round. What it throws fails the dispatch. */
+  readonly onRound?: ((progress: DispatchProgress) => void) | undefined;
 }
 
 /** A kernel compiled for a device; got from WebGpuDevice.kernel. */

@@ -5,6 +5,7 @@ import type { Held, MmapRead } from "../../../sync/index.ts";
 import type { WebGpuDevice } from "../device.ts";
 import { BUSY_MEMORY, type Retry } from "../gather.ts";
 import { createGpuBuffer, type OwnedBuffer } from "../gpu-buffer.ts";
+import type { DispatchProgress } from "../kernel.ts";
 import type { DeviceMirror } from "../mirror.ts";
 import { BufferUsage } from "../usage.ts";
 import { ControlBuffers } from "./control.ts";
@@ -31,6 +32,8 @@ export class SvmDevice {
   readonly device: WebGpuDevice;
   readonly pool: FramePool;
   readonly placer: FramePlacer;
+  /** How far the dispatches under way are. */
+  readonly running = new Map<SvmWork, DispatchProgress>();
   readonly #controls: ControlBuffers[] = [];
   readonly #tableBuffers = new Map<SvmTable, OwnedBuffer>();
   #isClosed = false;

@@ -13,28 +13,26 @@ import type { KernelReflection } from "../reflect.ts";
 import { type DispatchStats, withUser } from "../submit.ts";
 import { traceDispatch } from "../trace-gpu.ts";
 import { BoundRanges } from "./bound-ranges.ts";
-import { type Compaction, compactionPipeline } from "./compaction.ts";
+import { compactionPipeline } from "./compaction.ts";
 import type { CompiledSvmKernel } from "./compile-svm.ts";
 import type { ControlBuffers, FatalAccess, RoundReport, RoundRun } from "./control.ts";
 import { Fatal } from "./control-layout.ts";
+import { encodeCompaction, encodeKernel, physicalGrid, type RoundBindings, userGroups } from "./encode-round.ts";
 import { fatalError } from "./fatal-error.ts";
 import { Pace } from "./pace.ts";
 import { DEVICE_PAGE } from "./page-entry.ts";
 import type { SpillFrame } from "./resume-rounds.ts";
 import { type RoundContext, Rounds, type RoundsStats, windowSize } from "./rounds.ts";
-import type { SvmDevice } from "./svm-device.ts";
 import type { SvmTable } from "./svm-table.ts";
 import { traceRound } from "./trace-svm.ts";
 import { FrameClaim, newTally, type SvmWork } from "./work.ts";
 
-interface Run {
-  readonly svm: SvmDevice;
-  readonly control: ControlBuffers;
-  readonly table: SvmTable;
+interface Run extends RoundBindings {
   readonly grid: readonly [number, number, number];
-  readonly groups: readonly (GPUBindGroup | undefined)[];
-  readonly compaction: Compaction;
   readonly work: SvmWork;
+  readonly onRound: DispatchOptions["onRound"];
+  /** Workgroups that are done. */
+  done: number;
   /** With resume points, once they are needed. */
   resuming?: GPUComputePipeline;
 }
@@ -124,6 +122,7 @@ export class SvmKernel implements WebGpuKernel {
       }
       return took;
     } finally {
+      svm.running.delete(work);
       svm.placer.leave(bound.extents, work.claim);
       svm.putControl(control);
     }
@@ -160,7 +159,7 @@ export class SvmKernel implements WebGpuKernel {
   }
 
   async #run(
-    { grid, uniform }: Job,
+    { grid, uniform, options }: Job,
     table: SvmTable,
     control: ControlBuffers,
     work: SvmWork & { readonly bound: BoundRanges },
@@ -183,7 +182,8 @@ export class SvmKernel implements WebGpuKernel {
       doneBits: compiled.doneBits,
     });
     const compaction = await compactionPipeline(device.gpu);
-    const run: Run = { svm, control, table, grid, groups: this.#userGroups(uniform, work.bound), compaction, work };
+    const groups = userGroups(device.gpu, compiled, uniform, work.bound.placed);
+    const run: Run = { svm, control, table, grid, groups, compaction, work, onRound: options.onRound, done: 0 };
     return (await this.#runResident(run)) ?? (await this.#runRounds(run, job));
   }
 
@@ -206,27 +206,6 @@ export class SvmKernel implements WebGpuKernel {
     return mm;
   }
 
-  #userGroups(uniform: GPUBuffer | undefined, { placed }: BoundRanges): (GPUBindGroup | undefined)[] {
-    const { groupLayouts, runtimeGroup, reflection } = this.compiled;
-    return groupLayouts.map((layout, group) => {
-      const entries = reflection.bindings.filter((binding) => binding.group === group);
-      if (group === runtimeGroup || entries.length === 0) {
-        return undefined;
-      }
-      return this.device.gpu.device.createBindGroup({
-        layout,
-        entries: entries.flatMap((wanted) => {
-          const { binding } = wanted;
-          const range = placed.find(({ bound }) => bound.binding === wanted);
-          if (range !== undefined) {
-            return { binding, resource: boundResource(range) };
-          }
-          return uniform === undefined ? [] : { binding, resource: { buffer: uniform } };
-        }),
-      });
-    });
-  }
-
   /** All memory is with the device already: one run, without checks. Undefined when it is not. */
   async #runResident(run: Run): Promise<RoundsStats | undefined> {
     const { svm, control, table, grid } = run;
@@ -238,7 +217,8 @@ export class SvmKernel implements WebGpuKernel {
       return undefined;
     }
     const total = grid[0] * grid[1] * grid[2];
-    const linear = Math.max(...grid) > this.device.gpu.limits.maxComputeWorkgroupsPerDimension;
+    const { gpu } = this.device;
+    const linear = Math.max(...grid) > gpu.limits.maxComputeWorkgroupsPerDimension;
     const pipeline = linear ? await this.compiled.residentLinear() : this.compiled.resident;
     const round = { grid, windowFirst: 0, ids: undefined, first: 0, count: total, lanes: [0, 0xffff_ffff] as const };
     let ran = false;
@@ -247,7 +227,7 @@ export class SvmKernel implements WebGpuKernel {
       ran = isThere();
       if (ran) {
         control.write(round);
-        this.#encode(run, encoder, pipeline, linear ? this.#physicalGrid(total) : grid);
+        encodeKernel(run, this.compiled, encoder, pipeline, linear ? physicalGrid(gpu, total) : grid);
         control.record(encoder, 0);
       }
     });
@@ -258,15 +238,23 @@ export class SvmKernel implements WebGpuKernel {
     if (report.fatal !== undefined) {
       this.#throwFatal(run, report.fatal);
     }
-    return { rounds: 1, faults: 0 };
+    run.done = total;
+    const stats = { rounds: 1, faults: 0 };
+    noteProgress(run, stats);
+    return stats;
   }
 
   async #runRounds(run: Run, job: ConstructorParameters<typeof Rounds>[0]["job"]) {
-    const rounds = new Rounds({
+    const rounds: Rounds = new Rounds({
       job,
       table: run.table,
       pace: this.compiled.quick === undefined ? undefined : this.#pace,
-      run: (round, context) => this.#round(run, round, context),
+      run: async (round, context) => {
+        const report = await this.#round(run, round, context);
+        run.done += report.completed;
+        noteProgress(run, rounds.stats);
+        return report;
+      },
       claim: run.work.claim,
       placer: run.svm.placer,
       resume: () => this.#resume(run),
@@ -294,6 +282,7 @@ export class SvmKernel implements WebGpuKernel {
 
   async #round(run: Run, round: RoundRun, context: RoundContext): Promise<RoundReport> {
     const { svm, control, table, work } = run;
+    const grid = physicalGrid(this.device.gpu, round.count);
     const since = traceNow();
     const quick = context.quick ? await this.compiled.quick?.() : undefined;
     const pipeline = round.resume === undefined ? quick : run.resuming;
@@ -309,8 +298,8 @@ export class SvmKernel implements WebGpuKernel {
       if (round.resume?.clear) {
         encoder.clearBuffer(svm.pool.handle.buffer, round.resume.frame * DEVICE_PAGE, DEVICE_PAGE);
       }
-      this.#encode(run, encoder, pipeline ?? this.compiled.checked, this.#physicalGrid(round.count));
-      this.#encodeCompaction(run, encoder);
+      encodeKernel(run, this.compiled, encoder, pipeline ?? this.compiled.checked, grid);
+      encodeCompaction(run, encoder);
       control.record(encoder, round.count);
     });
     const submitted = traceNow();
@@ -344,61 +333,16 @@ export class SvmKernel implements WebGpuKernel {
     }
     throw fatalError(this.name, this.compiled, table.mm, fatal);
   }
-
-  #encode(
-    run: Run,
-    encoder: GPUCommandEncoder,
-    pipeline: GPUComputePipeline,
-    grid: readonly [number, number, number],
-  ): void {
-    const { runtimeGroup } = this.compiled;
-    const pass = encoder.beginComputePass({ label: this.name });
-    pass.setPipeline(pipeline);
-    run.groups.forEach((group, index) => {
-      if (group !== undefined) {
-        pass.setBindGroup(index, group);
-      }
-    });
-    pass.setBindGroup(runtimeGroup, this.#runtimeGroup(run));
-    pass.dispatchWorkgroups(...grid);
-    pass.end();
-  }
-
-  /** A grid of at least `count` workgroups, each dimension within the limit. */
-  #physicalGrid(count: number): readonly [number, number, number] {
-    const x = Math.min(count, this.device.gpu.limits.maxComputeWorkgroupsPerDimension);
-    return [x, Math.ceil(count / x), 1];
-  }
-
-  #runtimeGroup({ svm, control, table }: Run): GPUBindGroup {
-    return this.device.gpu.device.createBindGroup({
-      layout: this.compiled.groupLayouts[this.compiled.runtimeGroup],
-      entries: [
-        { binding: 0, resource: { buffer: control.buffer } },
-        { binding: 1, resource: { buffer: svm.pageTableBuffer(table) } },
-        { binding: 2, resource: { buffer: svm.pool.handle.buffer } },
-        { binding: 3, resource: { buffer: control.header } },
-      ],
-    });
-  }
-
-  #encodeCompaction({ control, table, compaction }: Run, encoder: GPUCommandEncoder): void {
-    const group = this.device.gpu.device.createBindGroup({
-      layout: compaction.layout,
-      entries: [
-        { binding: 0, resource: { buffer: control.buffer } },
-        { binding: 1, resource: { buffer: control.header } },
-      ],
-    });
-    const pass = encoder.beginComputePass({ label: "pagemirror compaction" });
-    pass.setPipeline(compaction.pipeline);
-    pass.setBindGroup(0, group);
-    pass.dispatchWorkgroups(compaction.workgroupsFor(table.pages));
-    pass.end();
-  }
 }
 
-function boundResource({ bound, extent }: PlacedRange): GPUBindingResource {
-  const offset = extent.bufferOffset + (bound.start - extent.start);
-  return { buffer: extent.buffer.buffer, offset, size: bound.bytes };
+function noteProgress({ svm, grid, work, done, onRound }: Run, { rounds, faults }: RoundsStats): void {
+  const progress = {
+    rounds,
+    workgroups: grid[0] * grid[1] * grid[2],
+    workgroupsDone: done,
+    deviceFaults: faults,
+    bytesToDevice: work.tally.bytesToDevice,
+  };
+  svm.running.set(work, progress);
+  onRound?.(progress);
 }
