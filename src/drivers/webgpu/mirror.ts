@@ -36,8 +36,8 @@ import type { TransferEngine } from "./transfer.ts";
 export interface FrameStore {
   overlapping(start: number, end: number): Iterable<Extent>;
   ofFrame(frame: number): Extent | undefined;
-  /** Mappings go, or lose permissions. */
-  noteMappings(): void;
+  /** Mappings of a range go, or lose permissions. */
+  noteMappings(range: VirtRange, event: "unmap" | "protection-vma"): void;
   /** The device is lost: forget everything; `poison` gets what only it held. */
   dropAll(poison: (extent: Extent) => void): void;
   /** Brings everything home and gives the frames back; returns the bytes that came home. */
@@ -135,7 +135,7 @@ export class DeviceMirror {
   /** amdgpu's way: wait for the fence, then drop what the device knows about the pages. */
   #sync(update: MmuNotifierRange): MaybePromise<0 | "EAGAIN"> {
     if (update.event === "unmap" || update.event === "protection-vma") {
-      this.frames?.noteMappings();
+      this.frames?.noteMappings(update, update.event);
     }
     if (update.owner === this && update.event === "protection-page") {
       // The host's pages are protected for copies that are about to be made; what is valid stays so.

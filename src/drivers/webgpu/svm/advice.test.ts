@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import type { VirtAddr } from "../../../base/index.ts";
 import type { Mapping } from "../../../mm/index.ts";
 import { type Machine, wordsOf } from "../../../testing/machine.ts";
 import { SVM_INCREMENT, SVM_PAGE, SVM_SUM, svmMachine } from "../../../testing/svm-kernels.ts";
@@ -58,12 +59,20 @@ describe("preferred-location", () => {
     const data = await m.mm.mmap({ length: 8 * SVM_PAGE });
     await m.device.advise(data, "preferred-location");
     await m.device.prefetch(data);
-    await m.mm.munmap(data.start, data.length);
-    await m.device.prefetch(await m.mm.mmap({ addr: data.end, length: 4, fixed: true }));
-    const again = await m.mm.mmap({ addr: data.start, length: data.length, fixed: true });
-    await m.device.prefetch(again);
     const table = (await m.device.mirrorOf(m.mm)).frames as SvmTable;
-    expect(table.adviceOf(pageOfAddr(again.start))).toBe(Advice.None);
+    const first = pageOfAddr(data.start);
+    const advice = () => Array.from({ length: 8 }, (_, i) => table.adviceOf(first + i));
+    const { None: no, PreferredLocation: yes } = Advice;
+    // A part of a device page is still mapped.
+    await m.mm.munmap(data.start, 4096);
+    expect(advice()).toEqual(Array(8).fill(yes));
+    await m.device.prefetch(data.range(SVM_PAGE, SVM_PAGE));
+    await m.mm.munmap((data.start + 4096) as VirtAddr, SVM_PAGE);
+    expect(advice()).toEqual([no, ...Array(7).fill(yes)]);
+    await m.mm.mmap({ addr: data.start, length: SVM_PAGE, fixed: true });
+    expect(advice()[0]).toBe(no);
+    await m.mm.munmap(data.start, data.length);
+    expect(advice()).toEqual(Array(8).fill(no));
   });
 });
 

@@ -9,7 +9,7 @@ import { KernelError } from "../../../base/index.ts";
  * - `preferred-location`: the range stays on this device: its pages are given up only when no others can be.
  * - `none`: takes earlier advice back.
  *
- * It changes no result. It holds for device pages of 16 KiB, for one device, until a dispatch finds them unmapped.
+ * It changes no result. It holds for device pages of 16 KiB, for one device, until they are unmapped.
  */
 export type SvmAdvice = "read-mostly" | "preferred-location" | "none";
 

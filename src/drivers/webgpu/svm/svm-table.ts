@@ -1,5 +1,5 @@
 /** The device page table of one address space in svm mode: which device pages are in which frames of the pool. */
-import { PAGE_SIZE, PAGES_PER_BLOCK, traceNow, traceOn } from "../../../base/index.ts";
+import { PAGE_SIZE, PAGES_PER_BLOCK, traceNow, traceOn, type VirtRange } from "../../../base/index.ts";
 import type { AddressSpace } from "../../../mm/index.ts";
 import { RwSemaphore } from "../../../sync/index.ts";
 import { type Extent, PageState } from "../extent.ts";
@@ -10,7 +10,7 @@ import { bringHome } from "../way-home.ts";
 import { Advice } from "./advice.ts";
 import type { FramePool } from "./frame-pool.ts";
 import { accessOfMappings, mappedLength } from "./mapped-access.ts";
-import { mappedFlags, pageOfAddr, reachablePages, SUB_PAGES, SvmPte } from "./page-entry.ts";
+import { addrOfPage, mappedFlags, pageOfAddr, reachablePages, SUB_PAGES, SvmPte } from "./page-entry.ts";
 import { homeRuns, SvmFrame } from "./svm-frame.ts";
 import { traceEvictedFrames } from "./trace-svm.ts";
 
@@ -116,8 +116,19 @@ export class SvmTable implements FrameStore {
     this.#advice.fill(advice, page, end);
   }
 
-  noteMappings(): void {
+  noteMappings({ start, end }: VirtRange, event: "unmap" | "protection-vma"): void {
     this.#isStale = true;
+    if (event !== "unmap") {
+      return;
+    }
+    // Advice ends with what it was given for, not with the next dispatch: other memory may be mapped there by then.
+    const last = Math.min(this.#advice.length - 1, pageOfAddr(end - 1));
+    for (let page = Math.max(0, pageOfAddr(start)); page <= last; page++) {
+      const from = Math.max(0, (start - addrOfPage(page)) / PAGE_SIZE);
+      const to = Math.min(SUB_PAGES, (end - addrOfPage(page)) / PAGE_SIZE);
+      const left = this.accessOf(page) & 15 & ~((1 << to) - (1 << from));
+      this.#advice[page] = left === 0 ? Advice.None : this.#advice[page];
+    }
   }
 
   get isStale(): boolean {
@@ -155,9 +166,6 @@ export class SvmTable implements FrameStore {
     this.#mapped = 0;
     for (let page = 0; page < access.length; page++) {
       this.#mapped += reachablePages(access[page]) > 0 ? 1 : 0;
-      if (access[page] === 0 && former[page] && page < this.#advice.length) {
-        this.#advice[page] = Advice.None;
-      }
       if (access[page] !== former[page]) {
         this.noteChange(page);
       }
