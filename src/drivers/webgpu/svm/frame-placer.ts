@@ -231,12 +231,15 @@ export class FramePlacer {
       const isNew = table.frameAt(demand.page) === undefined;
       const frame = table.frameAt(demand.page) ?? table.place(demand.page);
       if (frame !== undefined && demand.optional) {
-        guess(frame, isNew, work);
+        guess(frame, isNew);
         placed.push(demand);
       } else if (frame !== undefined) {
         work.claim.add(frame);
         frame.referenced = true;
-        frame.prefetched = false;
+        // It is there, if not for writing: who stores to it needs no bytes any more.
+        work.tally.prefetchHits += frame.isPrefetched && table.isResident(demand.page, false) ? 1 : 0;
+        frame.isPrefetched = false;
+        frame.isGuess = false;
         placed.push(demand);
       }
     }
@@ -244,7 +247,7 @@ export class FramePlacer {
       const { page } = guessed;
       const frame = table.frameAt(page) === undefined ? table.place(page) : undefined;
       if (frame !== undefined) {
-        guess(frame, true, work);
+        guess(frame, true);
         placed.push(guessed);
       }
     }
@@ -260,10 +263,9 @@ export class FramePlacer {
 }
 
 /** Its first use is to be noted; until then it is the first to go. */
-function guess(frame: SvmFrame, isNew: boolean, { tally }: SvmWork): void {
+function guess(frame: SvmFrame, isNew: boolean): void {
   if (isNew) {
-    frame.prefetched = true;
+    frame.isGuess = true;
     frame.referenced = false;
-    tally.pagesPrefetched++;
   }
 }

@@ -319,6 +319,13 @@ export class SvmDevice {
         shown?.undo();
         throw error;
       }
+      for (const frame of frames) {
+        if (frame.isGuess && table.isResident(frame.page, false)) {
+          frame.isGuess = false;
+          frame.isPrefetched = true;
+          tally.pagesPrefetched++;
+        }
+      }
       const serial = this.device.fences.record(finished);
       table.lastSerial = serial;
       const arrived = boundTry?.submitted(serial) ?? 0;

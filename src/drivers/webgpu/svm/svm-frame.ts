@@ -18,8 +18,9 @@ export class SvmFrame extends Extent {
   claims = 0;
   /** Somebody is bringing its page: nobody else may, nor give it up. */
   isServed = false;
-  /** Brought by a prefetch, and not asked for since. */
-  prefetched = false;
+  /** It was taken for a page that nobody asked for; `isPrefetched` once that has come, until its first use. */
+  isGuess = false;
+  isPrefetched = false;
   /** Taken by a search for victims that is under way. */
   chosen = false;
 

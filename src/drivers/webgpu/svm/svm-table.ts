@@ -238,8 +238,8 @@ export class SvmTable implements FrameStore {
         const frame = this.#frames[i * 32 + (31 - Math.clz32(rest & -rest))];
         if (frame !== undefined) {
           frame.referenced = true;
-          hits += frame.prefetched ? 1 : 0;
-          frame.prefetched = false;
+          hits += frame.isPrefetched ? 1 : 0;
+          frame.isPrefetched = false;
         }
       }
     });
