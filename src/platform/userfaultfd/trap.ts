@@ -159,8 +159,8 @@ export class UffdTrap implements CpuTrap {
     for (let at = address + page * PAGE_SIZE; at < stop; at = uffd.scanEnd) {
       const regions = uffd.scanWritten(at, stop, protect);
       for (let i = 0; i < regions; i++) {
-        const last = (uffd.regionEnd(i) - address) / PAGE_SIZE;
-        for (let p = (uffd.regionStart(i) - address) / PAGE_SIZE; p < last; ) {
+        const last = uffd.regionPage(i, 1, address);
+        for (let p = uffd.regionPage(i, 0, address); p < last; ) {
           if (this.#shown[p] === 0) {
             p++;
             continue;

@@ -276,7 +276,7 @@ export class Uffd {
 
   /**
    * Finds addresses whose pages are not write-protected, and protects them again if `protect`. Returns the number of runs,
-   * which {@link Uffd.regionStart} and `regionEnd` tell until the next call of anything; go on from {@link Uffd.scanEnd}.
+   * which {@link Uffd.regionPage} tells until the next call of anything; go on from {@link Uffd.scanEnd}.
    * @throws KernelError EIO
    * @linux fs/proc/task_mmu.c do_pagemap_scan
    */
@@ -312,12 +312,11 @@ export class Uffd {
     return this.#scanEnd;
   }
 
-  regionStart(index: number): number {
-    return this.libc.get(REGIONS_AT / 8 + index * (SCAN_REGION_WORDS / 2));
-  }
-
-  regionEnd(index: number): number {
-    return this.libc.get(REGIONS_AT / 8 + index * (SCAN_REGION_WORDS / 2) + 1);
+  /** The page of a window at `address` that a run begins (`end` 0) or ends (1) with. */
+  regionPage(index: number, end: 0 | 1, address: number): number {
+    // A window has at most 2^32 bytes: the lower halves tell the pages apart. One less, because the end may be 2^32.
+    const low = this.libc.words[REGIONS_AT / 4 + index * SCAN_REGION_WORDS + 2 * end] - end;
+    return ((low - address) >>> 12) + end;
   }
 
   /** No fault is served from here on, and no native callback runs any more in this thread. Idempotent. */
