@@ -135,7 +135,14 @@ async function openThread(options: ServiceOptions, why: string): Promise<SharedM
       idle = undefined;
     }
   });
-  const quit = () => quitWithProcess(client, words, () => idle !== undefined, rescue.giveUp);
+  let ready = false;
+  const quit = () => {
+    if (ready) {
+      quitWithProcess(client, words, () => idle !== undefined, rescue.giveUp);
+    } else {
+      endWithoutThreads();
+    }
+  };
   if (open.size === 0) {
     process.on("exit", endAll);
     process.on("uncaughtExceptionMonitor", noteUncaught);
@@ -168,6 +175,7 @@ async function openThread(options: ServiceOptions, why: string): Promise<SharedM
   const starting = keepAlive();
   try {
     await untilReady(client, rescue.over);
+    ready = true;
   } catch (error) {
     await untilSettled();
     throw error;
@@ -210,6 +218,11 @@ function quitWithProcess(client: MessagePort, words: Int32Array, isBusy: () => b
   if (!late && !isBusy()) {
     return;
   }
+  endWithoutThreads();
+}
+
+/** The process goes without ending its threads first, in the middle of whatever they do. */
+function endWithoutThreads(): void {
   if (uncaught !== undefined) {
     writeSync(2, `${uncaught.stack}\n`);
     endProcess(Number(process.exitCode ?? 1));

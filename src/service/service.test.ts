@@ -6,6 +6,7 @@ import { INCREMENT, SUM } from "../testing/machine.ts";
 import { PlainThread, WORDS } from "../testing/plain-thread.ts";
 
 import { openShared, type SharedMapping } from "./index.ts";
+import { openSoftwareParts } from "./parts.ts";
 
 const report = probeUserfaultfd();
 if (!report.works) {
@@ -40,6 +41,15 @@ describe.each(["software", "userfaultfd"] as const)("one API, on %s", (mmu) => {
     await data.munmap();
     await expect(data.read()).rejects.toMatchObject({ code: "EFAULT" });
   });
+});
+
+test("the loss of the device is an error that no call has to report", async () => {
+  const codes: string[] = [];
+  const parts = await openSoftwareParts({}, ({ code }) => codes.push(code));
+  parts.device().gpu.lost.mark("a test pulled it out");
+  expect(codes).toEqual(["ENODEV"]);
+  await parts.close();
+  expect(codes).toHaveLength(1);
 });
 
 describe.skipIf(!report.works)("the service thread", () => {

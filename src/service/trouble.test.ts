@@ -149,6 +149,13 @@ describe.skipIf(!report.works)("errors outside of calls", () => {
     expect(maps() - before).toBeLessThan(1000);
   });
 
+  test("what cannot be opened leaves the thread to the next service", async () => {
+    await expect(openShared({ mmu: "userfaultfd", adapter: "voodoo" })).rejects.toMatchObject({ code: "ENODEV" });
+    await expect(openShared({ mmu: "userfaultfd", cpu: 4000 })).rejects.toMatchObject({ code: "EINVAL" });
+    await using pm = await openShared({ mmu: "userfaultfd", device: false });
+    expect((await pm.mm.mmap({ length: PAGE_SIZE })).u32[5]).toBe(0);
+  });
+
   test("stuckMs must be a time", async () => {
     await expect(openShared({ mmu: "userfaultfd", stuckMs: 0 })).rejects.toMatchObject({ code: "EINVAL" });
   });
