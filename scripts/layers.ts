@@ -1,8 +1,13 @@
 /**
  * The layers of the project as data: a folder of src, what it may import, and which npm packages.
  *
- *     base <- { sync, collections } <- mm <- mmu-notifier <- { hmm, migrate } <- drivers <- { inspect, cli }
- *     mm/ports <- platform/*          only composition roots (src/index.ts, src/node.ts, src/cli, tests) import a platform
+ *     base <- { sync, collections } <- mm <- mmu-notifier <- { hmm, migrate } <- drivers/{ dmirror, webgpu }
+ *     mm/ports <- platform/*           only composition roots (index, page-mirror, node, browser, cli, service) name a platform
+ *     drivers <- service <- { node, browser } <- cli
+ *     base <- trace <- inspect         they know events, and nothing of the core
+ *     the core <- testing-kit          what drivers are tested with
+ *     drivers/dmirror <- check         what the schedule explorer runs
+ *     everything <- testing            help for tests, which nothing that ships may see
  */
 export interface Layer {
   /** Folder or file under src, without its extension. The longest name that fits a file is its layer. */

@@ -24,6 +24,9 @@ import {
   type MigratingPages,
   migratePfn,
   migratePfnToPfn,
+  migrateVmaAbort,
+  migrateVmaFinalize,
+  migrateVmaSetup,
 } from "./index.ts";
 
 const P = PAGE_SIZE;
@@ -191,6 +194,22 @@ describe("to a device", () => {
     expect(drawEntries(s.mm, BASE, 3)).toBe("drd");
     validateMm(s.mm);
     expect(await firstBytes(a)).toEqual([1, 2, 3]);
+  });
+
+  test("I-MIG-3: what was aborted is neither aborted nor finalized again", async () => {
+    await using s = await setUp();
+    await s.mm.mmap({ addr: BASE, length: P });
+    using lock = await s.mm.mmapLock.read();
+    const vma = s.mm.vmas.find(BASE) ?? expect.fail();
+    const migration = await migrateVmaSetup(lock, vma, vma.start, vma.end, s.device.pagemap);
+    if (migration === "pinned") {
+      expect.fail();
+    }
+    migrateVmaAbort(migration);
+    migrateVmaAbort(migration);
+    expect(takeBugs()).toEqual(["I-MIG-3"]);
+    expect(() => migrateVmaFinalize(migration, () => 0)).toThrow(/^I-MIG-3/);
+    validateMm(s.mm);
   });
 
   test("I-MIG-3: a second finalize is reported", async () => {

@@ -8,7 +8,16 @@
  * The way back is `migrateToRam` of mm, which the CPU's faults take by themselves. {@link MigrateVma} moves what can
  * be moved, page by page, in every direction.
  */
-import { formatRange, isPromise, KernelError, type MaybePromise, type VirtAddr, vpnOf, warnOn } from "../base/index.ts";
+import {
+  bugOn,
+  formatRange,
+  isPromise,
+  KernelError,
+  type MaybePromise,
+  type VirtAddr,
+  vpnOf,
+  warnOn,
+} from "../base/index.ts";
 import {
   announceOnObject,
   type DevicePagemap,
@@ -145,16 +154,20 @@ function isolate(vma: Vma, page: number, end: number): "busy" | "pinned" | "isol
 /**
  * The bytes are on the device: the pages are its own from here on, page i of the migration in device frame `frameOf(i)`.
  *
- * Synchronous, cannot fail. Entries become device-private; whoever waited for the pages looks again.
+ * Synchronous. Entries become device-private; whoever waited for the pages looks again.
+ * @throws BugError I-MIG-3 when the migration has ended
  * @linux mm/migrate_device.c migrate_vma_pages, migrate_vma_finalize
  */
 export function migrateVmaFinalize(migration: Migration, frameOf: (index: number) => number): void {
+  bugOn(hasEnded(migration), "I-MIG-3", () => "a migration that has ended is finalized");
   giveToDevice(migration, (i) => migration.pagemap.pfnOf(frameOf(i)), migration.vma);
 }
 
 /** Nothing was copied: the pages are the host's again, mapped read-only. Synchronous, cannot fail. */
 export function migrateVmaAbort(migration: Migration): void {
-  const { object, page, end } = migration;
-  warnOn((object.flagSummary(page, end) & PageFlag.Busy) === 0, "I-MIG-3", () => "a migration is aborted twice");
-  giveBack(migration);
+  if (!warnOn(hasEnded(migration), "I-MIG-3", () => "a migration that has ended is aborted")) {
+    giveBack(migration);
+  }
 }
+
+const hasEnded = ({ object, page, end }: Migration): boolean => (object.flagSummary(page, end) & PageFlag.Busy) === 0;

@@ -300,10 +300,9 @@ export class MemoryObject {
 
   /** Calls `fn` for the pieces of `[page, end)` that lie in one window each. */
   forEachWindow(page: number, end: number, fn: (page: number, end: number) => void): void {
-    for (let p = page; p < end; ) {
-      const stop = this.windowEnd(p, end);
+    for (let p = page, stop = page; p < end; p = stop) {
+      stop = this.windowEnd(p, end);
       fn(p, stop);
-      p = stop;
     }
   }
 
@@ -321,7 +320,7 @@ export class MemoryObject {
    * @throws KernelError as {@link grow}
    */
   prepareGrow(pages: number): () => void {
-    bugOn(this.pager !== undefined, "I-MM-9", () => "a paged object's length is its pager's");
+    bugOn(this.pager !== undefined, "I-MM-12", () => "a paged object's length is its pager's");
     const index = Math.floor((this.#pages - 1) / WINDOW_PAGES);
     const from = index * WINDOW_PAGES;
     const to = this.#pages;
@@ -360,13 +359,12 @@ export class MemoryObject {
 
   /** True when a CPU user holds one of the pages: for writing (`rw`), or at all (`r`). */
   isPinned(page: number, end: number, mode: PinMode): boolean {
-    if (this.pins.size === 0) {
-      return false;
-    }
     let found = false;
-    this.pins.forEachOverlap(page, end, (held) => {
-      found ||= mode === "r" || held === "rw";
-    });
+    if (this.pins.size > 0) {
+      this.pins.forEachOverlap(page, end, (held) => {
+        found ||= mode === "r" || held === "rw";
+      });
+    }
     return found;
   }
 

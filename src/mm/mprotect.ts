@@ -37,7 +37,8 @@ export async function mprotect(mm: AddressSpace, start: number, length: number, 
     }
   }
   chargeCuts(mm, range.start, range.end);
-  const dropped: MemoryObject[] = await announce([{ mm, ...range, blockable: true, event: "protection-vma" }], () => {
+  const change = { mm, ...range, blockable: true, event: "protection-vma", vmFlags: flags } as const;
+  const dropped: MemoryObject[] = await announce([change], () => {
     for (const vma of cutAround(mm, range.start, range.end)) {
       if (vma.flags & ~flags & PROT_MASK) {
         // Before a right is gone: what was written until now was written with it.

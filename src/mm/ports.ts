@@ -31,6 +31,8 @@ export interface MmuNotifierRange {
   readonly blockable: boolean;
   readonly event: MmuNotifyEvent;
   readonly vma?: Vma | undefined;
+  /** For `protection-vma`: the permissions of the range's mappings after the change, as `VmFlags`. */
+  readonly vmFlags?: number | undefined;
   /** For `migrate` and `exclusive`: whose doing it is, so that the owner's own callback can let it pass. */
   readonly owner?: object | undefined;
 }

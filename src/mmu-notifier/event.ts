@@ -6,5 +6,5 @@ import { type MmuNotifierRange, VmFlags } from "../mm/index.ts";
  * @linux mm/mmu_notifier.c mmu_notifier_range_update_to_read_only
  */
 export function rangeUpdateToReadOnly(range: MmuNotifierRange): boolean {
-  return range.event === "protection-vma" && range.vma !== undefined && (range.vma.flags & VmFlags.Read) !== 0;
+  return range.event === "protection-vma" && ((range.vmFlags ?? 0) & VmFlags.Read) !== 0;
 }

@@ -1,13 +1,15 @@
 import { afterEach, expect, test } from "vitest";
 import type { MaybePromise } from "../base/index.ts";
-import { type AddressSpace, VmFlags } from "../mm/index.ts";
+import type { AddressSpace } from "../mm/index.ts";
 import { takeBugs } from "../testing/bugs.ts";
 import { BASE, begin, createSpace, invalidation, turn } from "../testing/spaces.ts";
 import {
-  type MmuNotifier,
+  MmuNotifier,
   mmuNotifierGet,
   mmuNotifierPut,
+  mmuNotifierRegister,
   mmuNotifierSynchronize,
+  mmuNotifierUnregister,
   rangeUpdateToReadOnly,
 } from "./index.ts";
 
@@ -203,13 +205,23 @@ test("a notifier put while a chain waits is skipped by the rest of it", async ()
 
 test("only a protection change that leaves reading allowed is an update to read-only", async () => {
   await using mm = createSpace();
-  await mm.mmap({ length: 4096, addr: BASE, fixed: true });
-  const vma = mm.vmas.find(BASE);
-  expect(rangeUpdateToReadOnly(invalidation(mm, 0, 1, { event: "protection-vma", vma }))).toBe(true);
-  expect(rangeUpdateToReadOnly(invalidation(mm, 0, 1, { event: "clear", vma }))).toBe(false);
-  expect(rangeUpdateToReadOnly(invalidation(mm, 0, 1, { event: "protection-vma" }))).toBe(false);
-  if (vma !== undefined) {
-    vma.flags &= ~VmFlags.Read;
-  }
-  expect(rangeUpdateToReadOnly(invalidation(mm, 0, 1, { event: "protection-vma", vma }))).toBe(false);
+  await mm.mmap({ length: 2 * 4096, addr: BASE, fixed: true });
+  const seen: [string, boolean][] = [];
+  const notifier = new MmuNotifier({
+    name: "watcher",
+    invalidateRangeStart(_, range) {
+      seen.push([range.event, rangeUpdateToReadOnly(range)]);
+      return 0;
+    },
+  });
+  await mmuNotifierRegister(notifier, mm);
+  await mm.mprotect(BASE, 2 * 4096, "r");
+  await mm.mprotect(BASE, 4096, "none");
+  await mm.madvise(BASE, 4096, "dontneed");
+  expect(seen).toEqual([
+    ["protection-vma", true],
+    ["protection-vma", false],
+    ["clear", false],
+  ]);
+  await mmuNotifierUnregister(notifier);
 });

@@ -4,13 +4,14 @@ import { type AddressSpace, PTE_PRESENT, PTE_WRITE, PteKind, pteKind, VmFlags } 
 
 const KINDS: ReadonlyMap<number, string> = new Map([
   [PteKind.DevicePrivate, "d"],
+  [PteKind.DeviceExclusive, "x"],
   [PteKind.Migrating, "m"],
   [PteKind.Poisoned, "p"],
 ]);
 
 /**
  * The page-table entries of `pages` pages from `start` on: `.` none, `r` read-only, `W` writable, `d` on a device, `m` migrating,
- * `p` poisoned, `s` special.
+ * `x` a device has it for itself in system memory, `p` poisoned, `s` special.
  */
 export function drawEntries(mm: AddressSpace, start: number, pages: number): string {
   return Array.from({ length: pages }, (_, i) => {
