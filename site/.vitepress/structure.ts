@@ -20,7 +20,14 @@ const CHAPTERS: readonly { readonly text: string; readonly files: readonly strin
   },
   {
     text: "How to",
-    files: ["docs/svm.md", "docs/recipes.md", "docs/tracing.md", "docs/drivers.md", "docs/conformance.md"],
+    files: [
+      "docs/svm.md",
+      "docs/recipes.md",
+      "docs/browser.md",
+      "docs/tracing.md",
+      "docs/drivers.md",
+      "docs/conformance.md",
+    ],
   },
   { text: "Look up", files: ["docs/cli.md", "docs/errors.md", "docs/comparison.md", "GLOSSARY.md", "INVARIANTS.md"] },
   { text: "Inside", files: ["ARCHITECTURE.md", "docs/schedules.md", "CONTRIBUTING.md"] },
