@@ -33,7 +33,8 @@ function chromium(isolated: boolean): TestProjectInlineConfiguration {
         { find: /^\.\/mmu\.ts$/, replacement: file("./test/browser/mmu.ts") },
       ],
     },
-    define: { "process.env": "{}" },
+    // Each random program is compiled anew, which takes a browser seconds: Node runs more of them.
+    define: { "process.env": JSON.stringify({ SVM_PROGRAMS: "3", PM_RUNS: "10" }) },
     // Found only while tests run, they would make the page load anew in their middle.
     optimizeDeps: { include: ["fast-check", "wesl", "p-retry"] },
     plugins: [docsPlugin(file("."))],
