@@ -56,7 +56,7 @@ export function Curves({
         scales: { x: { time: false } },
         axes: [
           { ...axis, values: (_, ticks) => ticks.map((t) => `${+t.toFixed(4)} s`) },
-          { ...axis, size: 70, incrs: POWERS, values: (_, ticks) => ticks.map(bytesText) },
+          { ...axis, size: 82, incrs: POWERS, values: (_, ticks) => ticks.map(bytesText) },
         ],
         series: [
           { label: "time", value: (_, t) => (t === null ? "" : `${t.toFixed(4)} s`) },

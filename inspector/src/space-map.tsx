@@ -177,7 +177,12 @@ function draw(context: CanvasRenderingContext2D, width: number, { model, row, vi
   for (const { region, from, to, y } of layout.bands) {
     context.fillStyle = colours.text;
     const space = model.regions.some((other) => other.space !== region.space) ? ` (space ${region.space})` : "";
-    context.fillText(`${region.name}${space} · ${countText(region.pages)} pages`, 0, y + 13, width);
+    context.fillText(
+      `${region.name}${space} · ${countText(region.pages)} ${region.pages === 1 ? "page" : "pages"}`,
+      0,
+      y + 13,
+      width,
+    );
     for (let slot = from, index = 0; slot < to; slot += pagesPerCell, index++) {
       context.fillStyle = palette[cellState(model.states, slot, Math.min(to, slot + pagesPerCell), counts)];
       const left = (index % columns) * cell;
