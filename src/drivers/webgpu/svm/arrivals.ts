@@ -1,9 +1,19 @@
 /** What a written run of frames has to get before it is the device's own, and who has to be waited for. */
 import { KernelError, PAGE_SIZE, type VirtAddr } from "../../../base/index.ts";
-import { type MemoryObject, PTE_WRITE, preparePages, svmAddressOf, type Vma, VmFlags } from "../../../mm/index.ts";
+import {
+  type MemoryObject,
+  PageFlag,
+  PTE_WRITE,
+  poisonedError,
+  preparePages,
+  svmAddressOf,
+  type Vma,
+  VmFlags,
+} from "../../../mm/index.ts";
 import { PageState } from "../extent.ts";
 import { isInPlace, type Retry, WRITABLE } from "../gather.ts";
 import { reachablePages, SUB_PAGES } from "./page-entry.ts";
+import type { Demand } from "./service.ts";
 import type { SvmFrame } from "./svm-frame.ts";
 import type { SvmTable } from "./svm-table.ts";
 
@@ -148,4 +158,46 @@ export function leaseInTheWay(vma: Vma, page: number, end: number, mode: "r" | "
     wait: (options) => object.wq.wait(() => !object.isPinned(page, end, mode), options),
     why: `a lease on ${vma.name}, which the kernel follows a pointer into, is still held: dispose it before the dispatch`,
   };
+}
+
+/** Longest run of device pages that is served as one range: 32 MiB. */
+const MAX_RUN = 2048;
+
+/** Demands for neighbouring pages, together. Every demanded page has a frame. */
+export function runsOf(
+  table: SvmTable,
+  demands: readonly Demand[],
+): { readonly frames: readonly SvmFrame[]; readonly write: boolean }[] {
+  const sorted = [...demands].sort((a, b) => a.page - b.page);
+  const runs: { readonly frames: SvmFrame[]; readonly write: boolean }[] = [];
+  for (let i = 0; i < sorted.length; ) {
+    const { write } = sorted[i];
+    let stop = i + 1;
+    while (
+      stop < sorted.length &&
+      stop - i < MAX_RUN &&
+      sorted[stop].write === write &&
+      sorted[stop].page === sorted[stop - 1].page + 1
+    ) {
+      stop++;
+    }
+    const frames = sorted.slice(i, stop).flatMap(({ page }) => table.frameAt(page) ?? []);
+    if (frames.length > 0) {
+      runs.push({ frames, write });
+    }
+    i = stop;
+  }
+  return runs;
+}
+
+/** A fault of a page that was lost with its device is no bad address. */
+export function lostIn(table: SvmTable, start: VirtAddr, wanted: Uint32Array): KernelError | undefined {
+  for (let p = 0; p < wanted.length; p++) {
+    const addr = (start + p * PAGE_SIZE) as VirtAddr;
+    const vma = wanted[p] === 0 ? undefined : table.mm.vmas.find(addr);
+    if (vma !== undefined && vma.object.flagsOf(vma.objectPage(addr)) & PageFlag.Poisoned) {
+      return poisonedError(vma.object, vma.objectPage(addr));
+    }
+  }
+  return undefined;
 }

@@ -2,14 +2,13 @@
  * Serving device faults, nouveau's way: sort, coalesce into ranges, fault through HMM or migrate, check under the update
  * lock, map.
  */
-import { isPromise, type KernelError, PAGE_SIZE, type VirtAddr } from "../../../base/index.ts";
+import { isPromise, PAGE_SIZE, type VirtAddr } from "../../../base/index.ts";
 import { HmmRange } from "../../../hmm/index.ts";
 import { type Migration, migrateVmaAbort, migrateVmaFinalize, migrateVmaTrySetup } from "../../../migrate/index.ts";
 import {
   holdFromCpu,
   isWritable,
   PageFlag,
-  poisonedError,
   preparePages,
   syncCpuWrites,
   writeProtectPages,
@@ -34,8 +33,10 @@ import {
   forEachLacking,
   forEachSub,
   leaseInTheWay,
+  lostIn,
   prepareAnew,
   reachOf,
+  runsOf,
   vmaAt,
   WRITE_NEED,
 } from "./arrivals.ts";
@@ -51,9 +52,6 @@ export interface Demand {
   /** Only a guess: it must not be what a dispatch fails for or waits for. */
   readonly optional?: true;
 }
-
-/** Longest run of device pages that is served as one range: 32 MiB. */
-const MAX_RUN = 2048;
 
 /** The pages that one round brings, from the faults of the last to the submission of the next. */
 export class Service {
@@ -89,7 +87,7 @@ export class Service {
    * @throws KernelError EFAULT, EPERM, EHWPOISON, EIO, ENOMEM of the pages; after {@link abort} nothing has changed
    */
   async gather(demands: readonly Demand[], batch: TransferBatch): Promise<ServiceRetry | undefined> {
-    const runs = this.#runs(demands);
+    const runs = runsOf(this.#table, demands);
     this.ranges = runs.length;
     for (const { frames } of runs) {
       await this.#sendStrangersHome(frames);
@@ -128,30 +126,6 @@ export class Service {
     await arriving.record(batch);
     this.pagesUploaded += reads.pages + arriving.pages;
     return undefined;
-  }
-
-  /** Demands for neighbouring pages, together. */
-  #runs(demands: readonly Demand[]): { readonly frames: readonly SvmFrame[]; readonly write: boolean }[] {
-    const sorted = [...demands].sort((a, b) => a.page - b.page);
-    const runs: { readonly frames: SvmFrame[]; readonly write: boolean }[] = [];
-    for (let i = 0; i < sorted.length; ) {
-      const { write } = sorted[i];
-      let stop = i + 1;
-      while (
-        stop < sorted.length &&
-        stop - i < MAX_RUN &&
-        sorted[stop].write === write &&
-        sorted[stop].page === sorted[stop - 1].page + 1
-      ) {
-        stop++;
-      }
-      const frames = sorted.slice(i, stop).flatMap(({ page }) => this.#table.frameAt(page) ?? []);
-      if (frames.length > 0) {
-        runs.push({ frames, write });
-      }
-      i = stop;
-    }
-    return runs;
   }
 
   /** What frames hold for memory that was mapped there before would be overwritten. Nothing may be isolated. */
@@ -225,7 +199,7 @@ export class Service {
       const faulted = range.faultLocked(this.#lock);
       outcome = isPromise(faulted) ? await faulted : faulted;
     } catch (error) {
-      throw this.#lostIn(start, wanted) ?? error;
+      throw lostIn(this.#table, start, wanted) ?? error;
     }
     if (typeof outcome !== "number") {
       return { wait: (options) => waitUntilSettled(this.#mirror, range, options), why: BUSY_MEMORY };
@@ -244,18 +218,6 @@ export class Service {
       const stop = vma.objectPage(Math.min(end, vma.end) - 1) + 1;
       if (!(await writeProtectPages(vma.object, page, stop, this.#mirror))) {
         return leaseInTheWay(vma, page, stop, "rw");
-      }
-    }
-    return undefined;
-  }
-
-  /** A fault of a page that was lost with its device is no bad address. */
-  #lostIn(start: VirtAddr, wanted: Uint32Array): KernelError | undefined {
-    for (let p = 0; p < wanted.length; p++) {
-      const addr = (start + p * PAGE_SIZE) as VirtAddr;
-      const vma = wanted[p] === 0 ? undefined : this.#table.mm.vmas.find(addr);
-      if (vma !== undefined && vma.object.flagsOf(vma.objectPage(addr)) & PageFlag.Poisoned) {
-        return poisonedError(vma.object, vma.objectPage(addr));
       }
     }
     return undefined;

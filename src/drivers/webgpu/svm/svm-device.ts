@@ -269,7 +269,9 @@ export class SvmDevice {
     if (servedOf(table, demands)) {
       return "being served";
     }
-    const frames = demands.flatMap(({ page }) => table.frameAt(page) ?? []);
+    // Others may have taken some since they were placed: those fault again.
+    const placed = demands.filter(({ page }) => table.frameAt(page) !== undefined);
+    const frames = placed.flatMap(({ page }) => table.frameAt(page) ?? []);
     for (const frame of frames) {
       frame.isServed = true;
     }
@@ -287,7 +289,7 @@ export class SvmDevice {
     const service = new Service(table, lock);
     try {
       // What is no longer mapped is for the kernel to find out, which can say where it was going.
-      const mapped = demands.filter(
+      const mapped = placed.filter(
         ({ page, write, optional }) => table.isMapped(page, write) && !(optional && bound?.excludes(page, write)),
       );
       for (const { page, write } of mapped) {
