@@ -33,6 +33,10 @@ export class BoundRanges {
     this.placed = placed;
   }
 
+  get isEmpty(): boolean {
+    return this.placed.length === 0;
+  }
+
   get extents(): ReadonlySet<Extent> {
     return new Set(this.placed.map(({ extent }) => extent));
   }

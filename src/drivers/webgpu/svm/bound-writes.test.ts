@@ -184,6 +184,25 @@ test("what is written through a variable and read by the CPU and the next dispat
   expect(found[1]).toBe((3 + 2 * once(1)) >>> 0);
 });
 
+test("dispatches that write one range side by side lose nothing", async () => {
+  await using s = await setUp(12);
+  const kernel = await s.m.device.kernel(
+    `${HEAD} @group(0) @binding(1) var<storage, read_write> out: array<atomic<u32>>;
+    ${EACH} let n = 1u; atomicAdd(&out[i], ${LOOK}); }`,
+  );
+  const run = () =>
+    kernel.dispatch({ mm: s.m.mm, bind: { out: s.out }, params: s.params, workgroups: COUNT / 32, timeoutMs: 20_000 });
+  const running = [run(), run(), run()];
+  await s.out.write(4 * COUNT, Uint32Array.of(77));
+  await Promise.all(running);
+  const expected = s.before.slice();
+  for (let i = 0; i < COUNT; i++) {
+    expected[i] += 3 * s.words[spread(i, 1)];
+  }
+  expected[COUNT] = 77;
+  expect(await wordsOf(s.out)).toEqual(expected);
+});
+
 test("over memory that is all there the kernel runs once, without checks, and other memory may be bound", async () => {
   await using s = await setUp(undefined);
   const kernel = await s.m.device.kernel(HEAD + CASES.store.wgsl);

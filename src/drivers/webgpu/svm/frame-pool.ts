@@ -63,7 +63,7 @@ export class FramePool {
 
   /** Frames that can hold pages. */
   get capacity(): number {
-    return Math.max(0, this.#capacity - FIRST_FRAME);
+    return Math.max(0, this.#capacity - FIRST_FRAME - this.#lent);
   }
 
   get freeFrames(): number {
@@ -253,7 +253,7 @@ export class FramePool {
     // Two rounds: the first takes the mark of use away, the second takes what was not used since. Among a few times as many
     // as are wanted, clean ones are preferred; not among all, which would be the used ones before the unused.
     const enough = () => clean.length >= count || clean.length + dirty.length >= CHOICE * count;
-    for (let step = 0; step < 2 * this.capacity && !enough(); step++) {
+    for (let step = 0; step < 2 * this.#capacity && !enough(); step++) {
       const frame = this.#frames[this.#hand];
       this.#hand = this.#hand + 1 < this.#capacity ? this.#hand + 1 : FIRST_FRAME;
       if (frame === undefined || frame.chosen || frame.isServed || claim.covers(frame)) {

@@ -64,7 +64,7 @@ export class ResumeRounds {
 
   /** Frames for pages. */
   get #room(): number {
-    return this.#parts.table.pool.capacity - 1;
+    return this.#parts.table.pool.capacity;
   }
 
   /** Invocations to run at a time. */

@@ -1,7 +1,7 @@
 /** What svm mode keeps for a device: the pool of frames, the buffers of rounds, the page table of each address space. */
 import { isPromise, KernelError, traceNow, traceOn, type VirtRange } from "../../../base/index.ts";
 import { syncSpace } from "../../../mm/index.ts";
-import type { Held, MmapRead } from "../../../sync/index.ts";
+import { type Held, type MmapRead, Mutex } from "../../../sync/index.ts";
 import type { WebGpuDevice } from "../device.ts";
 import { BUSY_MEMORY, type Retry } from "../gather.ts";
 import { createGpuBuffer, type OwnedBuffer } from "../gpu-buffer.ts";
@@ -36,6 +36,8 @@ export class SvmDevice {
   readonly running = new Map<SvmWork, DispatchProgress>();
   readonly #controls: ControlBuffers[] = [];
   readonly #tableBuffers = new Map<SvmTable, OwnedBuffer>();
+  /** Held by the tries of dispatches with bound ranges. */
+  readonly #binding = new Mutex("x-svm-binding");
   #isClosed = false;
 
   constructor(device: WebGpuDevice) {
@@ -260,6 +262,8 @@ export class SvmDevice {
     const { mirror, mm } = table;
     const { signal, bound, tally } = work;
     const { placer } = this;
+    // Two that bring the same range would not know whose bytes come last.
+    using _bound = bound?.isEmpty === false ? await this.#binding.lock({ signal }) : undefined;
     using _serving = placer.serving.tryRead() ?? (await placer.serving.read({ signal }));
     using lock: MmapRead = mm.mmapLock.tryRead() ?? (await mm.mmapLock.read({ signal }));
     mm.assertAlive(work.op);
