@@ -154,19 +154,21 @@ export class UffdTrap implements CpuTrap {
   #scan(page: number, end: number, protect: boolean, visit: (page: number, end: number) => void): void {
     const { uffd } = this.#owner;
     const { address } = this;
+    const shown = this.#shown;
     const toTell = this.#owner.hasReadOnly(this, page, end);
     const stop = address + end * PAGE_SIZE;
     for (let at = address + page * PAGE_SIZE; at < stop; at = uffd.scanEnd) {
       const regions = uffd.scanWritten(at, stop, protect);
       for (let i = 0; i < regions; i++) {
         const last = uffd.regionPage(i, 1, address);
-        for (let p = uffd.regionPage(i, 0, address); p < last; ) {
-          if (this.#shown[p] === 0) {
+        let p = uffd.regionPage(i, 0, address);
+        while (p < last) {
+          if (shown[p] === 0) {
             p++;
             continue;
           }
           let to = p + 1;
-          while (to < last && this.#shown[to] === 1) {
+          while (to < last && shown[to] === 1) {
             to++;
           }
           if (toTell) {

@@ -53,6 +53,7 @@ export class Uffd {
   readonly #watch: Watch;
   /** Read only, and never anything but zeros. */
   readonly #zeros: number;
+  readonly #words: Uint32Array;
   #fileUsed = 0;
   #scanEnd = 0;
   #closed = false;
@@ -66,6 +67,7 @@ export class Uffd {
     onTurn: () => void,
   ) {
     this.libc = libc;
+    this.#words = libc.words;
     this.systemCalls = systemCalls;
     this.#fd = fd;
     this.#memfd = libc.memfdCreate("pagemirror", MFD_CLOEXEC);
@@ -315,7 +317,7 @@ export class Uffd {
   /** The page of a window at `address` that a run begins (`end` 0) or ends (1) with. */
   regionPage(index: number, end: 0 | 1, address: number): number {
     // A window has at most 2^32 bytes: the lower halves tell the pages apart. One less, because the end may be 2^32.
-    const low = this.libc.words[REGIONS_AT / 4 + index * SCAN_REGION_WORDS + 2 * end] - end;
+    const low = this.#words[REGIONS_AT / 4 + index * SCAN_REGION_WORDS + 2 * end] - end;
     return ((low - address) >>> 12) + end;
   }
 
