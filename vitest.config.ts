@@ -77,7 +77,7 @@ const ON_USERFAULTFD: TestProjectInlineConfiguration = {
   test: {
     ...NODE,
     name: "userfaultfd",
-    include: ["src/{mm,mmu-notifier,hmm,migrate,drivers}/**/*.test.ts"],
+    include: ["src/{mm,mmu-notifier,hmm,migrate,drivers,testing-kit}/**/*.test.ts"],
     exclude: ["**/svm/{transform,compile-svm,sequence,resume,infer-type}.test.ts", "**/{reflect,params,half}.test.ts"],
     env: { PAGEMIRROR_TEST_MMU: "userfaultfd" },
   },

@@ -1,14 +1,22 @@
 /** The project's own drivers run through the suite that it gives to others. */
 import { describe, expect, test } from "vitest";
-import { DmirrorDriver } from "../drivers/dmirror/index.ts";
+import { PAGE_SIZE } from "../base/index.ts";
+import { DeviceEntryBits } from "../drivers/dmirror/device-table.ts";
+import { type Dmirror, DmirrorDriver } from "../drivers/dmirror/index.ts";
+import { testMmu } from "../testing/mmu.ts";
 import { CONFORMANCE_TESTS, type ConformanceDevice, conformance } from "./index.ts";
 
-function dmirror(change: (device: ConformanceDevice) => ConformanceDevice = (device) => device, number = 0) {
+function dmirror(
+  change: (device: ConformanceDevice) => ConformanceDevice = (device) => device,
+  number = 0,
+  spoil: (device: Dmirror) => void = () => {},
+) {
   return () => {
     const driver = new DmirrorDriver();
     return {
       open: async (mm: Parameters<DmirrorDriver["open"]>[0]) => {
         const device = await driver.open(mm, { device: number });
+        spoil(device);
         return change({
           read: (addr, length) => device.read(addr, length),
           write: (addr, bytes) => device.write(addr, bytes),
@@ -22,8 +30,9 @@ function dmirror(change: (device: ConformanceDevice) => ConformanceDevice = (dev
   };
 }
 
-conformance({ name: "dmirror, private memory", openDriver: dmirror(), test });
-conformance({ name: "dmirror, coherent memory", openDriver: dmirror((device) => device, 2), test });
+const mmus = { [testMmu().name]: testMmu };
+conformance({ name: "dmirror, private memory", openDriver: dmirror(), test, mmus });
+conformance({ name: "dmirror, coherent memory", openDriver: dmirror((device) => device, 2), test, mmus });
 
 /** The names of the tests that a driver fails. */
 async function failuresOf(openDriver: ReturnType<typeof dmirror>): Promise<string[]> {
@@ -59,6 +68,37 @@ describe("a driver that is wrong fails the suite", () => {
       "what is mapped anew where something was is zeros for the device",
       "a mapping without permissions is closed to the device",
     ]);
+  });
+
+  test.each<[string, (device: Dmirror) => void, RegExp]>([
+    [
+      "never lets go of its pages",
+      ({ table }) => {
+        table.drop = () => {};
+      },
+      /^(munmap|mprotect|madvise|mremap|fork)/,
+    ],
+    [
+      "lets go of the first page of a change only",
+      ({ table }) => {
+        const drop = table.drop.bind(table);
+        table.drop = (start) => drop(start, start + PAGE_SIZE);
+      },
+      /^a mapping without permissions/,
+    ],
+    [
+      "writes what it may only read",
+      ({ table }) => {
+        const setPfn = table.setPfn.bind(table);
+        table.setPfn = (vpn, pfn, bits) => setPfn(vpn, pfn, bits | DeviceEntryBits.Write);
+      },
+      /^mprotect takes write permission/,
+    ],
+  ])("one that %s", async (_, spoil, named) => {
+    const failures = await failuresOf(dmirror((device) => device, 0, spoil));
+    expect(
+      failures.map((name) => name.replace("driver on software: ", "")).filter((name) => named.test(name)),
+    ).not.toEqual([]);
   });
 
   test("one that leaves its last word out", async () => {

@@ -1,10 +1,10 @@
 /** The machine that one test of the suite runs on. */
 import { PAGE_SIZE } from "../base/index.ts";
-import { AddressSpace, type CpuMmu, type Mapping, PhysicalMemory, validateMm } from "../mm/index.ts";
+import { AddressSpace, type CpuMmu, type Mapping, PhysicalMemory, SVM_APERTURE_BASE, validateMm } from "../mm/index.ts";
 import type { ConformanceDevice, ConformanceDriver } from "./driver.ts";
 
-/** Above 2^40, where arithmetic in 32 bits would show, and 16 KiB aligned. */
-export const BASE = 2 ** 41;
+/** Above 2^40, where arithmetic in 32 bits would show; 16 KiB aligned, and where kernels in svm mode can get. */
+export const BASE = SVM_APERTURE_BASE + 2 ** 33;
 
 /** Memory, a driver, and the address spaces of one test. */
 export class TestMachine {

@@ -34,6 +34,7 @@ export const CHANGE_TESTS: Readonly<Record<string, SuiteTest>> = {
     await mm.mprotect(BASE, 2 * PAGE_SIZE, "r");
     await fails(device.write(BASE, new Uint8Array(4)), DENIED, "a write to a read-only mapping");
     equalBytes(await device.read(BASE, 2 * PAGE_SIZE), bytes, "a read of a read-only mapping");
+    await fails(device.write(BASE, new Uint8Array(4)), DENIED, "a write where the device has just read");
     await mm.mprotect(BASE, 2 * PAGE_SIZE, "rw");
     await device.write(BASE, Uint8Array.of(9, 9, 9, 9));
     equalBytes(await map.read(0, 4), Uint8Array.of(9, 9, 9, 9), "a write after the permission is back");
@@ -41,8 +42,10 @@ export const CHANGE_TESTS: Readonly<Record<string, SuiteTest>> = {
   "a mapping without permissions is closed to the device": async (machine) => {
     const { mm, device } = await machine.open(2);
     await device.read(BASE, 4);
+    await device.read(BASE + PAGE_SIZE, 4);
     await mm.mprotect(BASE, 2 * PAGE_SIZE, "none");
     await fails(device.read(BASE, 4), DENIED, "a read without permission");
+    await fails(device.read(BASE + PAGE_SIZE, 4), DENIED, "a read of the last page without permission");
   },
   "madvise dontneed: the device reads zeros": async (machine) => {
     const { mm, device } = await machine.open(2);
