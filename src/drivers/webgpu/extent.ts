@@ -18,6 +18,8 @@ export const PageState = {
 /** Times the bits of one page: the same bits for each of the four pages in a word. */
 const EVERY_PAGE = 0x01010101;
 
+const NO_OBJECTS: readonly MemoryObject[] = [];
+
 /** Where a device-private page belongs. */
 export interface PageHome {
   readonly object: MemoryObject;
@@ -47,19 +49,26 @@ export class Extent implements VirtRange {
   unmapped = false;
   #lastSerial = 0;
   #owned = 0;
-  readonly #objects: MemoryObject[] = [];
+  #objects: readonly MemoryObject[] = NO_OBJECTS;
   #homeObject: Uint32Array | undefined;
   #homePage: Uint32Array | undefined;
 
-  constructor(range: VirtRange, buffer: OwnedBuffer, frame: number, bufferOffset = 0) {
+  /** `words` has room for {@link state}, all zero. */
+  constructor(
+    range: VirtRange,
+    buffer: OwnedBuffer,
+    frame: number,
+    bufferOffset = 0,
+    words = new Uint32Array(Math.ceil((range.end - range.start) / PAGE_SIZE / 4)),
+  ) {
     this.start = range.start;
     this.end = range.end;
     this.buffer = buffer;
     this.bufferOffset = bufferOffset;
     this.frame = frame;
     const pages = (range.end - range.start) / PAGE_SIZE;
-    this.#words = new Uint32Array(Math.ceil(pages / 4));
-    this.state = new Uint8Array(this.#words.buffer, 0, pages);
+    this.#words = words;
+    this.state = new Uint8Array(words.buffer, words.byteOffset, pages);
   }
 
   /** The last submission that uses the buffer. */
@@ -175,7 +184,8 @@ export class Extent implements VirtRange {
     this.#homePage ??= new Uint32Array(this.pages);
     let index = this.#objects.indexOf(object);
     if (index < 0) {
-      index = this.#objects.push(object) - 1;
+      index = this.#objects.length;
+      this.#objects = [...this.#objects, object];
     }
     for (let p = page; p < end; p++) {
       this.#owned += this.state[p] & PageState.Owned ? 0 : 1;
@@ -192,7 +202,7 @@ export class Extent implements VirtRange {
       this.state[p] &= ~(PageState.Owned | PageState.Valid | PageState.Write);
     }
     if (this.#owned === 0) {
-      this.#objects.length = 0;
+      this.#objects = NO_OBJECTS;
     }
   }
 

@@ -16,6 +16,9 @@ export interface FramePoolStats {
   readonly bytesEvicted: number;
 }
 
+/** Frames whose states are made together. */
+const STATES = 1024;
+
 /** Frames to choose from, for each that is to be given up. */
 const CHOICE = 4;
 
@@ -30,6 +33,9 @@ export class FramePool {
   readonly handle: OwnedBuffer;
   readonly #frames: (SvmFrame | undefined)[] = [];
   readonly #free: number[] = [];
+  /** Words for the state of frames: a buffer of its own for each would be most of the work of making one. */
+  #states = new Uint32Array(0);
+  #statesUsed = 0;
   #buffer: OwnedBuffer | undefined;
   #capacity = 0;
   #hand = FIRST_FRAME;
@@ -220,6 +226,15 @@ export class FramePool {
   put(frame: number): void {
     this.#frames[frame] = undefined;
     this.#free.push(frame);
+  }
+
+  /** Room for the state of a frame's pages, all zero, that no other frame has or had. */
+  freshState(): Uint32Array<ArrayBuffer> {
+    if (this.#statesUsed === this.#states.length) {
+      this.#states = new Uint32Array(STATES);
+      this.#statesUsed = 0;
+    }
+    return this.#states.subarray(this.#statesUsed, ++this.#statesUsed);
   }
 
   setOwner(frame: number, owner: SvmFrame): void {

@@ -27,7 +27,7 @@ export class SvmFrame extends Extent {
   constructor(table: SvmTable, page: number, index: number) {
     const start = addrOfPage(page);
     const range = { start, end: start + DEVICE_PAGE } as VirtRange;
-    super(range, table.pool.handle, table.pagemapFrame(index), index * DEVICE_PAGE);
+    super(range, table.pool.handle, table.pagemapFrame(index), index * DEVICE_PAGE, table.pool.freshState());
     this.table = table;
     this.page = page;
     this.index = index;
