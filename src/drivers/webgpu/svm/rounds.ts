@@ -8,7 +8,6 @@
  */
 import { KernelError, throwIfAborted } from "../../../base/index.ts";
 import { decodeFault, type RoundReport, type RoundRun } from "./control.ts";
-import { replayWords } from "./control-layout.ts";
 import type { FramePlacer } from "./frame-placer.ts";
 import { Futility } from "./futility.ts";
 import type { Pace } from "./pace.ts";
@@ -18,13 +17,9 @@ import { ResumeRounds, type SpillFrame } from "./resume-rounds.ts";
 import { SequencePredictor } from "./sequence.ts";
 import type { Demand } from "./service.ts";
 import type { SvmTable } from "./svm-table.ts";
+import { windowSize } from "./windows.ts";
 import type { FrameClaim } from "./work.ts";
 
-/** Workgroups of a window at most, and invocations. */
-const WINDOW_WORKGROUPS = 65_536;
-const WINDOW_INVOCATIONS = 2 ** 22;
-/** Words of a window's logs of atomic operations at most, as long as one workgroup's fit: 32 MiB. */
-const WINDOW_REPLAY_WORDS = 2 ** 23;
 /** Rounds without anything new before a dispatch looks at its clock. */
 const FUTILE_ROUNDS = 16;
 /** Share of the pool that the working set of a slice is fitted to. */
@@ -61,20 +56,12 @@ export interface RoundsStats {
   faults: number;
 }
 
-/** Workgroups of a window for a kernel. */
-export function windowSize(job: RoundsJob): number {
-  const [x, y, z] = job.grid;
-  const logged = job.replayRecords === 0 ? 0 : replayWords(job.replayRecords);
-  const invocations = Math.min(WINDOW_INVOCATIONS, WINDOW_REPLAY_WORDS / Math.max(1, logged));
-  const byInvocations = Math.max(1, Math.floor(invocations / job.invocationsPerWorkgroup));
-  return Math.min(x * y * z, WINDOW_WORKGROUPS, byInvocations);
-}
-
 /** The rounds of one dispatch. */
 export class Rounds {
   readonly #job: RoundsJob;
   readonly #table: SvmTable;
   readonly #prefetcher = new Prefetcher();
+  #named: readonly Demand[];
   readonly #pace: Pace | undefined;
   readonly #run: RunRound;
   readonly #claim: FrameClaim;
@@ -93,6 +80,8 @@ export class Rounds {
   constructor(parts: {
     readonly job: RoundsJob;
     readonly table: SvmTable;
+    /** Bring these with the first round, if that is possible. */
+    readonly named: readonly Demand[];
     /** What is known of the kernel, if it can be run quickly. */
     readonly pace: Pace | undefined;
     readonly run: RunRound;
@@ -107,6 +96,7 @@ export class Rounds {
   }) {
     this.#job = parts.job;
     this.#table = parts.table;
+    this.#named = parts.named;
     this.#pace = parts.pace;
     this.#run = parts.run;
     this.#claim = parts.claim;
@@ -142,7 +132,11 @@ export class Rounds {
         continue;
       }
       const slice = Math.min(this.#sliceLimit, first + count - next);
-      const predicted = this.#fitting(former === 0 ? [] : this.#sequence.predict(slice / former));
+      const predicted = this.#fitting([
+        ...this.#named,
+        ...(former === 0 ? [] : this.#sequence.predict(slice / former)),
+      ]);
+      this.#named = [];
       const faultsBefore = this.stats.faults;
       const { used, demands } = await this.#slice(first, next, slice, fresh, predicted);
       // Others may have its frames now.

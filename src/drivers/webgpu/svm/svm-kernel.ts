@@ -19,17 +19,20 @@ import type { ControlBuffers, FatalAccess, RoundReport, RoundRun } from "./contr
 import { Fatal } from "./control-layout.ts";
 import { encodeCompaction, encodeKernel, physicalGrid, type RoundBindings, userGroups } from "./encode-round.ts";
 import { fatalError } from "./fatal-error.ts";
+import { namedPages } from "./named-pages.ts";
 import { Pace } from "./pace.ts";
 import { DEVICE_PAGE } from "./page-entry.ts";
 import type { SpillFrame } from "./resume-rounds.ts";
-import { type RoundContext, Rounds, type RoundsStats, windowSize } from "./rounds.ts";
+import { type RoundContext, Rounds, type RoundsStats } from "./rounds.ts";
 import type { SvmTable } from "./svm-table.ts";
 import { traceRound } from "./trace-svm.ts";
+import { windowSize } from "./windows.ts";
 import { FrameClaim, newTally, type SvmWork } from "./work.ts";
 
 interface Run extends RoundBindings {
   readonly grid: readonly [number, number, number];
   readonly work: SvmWork;
+  readonly params: Uint32Array;
   readonly onRound: DispatchOptions["onRound"];
   /** Workgroups that are done. */
   done: number;
@@ -49,6 +52,8 @@ interface Job {
   readonly grid: readonly [number, number, number];
   readonly plan: BindPlan;
   readonly uniform: GPUBuffer | undefined;
+  /** What the uniform holds. */
+  readonly params: Uint32Array;
   readonly options: DispatchOptions;
 }
 
@@ -88,7 +93,9 @@ export class SvmKernel implements WebGpuKernel {
     const uniform = await takeUniform(device, this.reflection, params, name);
     try {
       return await withUser(mm, name, () =>
-        lockdepTask(name, () => this.#inTurn({ mm, grid, plan, uniform: uniform?.buffer, options })),
+        lockdepTask(name, () =>
+          this.#inTurn({ mm, grid, plan, uniform: uniform?.buffer, params: new Uint32Array(params.buffer), options }),
+        ),
       );
     } finally {
       if (uniform !== undefined) {
@@ -159,7 +166,7 @@ export class SvmKernel implements WebGpuKernel {
   }
 
   async #run(
-    { grid, uniform, options }: Job,
+    { grid, uniform, params, options }: Job,
     table: SvmTable,
     control: ControlBuffers,
     work: SvmWork & { readonly bound: BoundRanges },
@@ -183,7 +190,7 @@ export class SvmKernel implements WebGpuKernel {
     });
     const compaction = await compactionPipeline(device.gpu);
     const groups = userGroups(device.gpu, compiled, uniform, work.bound.placed);
-    const run: Run = { svm, control, table, grid, groups, compaction, work, onRound: options.onRound, done: 0 };
+    const run: Run = { svm, control, table, grid, groups, compaction, work, params, onRound: options.onRound, done: 0 };
     return (await this.#runResident(run)) ?? (await this.#runRounds(run, job));
   }
 
@@ -248,6 +255,7 @@ export class SvmKernel implements WebGpuKernel {
     const rounds: Rounds = new Rounds({
       job,
       table: run.table,
+      named: namedPages(run.table, run.params),
       pace: this.compiled.quick === undefined ? undefined : this.#pace,
       run: async (round, context) => {
         const report = await this.#round(run, round, context);
