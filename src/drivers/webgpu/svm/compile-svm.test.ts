@@ -388,3 +388,24 @@ test("grids and workgroups of two and three dimensions", async () => {
     pipelines: ["checked", "resident"],
   });
 });
+
+test("a quick round asks for a page of each invocation, and for no more once a loop was to go on", async () => {
+  const kernel = await compileSvmKernel(
+    gpu(),
+    `@compute @workgroup_size(4) fn main(@builtin(global_invocation_id) id: vec3u) {
+      var sum = 0u;
+      for (var k = 0u; k < 3u; k++) { sum += pm_load_u32((1u + id.x + 4u * k) * 4096u); }
+      pm_store_u32(13u * 4096u + id.x, sum);
+    }`,
+  );
+  const host = new SvmHost(gpu(), { pages: 16, random: seededRandom(1) });
+  try {
+    host.words.fill(1);
+    const { firstFaults, fatal } = await host.run(kernel, { grid: [1, 1, 1], pipeline: "quick" });
+    expect(fatal).toBeUndefined();
+    expect(new Set(firstFaults)).toEqual(new Set([1, 2, 3, 4, -13]));
+    expect([...(await host.settle()).subarray(13 * P, 13 * P + 5)]).toEqual([3, 3, 3, 3, 1]);
+  } finally {
+    host.destroy();
+  }
+});
