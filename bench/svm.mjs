@@ -5,7 +5,9 @@ import { interleaved, median, milliseconds } from "./measure.mjs";
 const MIB = 2 ** 20;
 const DEVICE_PAGE = 16_384;
 const PAGE_WORDS = DEVICE_PAGE / 4;
-const ROUNDS = 7;
+const ROUNDS = 15;
+/** Of subjects that take long. */
+const LONG_ROUNDS = 7;
 
 const RESIDENT = 32 * MIB;
 /** Words that an invocation sums. */
@@ -319,7 +321,7 @@ async function oversubscribed(pm) {
   await dispatch();
   same(await wordsOf(sums), expected, "oversubscribed");
   const moved = [];
-  const figures = await interleaved(3, {
+  const figures = await interleaved(LONG_ROUNDS, {
     chunks: () => milliseconds(chunks),
     svm: () => milliseconds(async () => moved.push((await dispatch()).bytesToDevice)),
   });
@@ -362,7 +364,7 @@ async function straggler(pm) {
   const dispatch = () => kernel.dispatch({ mm: pm.mm, params, workgroups: [STRAGGLER_INVOCATIONS / WORKGROUP / 4, 4] });
   await dispatch();
   const pieces = pages.map((page) => ({ offset: page * DEVICE_PAGE, length: DEVICE_PAGE }));
-  const { ms } = await interleaved(3, {
+  const { ms } = await interleaved(LONG_ROUNDS, {
     ms: async () => {
       await forget(list, pieces);
       return milliseconds(dispatch);
