@@ -5,12 +5,13 @@ import type { CompiledSvmKernel } from "./compile-svm.ts";
 import type { FatalAccess } from "./control.ts";
 import type { FatalCode } from "./control-layout.ts";
 
-/** An error that names the entry point, the invocation, the address and what is mapped there. */
+/** An error that names the entry point, the invocation, the address and what is mapped there; `unresumed`: why there are no resume points. */
 export function fatalError(
   op: string,
   { reflection, features }: CompiledSvmKernel,
   mm: AddressSpace,
   fatal: FatalAccess,
+  unresumed?: string,
 ): KernelError {
   const addr = addrOfSvm(fatal.address);
   const vma = mm.vmas.find(addr);
@@ -23,7 +24,7 @@ export function fatalError(
     3: ["EPERM", `${who} writes ${where}, ${inside}, which is mapped read-only: map it writable`],
     4: [
       "ENOTSUP",
-      `${who} stores more words than can be kept back and reads them again, last ${where}: store less in one invocation, or dispatch when all memory is resident`,
+      `${who} stores more words than can be kept back and reads them again, last ${where}: store less in one invocation, or dispatch when all memory is resident${unresumed === undefined ? "" : `; resume points do not apply: ${unresumed}`}`,
     ],
     5: [
       "ENOTSUP",

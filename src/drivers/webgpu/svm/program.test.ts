@@ -68,7 +68,7 @@ test("whatever is resident, a kernel does what it does on the CPU, or says that 
         }
       }
     }),
-    { numRuns: Number(process.env.SVM_PROGRAMS ?? 15), endOnFailure: false },
+    { numRuns: Number(process.env.SVM_PROGRAMS ?? 10), endOnFailure: false },
   );
   expect(done).toBeGreaterThan(0);
   expect(resumed).toBeGreaterThan(0);

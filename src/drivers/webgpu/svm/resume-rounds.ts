@@ -218,6 +218,11 @@ export class ResumeRounds {
   }
 }
 
+/** The first workgroups of a range, as many as may run at a time or more. */
+export function idsBetween(first: number, end: number): Uint32Array<ArrayBuffer> {
+  return new Uint32Array(Math.min(end - first, DEVICE_PAGE_WORDS)).map((_, i) => first + i);
+}
+
 const NOTHING = { demands: [], prefetch: [], clearFaults: false, newWindow: false };
 
 function halves(group: Group): Group[] {

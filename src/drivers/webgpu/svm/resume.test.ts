@@ -338,8 +338,8 @@ fn part(first: u32, end: u32) -> u32 {
 fn twice(first: u32, end: u32) -> u32 {
   let middle = (first + end) / 2u;
   var sum = part(first, middle);
-  sum ^= part(middle, end);
-  return part(first, middle) + sum;
+  sum ^= 5u;
+  return part(middle, end) + sum;
 }
 fn leave(a: u32, x: u32) { for (var k = 0u; k < 2u; k++) { pm_store_u32(a + k, x + k); } }
 ${ONE} {
@@ -362,7 +362,7 @@ ${ONE} {
       const part = (first: number, end: number) => sum(data.subarray(first, end), 128);
       const twice = (first: number, end: number) => {
         const middle = (first + end) / 2;
-        return (part(first, middle) + ((part(first, middle) ^ part(middle, end)) >>> 0)) >>> 0;
+        return (part(middle, end) + ((part(first, middle) ^ 5) >>> 0)) >>> 0;
       };
       const sums = [twice(0, quarter), part(quarter, 2 * quarter), 9, twice(3 * quarter, 4 * quarter)];
       sums.forEach((x, n) => {
@@ -467,6 +467,41 @@ ${ONE} { for (var i = 0u; i < ${4 * FRAMES}u; i++) { found[0] += pm_load_u32(par
   await expect(
     kernel.dispatch({ mm: m.mm, params: { data: data.svmAddress }, bind: { found }, workgroups: 1 }),
   ).rejects.toThrow(/ENOMEM: one invocation needs.*resume points do not apply: it writes variables of its own/);
+});
+
+const STORES_MUCH = `
+struct Params { data: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@compute @workgroup_size(8) fn main(@builtin(global_invocation_id) id: vec3u) {
+  let own = params.data + id.x * 100u;
+  BARRIER
+  for (var k = 1u; k < 100u; k++) {
+    pm_store_u32(own + k, pm_load_u32(own + k) + pm_load_u32(own + k - 1u));
+  }
+  pm_store_u32(own, pm_load_u32(own + 50u));
+}`;
+
+test("invocations that store more than can be kept back and read it again commit it on the way", async () => {
+  await using m = await svmMachine(FRAMES);
+  const data = await m.mm.mmap({ length: 2 * SVM_PAGE });
+  const words = new Uint32Array(48 * 100).map((_, i) => i % 11);
+  await data.write(0, words);
+  const kernel = await m.device.kernel(STORES_MUCH.replace("BARRIER", ""));
+  const dispatch = () => kernel.dispatch({ mm: m.mm, params: { data: data.svmAddress }, workgroups: 6 });
+  for (let times = 0; times < 2; times++) {
+    await dispatch();
+    for (let own = 0; own < words.length; own += 100) {
+      for (let k = 1; k < 100; k++) {
+        words[own + k] += words[own + k - 1];
+      }
+      words[own] = words[own + 50];
+    }
+    expect([...(await wordsOf(data)).slice(0, words.length)]).toEqual([...words]);
+  }
+  const together = await m.device.kernel(STORES_MUCH.replace("BARRIER", "workgroupBarrier();"));
+  await expect(together.dispatch({ mm: m.mm, params: { data: data.svmAddress }, workgroups: 6 })).rejects.toThrow(
+    /ENOTSUP: main, .*stores more words.*resume points do not apply: it has barriers/,
+  );
 });
 
 test("a dispatch that fits does not ask for resume points", async () => {

@@ -7,13 +7,13 @@
  *         too many faults for the pool?  a smaller slice, then fewer invocations of one workgroup, then an error
  */
 import { KernelError, throwIfAborted } from "../../../base/index.ts";
-import { decodeFault, type RoundReport, type RoundRun } from "./control.ts";
+import { decodeFault, type FatalAccess, type RoundReport, type RoundRun } from "./control.ts";
 import type { FramePlacer } from "./frame-placer.ts";
 import { Futility } from "./futility.ts";
 import type { Pace } from "./pace.ts";
-import { DEVICE_PAGE_WORDS, mappedFlags, SvmPte } from "./page-entry.ts";
+import { mappedFlags, SvmPte } from "./page-entry.ts";
 import { Prefetcher } from "./prefetch.ts";
-import { ResumeRounds, type SpillFrame } from "./resume-rounds.ts";
+import { idsBetween, ResumeRounds, type SpillFrame } from "./resume-rounds.ts";
 import { SequencePredictor } from "./sequence.ts";
 import type { Demand } from "./service.ts";
 import type { SvmTable } from "./svm-table.ts";
@@ -70,12 +70,15 @@ export class Rounds {
   readonly #timeoutMs: number;
   readonly #growReplay: (records: number) => Promise<void>;
   readonly #resume: () => Promise<SpillFrame | string>;
+  readonly #fail: (fatal: FatalAccess, why: string) => never;
   readonly stats: RoundsStats = { rounds: 0, faults: 0 };
   readonly #sequence = new SequencePredictor();
   #sliceLimit: number;
   #resumeRounds: ResumeRounds | undefined;
   /** The last workgroups needed resume points: the next ones are likely to. */
   #isResuming = false;
+  /** Invocations store more than can be kept back: resume points commit it on the way. */
+  #storesMuch = false;
 
   constructor(parts: {
     readonly job: RoundsJob;
@@ -90,6 +93,8 @@ export class Rounds {
     readonly growReplay: (records: number) => Promise<void>;
     /** Called when a single invocation does not fit the pool: makes it go on from resume points, or says why it cannot. */
     readonly resume: () => Promise<SpillFrame | string>;
+    /** Says that more was stored than can be kept back, and why there are no resume points. */
+    readonly fail: (fatal: FatalAccess, why: string) => never;
     readonly signal: AbortSignal | undefined;
     /** How long rounds may go on that bring nothing new and get nothing done. */
     readonly timeoutMs: number;
@@ -103,16 +108,14 @@ export class Rounds {
     this.#placer = parts.placer;
     this.#growReplay = parts.growReplay;
     this.#resume = parts.resume;
+    this.#fail = parts.fail;
     this.#signal = parts.signal;
     this.#timeoutMs = parts.timeoutMs;
     const [x, y, z] = parts.job.grid;
     this.#sliceLimit = Math.min(windowSize(parts.job), firstSlice(x * y * z, parts.table, parts.placer.share));
   }
 
-  /**
-   * @throws KernelError as WebGpuKernel.dispatch; ENOMEM when one invocation alone (with barriers: one workgroup) needs more
-   *   than the pool, and has no resume points or needs that much between two of them
-   */
+  /** @throws KernelError as WebGpuKernel.dispatch */
   async all(): Promise<void> {
     const [x, y, z] = this.#job.grid;
     const total = x * y * z;
@@ -127,7 +130,7 @@ export class Rounds {
     let former = 0;
     for (let next = first; next < first + count; ) {
       if (this.#isResuming && this.#resumeRounds !== undefined) {
-        next += await this.#resumeSome(this.#resumeRounds, first, rangeOfIds(next, first + count), fresh);
+        next += await this.#resumeSome(this.#resumeRounds, first, idsBetween(next, first + count), fresh);
         fresh = false;
         continue;
       }
@@ -207,6 +210,16 @@ export class Rounds {
         this.#pace?.note(round + 1);
         return { used, demands: asked };
       }
+      const { fatal } = report;
+      if (fatal !== undefined) {
+        const resuming = await this.#resumable((why) => this.#fail(fatal, why));
+        this.#storesMuch = true;
+        let left = joined(report.failed.sort(), rest);
+        while (left.length > 0) {
+          left = left.subarray(await this.#resumeSome(resuming, windowFirst, left));
+        }
+        return { used, demands: asked };
+      }
       const progress = report.completed > 0 || report.doneInvocations > 0;
       // In order, so that the next slice is one of neighbours, which are likely to share pages.
       report.failed.sort();
@@ -272,7 +285,9 @@ export class Rounds {
       } else if (await this.#placer.grow(demand, true, this.#signal)) {
         context = this.#startOver(futility);
       } else {
-        const resuming = await this.#resumable(demand, room);
+        const resuming = await this.#resumable((why) => {
+          throw this.#tooBig(demand, room, why);
+        });
         let left = joined(Uint32Array.of(ids?.[0] ?? first), rest);
         do {
           left = left.subarray(await this.#resumeSome(resuming, windowFirst, left));
@@ -288,12 +303,11 @@ export class Rounds {
     }
   }
 
-  /** @throws KernelError ENOMEM when the kernel has no resume points */
-  async #resumable(demand: number, room: number): Promise<ResumeRounds> {
+  async #resumable(refuse: (why: string) => never): Promise<ResumeRounds> {
     if (this.#resumeRounds === undefined) {
       const spill = await this.#resume();
       if (typeof spill === "string") {
-        throw this.#tooBig(demand, room, spill);
+        return refuse(spill);
       }
       this.#resumeRounds = new ResumeRounds(
         {
@@ -320,10 +334,11 @@ export class Rounds {
     newWindow?: boolean,
   ): Promise<number> {
     const some = resuming.workgroupsOf(ids);
-    this.#isResuming = await resuming.workgroups(windowFirst, ids.slice(0, some), {
+    const isTight = await resuming.workgroups(windowFirst, ids.slice(0, some), {
       fresh: newWindow !== undefined,
       newWindow: newWindow === true,
     });
+    this.#isResuming = isTight || this.#storesMuch;
     return some;
   }
 
@@ -370,11 +385,6 @@ export class Rounds {
       `${report.failed.length} of ${running} workgroups make no progress although they miss no page: reduce the grid and report this as a bug`,
     );
   }
-}
-
-/** Ids to choose the next few from. */
-function rangeOfIds(first: number, end: number): Uint32Array<ArrayBuffer> {
-  return new Uint32Array(Math.min(end - first, DEVICE_PAGE_WORDS)).map((_, i) => first + i);
 }
 
 /** Workgroups to begin with: as if each used its share of all that is mapped. */

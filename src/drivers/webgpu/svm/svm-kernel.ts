@@ -266,6 +266,7 @@ export class SvmKernel implements WebGpuKernel {
       claim: run.work.claim,
       placer: run.svm.placer,
       resume: () => this.#resume(run),
+      fail: (fatal, why) => this.#throwFatal(run, fatal, why),
       growReplay: (records) => run.control.growReplay(records),
       signal: run.work.signal,
       timeoutMs: run.work.timeoutMs,
@@ -280,6 +281,9 @@ export class SvmKernel implements WebGpuKernel {
     if (typeof made === "string") {
       return made;
     }
+    const { claim, signal } = run.work;
+    claim.clear();
+    await run.svm.placer.grow(run.table.mappedPages + 1, true, signal);
     const frame = await run.svm.placer.lend(run.work);
     if (frame === undefined) {
       return "its variables need a page of the pool, too";
@@ -317,10 +321,14 @@ export class SvmKernel implements WebGpuKernel {
       traceRound(this.device, table, { kernel: this.name, workgroups: round.count }, report, since);
     }
     work.tally.prefetchHits += table.noteAccessed(report.accessed);
-    if (report.fatal !== undefined && !(await this.#isMappedSince(run, report.fatal.address))) {
-      this.#throwFatal(run, report.fatal);
+    const { fatal } = report;
+    if (fatal === undefined || (fatal.code === Fatal.StoreLogFull && round.resume === undefined)) {
+      return report;
     }
-    return report;
+    if (await this.#isMappedSince(run, fatal.address)) {
+      return { ...report, fatal: undefined };
+    }
+    this.#throwFatal(run, fatal);
   }
 
   /** A mapping may have come since the table was made: then the address is no mistake. */
@@ -335,11 +343,12 @@ export class SvmKernel implements WebGpuKernel {
     return table.accessOf(page) !== before;
   }
 
-  #throwFatal({ table, work }: Run, fatal: FatalAccess): never {
+  /** `unresumed`: why there are no resume points. */
+  #throwFatal({ table, work }: Run, fatal: FatalAccess, unresumed?: string): never {
     if (fatal.code === Fatal.ReadUnmapped || fatal.code === Fatal.WriteUnmapped) {
       work.bound?.check(fatal.address >>> 12, fatal.code === Fatal.WriteUnmapped);
     }
-    throw fatalError(this.name, this.compiled, table.mm, fatal);
+    throw fatalError(this.name, this.compiled, table.mm, fatal, unresumed);
   }
 }
 

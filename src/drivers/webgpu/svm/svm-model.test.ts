@@ -100,6 +100,35 @@ const KERNELS = {
       }
     },
   },
+  stream: {
+    wgsl: `${HEAD}
+    fn mix(at: u32, x: u32) -> u32 {
+      for (var n = 0u; n < 2u; n++) { pm_store_u32(at, pm_load_u32(at) ^ (x + n)); }
+      return x % 7u;
+    }
+    @compute @workgroup_size(1) fn main() {
+      var sum = params.k;
+      for (var i = 0u; i < params.words; i += 61u) {
+        sum += pm_load_u32(params.a + i);
+        sum += mix(params.b + (i * params.k) % params.words, sum);
+        let before = pm_atomic_add_u32(params.b + i, sum);
+        sum ^= before;
+      }
+      pm_store_u32(params.b, sum);
+    }`,
+    model: (a: Uint32Array, b: Uint32Array, k: number) => {
+      let sum = k;
+      for (let i = 0; i < a.length; i += 61) {
+        sum = (sum + a[i]) >>> 0;
+        b[(i * k) % a.length] ^= sum ^ (sum + 1);
+        sum = (sum + (sum % 7)) >>> 0;
+        const before = b[i];
+        b[i] += sum;
+        sum = (sum ^ before) >>> 0;
+      }
+      b[0] = sum;
+    },
+  },
 } as const;
 
 /** They reach `b` through a variable. */
@@ -107,6 +136,8 @@ const BINDING: ReadonlySet<string> = new Set(["boundUpdate", "boundHistogram"]);
 
 type KernelName = keyof typeof KERNELS;
 const NAMES = Object.keys(KERNELS) as KernelName[];
+/** Those of one workgroup. */
+const ALONE: ReadonlySet<KernelName> = new Set(["runningSum", "chase", "stream"]);
 /** Frames of the devices' pools: so few that single invocations go on from resume points when half of them are given to bound ranges, and room for nearly all. */
 const POOLS = [9, 100];
 
@@ -300,7 +331,7 @@ const job: fc.Arbitrary<Job> = fc
           mm: from.mapping.mm,
           ...(BINDING.has(name) && { bind: { out: to.mapping } }),
           params: { a: from.mapping.svmAddress, b: to.mapping.svmAddress, words: count, k },
-          workgroups: name === "runningSum" || name === "chase" ? 1 : Math.ceil(count / 32),
+          workgroups: ALONE.has(name) ? 1 : Math.ceil(count / 32),
           timeoutMs: 10_000,
         })
         .finally(() => {
