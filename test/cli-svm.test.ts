@@ -53,6 +53,14 @@ const LOAD = `
 struct Params { place: u32, sum: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @compute @workgroup_size(1) fn peek() { pm_store_u32(params.sum, pm_load_u32(params.place)); }`;
+/** Counts the words of each value that an address leads to, in a variable of its own. */
+const COUNT = `
+struct Params { data: u32, bytes: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read_write> counts: array<atomic<u32>, 16>;
+@compute @workgroup_size(64) fn count(@builtin(global_invocation_id) id: vec3u) {
+  if (id.x < params.bytes / 4) { atomicAdd(&counts[pm_load_u32(params.data + id.x) % 16], 1u); }
+}`;
 const BIND = `
 @group(0) @binding(0) var<storage, read_write> values: array<u32>;
 @compute @workgroup_size(1) fn bound() { values[0] = 1; }`;
@@ -84,6 +92,7 @@ beforeEach(() => {
   writeFileSync(at("store.wgsl"), STORE);
   writeFileSync(at("load.wgsl"), LOAD);
   writeFileSync(at("bind.wgsl"), BIND);
+  writeFileSync(at("count.wgsl"), COUNT);
   writeFileSync(at("forever.wgsl"), FOREVER);
   writeFileSync(at("data.bin"), new Uint32Array(100).fill(5));
 });
@@ -133,6 +142,26 @@ describe("data of 8 times the device's memory", () => {
     expect(stdout).toMatch(/^evicted +.* device pages\)$/m);
     expect(stdout).toMatch(/^prefetched +\d/m);
   });
+});
+
+test("a mapping with the name of one of the kernel's variables is bound to it", async () => {
+  writeFileSync(at("big.bin"), original);
+  const data = ["--map", "data=big.bin", "--set", "data=@data", "--set", "bytes=#data", "--device-memory", "256K"];
+  const groups = ["--workgroups", String(Math.ceil(BYTES / 256))];
+  const ended = await run(["count.wgsl", ...data, ...groups, "--map", "counts=new:64", "--out", "counts=counts.bin"]);
+  expect([ended.status, ended.stderr]).toEqual([0, ""]);
+  const counts = new Uint32Array(16);
+  for (const word of original) {
+    counts[word % 16]++;
+  }
+  expect(wordsOf("counts.bin")).toEqual(counts);
+  const without = await run(["count.wgsl", ...data, ...groups]);
+  expect([without.status, without.stderr]).toEqual([
+    1,
+    expect.stringMatching(
+      /^pagemirror: run: EINVAL: the kernel's variable counts \(.*\) has no mapping: add --map counts=/,
+    ),
+  ]);
 });
 
 test("a list is followed by its pointers through pages in any order", async () => {

@@ -74,26 +74,30 @@ async function dispatchBound(pm: SharedMirror, kernel: SharedKernel, plan: RunPl
 
 async function dispatchSvm(pm: SharedMirror, kernel: SharedKernel, plan: RunPlan, progress: Progress): Promise<Ran> {
   const { workgroups } = plan;
-  const bound = kernel.reflection.bindings.find(({ name, kind }) => !(name === "params" && kind === "uniform"));
-  if (bound !== undefined) {
-    const why = `the kernel follows addresses, so the command cannot bind its variable ${bound.name}: take it out, and pass the mapping's address with --set MEMBER=@${bound.name}`;
-    throw new KernelError("ENOTSUP", "run", why);
-  }
+  // Mappings of other names are followed by address.
+  const ofVariables = plan.maps.filter((map) => kernel.reflection.bindings.some(({ name }) => name === map.name));
+  const binds = planBindings(kernel.reflection, ofVariables);
   if (workgroups === undefined) {
     const why = "a kernel that follows addresses does not tell how much work there is: give --workgroups X[,Y[,Z]]";
     throw new KernelError("EINVAL", "run", why);
   }
   const reached: Reached[] = [];
   for (const map of plan.maps) {
-    reached.push({ map, length: visibleLength(map.length), mapping: await mapSource(pm, map) });
+    const length = binds.find((planned) => planned.map === map)?.length ?? visibleLength(map.length);
+    reached.push({ map, length, mapping: await mapSource(pm, map) });
   }
+  const bind = Object.fromEntries(
+    reached
+      .filter(({ map }) => ofVariables.includes(map))
+      .map(({ map, mapping, length }) => [map.name, mapping.range(0, length)]),
+  );
   const named = (name: string) => reached.find(({ map }) => map.name === name);
   const params = resolveParams(plan.params, {
     addressOf: (name) => named(name)?.mapping.svmAddress ?? 0,
     lengthOf: (name) => named(name)?.map.length ?? 0,
   });
   using _watch = watchRounds(pm, progress);
-  const stats = await kernel.dispatch({ mm: pm.mm, params, workgroups });
+  const stats = await kernel.dispatch({ mm: pm.mm, bind, params, workgroups });
   return { mode: "svm", reached, stats };
 }
 
