@@ -12,8 +12,8 @@ import { bundleExplored, EXPLORED_ENTRY } from "./explored.mjs";
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const dist = path.join(root, "dist");
-// Built aside and moved into place, so that a failed build leaves no half of a dist.
-const fresh = path.join(root, "node_modules", ".cache", `pagemirror-dist-${process.pid}`);
+// Built aside and moved into place, so that a failed build leaves no half of a dist; as deep as dist, for the source maps.
+const fresh = path.join(root, `.dist-${process.pid}`);
 const tsc = path.join(path.dirname(createRequire(import.meta.url).resolve("typescript/package.json")), "bin", "tsc");
 
 const fail = (message) => {
