@@ -30,7 +30,7 @@ function chromium(isolated: boolean): TestProjectInlineConfiguration {
       alias: [
         { find: /^.*\/platform\/node\/dawn\.ts$/, replacement: file("./test/browser/dawn.ts") },
         { find: "pagemirror/browser", replacement: file("./src/browser.ts") },
-        { find: /^\.\/mmu\.ts$/, replacement: file("./test/browser/mmu.ts") },
+        { find: /^(?:\.|\.\.\/testing)\/mmu\.ts$/, replacement: file("./test/browser/mmu.ts") },
       ],
     },
     // Each random program is compiled anew, which takes a browser seconds: Node runs more of them.

@@ -1,7 +1,8 @@
 /** A real web server for a test file: nginx on loopback, over a folder of its own. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 
@@ -73,9 +74,9 @@ export class Nginx implements AsyncDisposable {
     const folder = mkdtempSync(path.join(tmpdir(), "pagemirror-nginx-"));
     mkdirSync(path.join(folder, "files"));
     mkdirSync(path.join(folder, "flags"));
-    const port = await freePort();
-    const tls = hasOpenssl() ? await makeCertificate(folder) : undefined;
-    writeFileSync(path.join(folder, "nginx.conf"), config(folder, port, await freePort(), tls));
+    const [port, secondPort, tlsPort] = await freePorts(3);
+    const tls = hasOpenssl() ? makeCertificate(folder, tlsPort) : undefined;
+    writeFileSync(path.join(folder, "nginx.conf"), config(folder, port, secondPort, tls));
     writeFileSync(path.join(folder, "access.log"), "");
     const child = spawn("nginx", ["-e", path.join(folder, "error.log"), "-c", path.join(folder, "nginx.conf")], {
       stdio: ["ignore", "ignore", "pipe"],
@@ -147,18 +148,16 @@ function parseLine(line: string): LoggedRequest {
   return { method, path: target, status: Number(status), range, bytes: Number(bytes), authorization };
 }
 
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === "object" && address !== null ? address.port : 0));
-    });
-  });
+/** Ports that differ: all are held until each is known. */
+async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer().listen(0, "127.0.0.1"));
+  await Promise.all(servers.map((server) => once(server, "listening")));
+  const ports = servers.map((server) => (server.address() as AddressInfo).port);
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  return ports;
 }
 
-async function makeCertificate(folder: string): Promise<Tls> {
+function makeCertificate(folder: string, port: number): Tls {
   const [certificate, key] = [path.join(folder, "certificate.pem"), path.join(folder, "key.pem")];
   const { status, stderr } = spawnSync(
     "openssl",
@@ -171,7 +170,7 @@ async function makeCertificate(folder: string): Promise<Tls> {
   if (status !== 0) {
     throw new Error(`openssl made no certificate:\n${stderr}`);
   }
-  return { port: await freePort(), certificate, key };
+  return { port, certificate, key };
 }
 
 function config(folder: string, port: number, secondPort: number, tls: Tls | undefined): string {
