@@ -4,7 +4,7 @@
  */
 import { KernelError, throwIfAborted } from "../../../base/index.ts";
 import { decodeFault, type RoundReport } from "./control.ts";
-import { Futility } from "./futility.ts";
+import { FUTILE_ROUNDS, Futility } from "./futility.ts";
 import { DEVICE_PAGE_WORDS } from "./page-entry.ts";
 import type { RoundContext, RoundsJob, RoundsStats, RunRound } from "./rounds.ts";
 import type { Demand } from "./service.ts";
@@ -13,8 +13,6 @@ import type { FrameClaim } from "./work.ts";
 
 /** Frames that each invocation should have, of a pool that is large enough for several. */
 const FRAMES_EACH = 4;
-/** Rounds without anything new before a dispatch looks at its clock. */
-const FUTILE_ROUNDS = 16;
 
 /** Where invocations keep what they need to go on: a frame of the pool. */
 export interface SpillFrame {
@@ -140,9 +138,7 @@ export class ResumeRounds {
         continue;
       }
       idle = 0;
-      if (futility.rounds(report.faults) > FUTILE_ROUNDS && futility.lastsMs > this.#parts.timeoutMs) {
-        throw this.#robbed(futility);
-      }
+      futility.check(report.faults, this.#parts.job.name, this.#parts.timeoutMs);
       if (progressed >= count) {
         // Each has come further: what it used before may go.
         claim.clear();
@@ -198,14 +194,6 @@ export class ResumeRounds {
       "ENOMEM",
       this.#parts.job.name,
       `one invocation needs at least ${needed} device pages of 16 KiB between two turns of its loops, the pool holds ${this.#room} and one for its variables: raise deviceMemory, or touch less memory in one turn`,
-    );
-  }
-
-  #robbed({ count }: Futility): KernelError {
-    return new KernelError(
-      "EBUSY",
-      this.#parts.job.name,
-      `the same pages were missing ${count} rounds in a row (tried for ${this.#parts.timeoutMs} ms): they are leased or written all the time, or one of them is mapped at two addresses that one invocation uses, and writes through one`,
     );
   }
 

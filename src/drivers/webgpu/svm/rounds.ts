@@ -20,8 +20,6 @@ import type { SvmTable } from "./svm-table.ts";
 import { windowSize } from "./windows.ts";
 import type { FrameClaim } from "./work.ts";
 
-/** Rounds without anything new before a dispatch looks at its clock. */
-const FUTILE_ROUNDS = 16;
 /** Share of the pool that the working set of a slice is fitted to. */
 const FILL = 0.75;
 
@@ -252,9 +250,7 @@ export class Rounds {
         continue;
       }
       idle = 0;
-      if (futility.rounds(report.faults) > FUTILE_ROUNDS && futility.lastsMs > this.#timeoutMs) {
-        throw this.#robbed(futility);
-      }
+      futility.check(report.faults, this.#job.name, this.#timeoutMs);
       pending = joined(report.failed, rest);
       const demands = [...report.faults].map(decodeFault).sort((a, b) => a.page - b.page);
       this.stats.faults += demands.length;
@@ -367,14 +363,6 @@ export class Rounds {
       "ENOMEM",
       this.#job.name,
       `${what} needs at least ${demand} device pages of 16 KiB at once, the pool holds ${room}: raise deviceMemory, or give each invocation less to do; resume points do not apply: ${why}`,
-    );
-  }
-
-  #robbed(futility: Futility): KernelError {
-    return new KernelError(
-      "EBUSY",
-      this.#job.name,
-      `the same pages were missing ${futility.count} rounds in a row (tried for ${this.#timeoutMs} ms): they are leased or written all the time, or one of them is mapped at two addresses that one invocation uses, and writes through one`,
     );
   }
 
