@@ -39,7 +39,7 @@ export const PASSED_BUILTINS: ReadonlyMap<string, string> = new Map([
   ["num_subgroups", "u32"],
 ]);
 
-export function header(shape: EntryShape): string {
+function header(shape: EntryShape): string {
   const passed = [...shape.passed].map(([name, type]) => `, @builtin(${name}) pm_in_${name}: ${type}`).join("");
   return `@compute ${shape.sizeAttribute}
 fn ${ENTRY}(@builtin(workgroup_id) pm_hw: vec3u, @builtin(num_workgroups) pm_hw_grid: vec3u,
@@ -50,13 +50,13 @@ function call(shape: EntryShape): string {
   return `${shape.name}(${shape.args.join(", ")});`;
 }
 
-export function gid(shape: EntryShape): string {
+function gid(shape: EntryShape): string {
   const [x, y, z] = shape.workgroupSize;
   return `let pm_gid = pm_id * vec3u(${x}u, ${y}u, ${z}u) + pm_lid;`;
 }
 
-export const GRID = `vec3u(${[Control.GridX, Control.GridY, Control.GridZ].map((word) => headerWord(word)).join(", ")})`;
-export const POINT =
+const GRID = `vec3u(${[Control.GridX, Control.GridY, Control.GridZ].map((word) => headerWord(word)).join(", ")})`;
+const POINT =
   "vec3u(pm_workgroup % pm_grid.x, (pm_workgroup / pm_grid.x) % pm_grid.y, pm_workgroup / pm_grid.x / pm_grid.y)";
 
 /** `pm_logical(p)`: which workgroup runs as number p of the round. */
@@ -161,6 +161,25 @@ function rewind(shape: EntryShape, features: KernelFeatures): string {
       ${shape.resetPrivate}`;
 }
 
+/** The start of an entry point whose invocations run each for itself, up to where those that have something to do begin. */
+export function aloneHead(shape: EntryShape): string {
+  return `${header(shape)}
+  let pm_p = pm_hw.x + pm_hw.y * pm_hw_grid.x;
+  if (pm_p >= ${headerWord(Control.Count)}) { return; }
+  pm_lane = pm_lidx;
+  pm_workgroup = pm_logical(pm_p);
+  let pm_bit = (pm_workgroup - ${headerWord(Control.WindowFirst)}) * ${shape.invocations}u + pm_lidx;
+  let pm_bits = ${headerWord(Control.DoneBase)} + (pm_bit >> 5u);
+  let pm_mask = 1u << (pm_bit & 31u);
+  let pm_waits = (atomicLoad(&pm_ctl[pm_bits]) & pm_mask) != 0u;
+  // In its first round a workgroup runs as a whole.
+  var pm_open = pm_waits | (${headerWord(Control.Mode)} == 0u);
+  if (pm_open & (pm_lidx >= ${headerWord(Control.LaneFirst)}) & (pm_lidx < ${headerWord(Control.LaneEnd)})) {
+    let pm_grid = ${GRID};
+    let pm_id = ${POINT};
+    ${gid(shape)}`;
+}
+
 /**
  * Each invocation for itself: those that must run again set their bit, and the compaction after the kernel finds out which
  * workgroups that leaves open. No workgroup memory and no barrier, and nothing is written when all goes well.
@@ -178,21 +197,7 @@ function invocationEntry(shape: EntryShape, features: KernelFeatures, quick: boo
     : `${call(shape)}
     ${end}`;
   return `
-${header(shape)}
-  let pm_p = pm_hw.x + pm_hw.y * pm_hw_grid.x;
-  if (pm_p >= ${headerWord(Control.Count)}) { return; }
-  pm_lane = pm_lidx;
-  pm_workgroup = pm_logical(pm_p);
-  let pm_bit = (pm_workgroup - ${headerWord(Control.WindowFirst)}) * ${shape.invocations}u + pm_lidx;
-  let pm_bits = ${headerWord(Control.DoneBase)} + (pm_bit >> 5u);
-  let pm_mask = 1u << (pm_bit & 31u);
-  let pm_waits = (atomicLoad(&pm_ctl[pm_bits]) & pm_mask) != 0u;
-  // In its first round a workgroup runs as a whole.
-  var pm_open = pm_waits | (${headerWord(Control.Mode)} == 0u);
-  if (pm_open & (pm_lidx >= ${headerWord(Control.LaneFirst)}) & (pm_lidx < ${headerWord(Control.LaneEnd)})) {
-    let pm_grid = ${GRID};
-    let pm_id = ${POINT};
-    ${gid(shape)}
+${aloneHead(shape)}
     ${quick ? "" : "pm_begin();"}
     ${begin}
     ${run}

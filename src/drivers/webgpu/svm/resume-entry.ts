@@ -1,6 +1,6 @@
 /** The generated entry point of the pipeline with resume points. */
 import { Control, Fatal, headerWord } from "./control-layout.ts";
-import { type EntryShape, GRID, gid, header, LOGICAL, POINT } from "./entry.ts";
+import { aloneHead, type EntryShape, LOGICAL } from "./entry.ts";
 import type { KernelFeatures } from "./kernel-features.ts";
 import type { ResumeText } from "./resume-state.ts";
 
@@ -26,21 +26,7 @@ export function resumingEntry(shape: EntryShape, features: KernelFeatures, resum
       ${shape.resetPrivate}`
     : "break;";
   return `${LOGICAL}
-${header(shape)}
-  let pm_p = pm_hw.x + pm_hw.y * pm_hw_grid.x;
-  if (pm_p >= ${headerWord(Control.Count)}) { return; }
-  pm_lane = pm_lidx;
-  pm_workgroup = pm_logical(pm_p);
-  let pm_bit = (pm_workgroup - ${headerWord(Control.WindowFirst)}) * ${shape.invocations}u + pm_lidx;
-  let pm_bits = ${headerWord(Control.DoneBase)} + (pm_bit >> 5u);
-  let pm_mask = 1u << (pm_bit & 31u);
-  let pm_waits = (atomicLoad(&pm_ctl[pm_bits]) & pm_mask) != 0u;
-  // In its first round a workgroup runs as a whole.
-  var pm_open = pm_waits | (${headerWord(Control.Mode)} == 0u);
-  if (pm_open & (pm_lidx >= ${headerWord(Control.LaneFirst)}) & (pm_lidx < ${headerWord(Control.LaneEnd)})) {
-    let pm_grid = ${GRID};
-    let pm_id = ${POINT};
-    ${gid(shape)}
+${aloneHead(shape)}
     pm_begin();
     ${records ? "pm_replay_begin(pm_bit);" : ""}
     pm_spill = ${headerWord(Control.SpillBase)} + ${resume.words}u *
