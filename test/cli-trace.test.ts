@@ -1,4 +1,5 @@
 /** `run --trace`, `--maps`, `--inspect` and `inspect`, as a user has them. */
+import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -42,6 +43,17 @@ describe("seeing what a run does", () => {
       sent += kind[row] === kindOf("gpu.upload") ? value[row] : 0;
     }
     expect([sent, store.samples.at(-1)?.toDevice]).toEqual([BYTES, bytes.toDevice]);
+  });
+
+  test("writeTrace works in a program that is given by --input-type, whose thread is a file all the same", () => {
+    const main = JSON.stringify(new URL("../dist/node.js", import.meta.url).href);
+    const program = `const { writeTrace } = await import(${main}); await writeTrace("typed.json").close();`;
+    const { status, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", program], {
+      cwd: folder,
+      encoding: "utf8",
+    });
+    expect([status, stderr]).toEqual([0, ""]);
+    expect(Array.isArray(JSON.parse(readFileSync(at("typed.json"), "utf8")))).toBe(true);
   });
 
   test("--maps prints each mapping and where its pages are", async () => {

@@ -1,17 +1,10 @@
 /** The threads behind services: one that outlives them all, and those that serve. */
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
+import { startThread } from "../platform/node/start-thread.ts";
 import type { Rescued, Watched } from "./session.ts";
 
-/** A worker from this folder, as built, or from source where a loader of TypeScript is installed. */
 function startWorker(name: string): Worker {
-  // Arguments of the process that are about its program, as --input-type, are not about this one.
-  const options = { name: `pagemirror ${name}`, execArgv: [] };
-  if (!import.meta.url.endsWith(".ts")) {
-    return new Worker(new URL(`./${name}.js`, import.meta.url), options);
-  }
-  const url = JSON.stringify(new URL(`./${name}.ts`, import.meta.url).href);
-  const source = `import("tsx/esm/api").then((tsx) => { tsx.register(); return import(${url}); });`;
-  return new Worker(source, { ...options, eval: true });
+  return startThread(import.meta.url, name, { name: `pagemirror ${name}` });
 }
 
 const endings = new WeakMap<Worker, Promise<Error | undefined>>();

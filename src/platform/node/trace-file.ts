@@ -1,9 +1,10 @@
 /** A trace file, written by a thread of its own: what is traced pays for a row of numbers, and not for text and disk. */
 import { closeSync, openSync } from "node:fs";
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
 import { KernelError, listenToTrace } from "../../base/index.ts";
 import { EventPacker } from "../../trace/index.ts";
 import { errnoOfOpen } from "./file-pager.ts";
+import { startThread } from "./start-thread.ts";
 
 /** Events that wait to be sent, at most, and how long. */
 const MOST_WAITING = 4096;
@@ -36,7 +37,8 @@ export class TraceFile implements AsyncDisposable {
     } catch (cause) {
       throw this.#error(cause);
     }
-    this.#thread = startThread({ file: this.#file, state: this.#state, origin: performance.now() });
+    const workerData = { file: this.#file, state: this.#state, origin: performance.now() };
+    this.#thread = startThread(import.meta.url, "trace-file-thread", { workerData, name: "pagemirror trace" });
     this.#thread.unref();
     this.#thread.on("message", ({ code, message }: { readonly code?: string; readonly message: string }) => {
       this.#failure ??= Object.assign(new Error(message), { code });
@@ -116,15 +118,4 @@ export class TraceFile implements AsyncDisposable {
  */
 export function writeTrace(path: string): TraceFile {
   return new TraceFile(path);
-}
-
-/** As built, or from source where a loader of TypeScript is installed. */
-function startThread(workerData: object): Worker {
-  const options = { workerData, name: "pagemirror trace" };
-  if (!import.meta.url.endsWith(".ts")) {
-    return new Worker(new URL("./trace-file-thread.js", import.meta.url), options);
-  }
-  const url = JSON.stringify(new URL("./trace-file-thread.ts", import.meta.url).href);
-  const source = `import("tsx/esm/api").then((tsx) => { tsx.register(); return import(${url}); });`;
-  return new Worker(source, { ...options, eval: true });
 }
