@@ -1,8 +1,10 @@
 /** From the bytes of an object's pages to upload runs. */
-import { BugError, isPromise, type MaybePromise, PAGE_SIZE } from "../../base/index.ts";
-import { isZeroPage, type MemoryObject, PageFlag, readPages, type Transit } from "../../mm/index.ts";
+import { BugError, isPromise, type MaybePromise, PAGE_SIZE, traceNow, traceOn } from "../../base/index.ts";
+import { type AddressSpace, isZeroPage, type MemoryObject, PageFlag, readPages, type Transit } from "../../mm/index.ts";
+import type { WebGpuDevice } from "./device.ts";
 import { type Extent, PageState } from "./extent.ts";
-import type { UploadRun } from "./transfer-batch.ts";
+import { traceUpload } from "./trace-gpu.ts";
+import type { TransferBatch, UploadRun } from "./transfer-batch.ts";
 
 /** Pages of an extent that need their object's bytes. */
 export interface PageRun {
@@ -26,6 +28,38 @@ export interface UploadPlan {
   pages: number;
   /** The window that a run was read from last. */
   window?: Uint8Array;
+}
+
+/** Records the upload of pages on the batch. @throws KernelError what reading them throws; ENODEV; EINTR; ENOMEM */
+export async function uploadRuns(
+  device: WebGpuDevice,
+  mm: AddressSpace,
+  runs: readonly PageRun[],
+  batch: TransferBatch,
+): Promise<void> {
+  if (runs.length === 0) {
+    return;
+  }
+  const plan: UploadPlan = { uploads: [], filled: [], clears: [], pages: 0 };
+  for (const run of runs) {
+    planUpload(plan, run);
+  }
+  for (const { buffer, offset, bytes } of plan.clears) {
+    batch.clear(buffer, offset, bytes);
+  }
+  // Before the first byte is on its way: what a failed upload leaves behind must be known as possibly not zero.
+  for (const { extent, page, end } of plan.filled) {
+    extent.update(page, end, PageState.Touched, 0);
+  }
+  const since = traceNow();
+  const uploaded = batch.upload(plan.uploads);
+  if (isPromise(uploaded)) {
+    await uploaded;
+  }
+  device.counts.pagesUploaded += plan.pages;
+  if (traceOn) {
+    traceUpload(device, mm, plan, since);
+  }
 }
 
 /** Adds one run to the plan: pages that are known to be zero are cleared, or left alone in a buffer that never was touched. */

@@ -14,30 +14,17 @@
  * ever. I-GPU-5.
  */
 import { isPromise, KernelError, throwIfAborted, trace, traceNow, traceOn } from "../../base/index.ts";
-import { migrateVmaAbort } from "../../migrate/index.ts";
-import { type AddressSpace, holdFromCpu, syncCpuWrites } from "../../mm/index.ts";
+import type { AddressSpace } from "../../mm/index.ts";
 import { lockdepTask } from "../../sync/index.ts";
 import type { BindPlan } from "./bind-plan.ts";
 import { commit, encodeDispatch } from "./commit.ts";
-import type { WebGpuDevice } from "./device.ts";
-import { PageState } from "./extent.ts";
-import {
-  type Attempt,
-  gatherReads,
-  isolateWrites,
-  leaseInTheWay,
-  prepareWrites,
-  type Retry,
-  sendStrangersHome,
-} from "./gather.ts";
+import type { Retry } from "./gather.ts";
 import type { OwnedBuffer } from "./gpu-buffer.ts";
 import type { BindKernel } from "./kernel.ts";
 import type { DeviceMirror } from "./mirror.ts";
-import { type PageRun, planUpload, type UploadPlan } from "./page-upload.ts";
-import { endPage, type PlacedRange, placeRanges, type Segment, segmentsOf } from "./place.ts";
-import { sourceInTransit } from "./source-transit.ts";
-import { traceDispatch, traceUpload } from "./trace-gpu.ts";
-import type { TransferBatch } from "./transfer-batch.ts";
+import { type PlacedRange, placeRanges } from "./place.ts";
+import { RangeAttempt } from "./range-attempt.ts";
+import { traceDispatch } from "./trace-gpu.ts";
 
 /** What one dispatch took. */
 export interface DispatchStats {
@@ -177,134 +164,13 @@ async function attempt(
   const { mm } = mirror;
   using lock = mm.mmapLock.tryRead() ?? (await mm.mmapLock.read({ signal }));
   using batch = kernel.device.transfer.begin({ op: kernel.name, signal });
-  const tried: Attempt = { mirror, lock, signal, reads: [], arriving: [], ranges: [], inPlace: [] };
-  let finished = false;
-  const held: Disposable[] = [];
-  try {
-    const retry = await gather(kernel, tried, placed, batch, held);
-    if (retry !== undefined) {
-      return retry;
-    }
-    using _update = mirror.update.tryLock() ?? (await mirror.update.lock({ signal }));
-    const outcome = commit(job, tried, placed, batch);
-    finished = true;
-    return outcome;
-  } finally {
-    for (const hold of held) {
-      hold[Symbol.dispose]();
-    }
-    if (!finished) {
-      for (const { migration } of tried.arriving) {
-        migrateVmaAbort(migration);
-      }
-    }
-    for (const { range } of tried.ranges) {
-      // Never the last user: the dispatch is one itself.
-      void range.unregister();
-    }
+  using tried = new RangeAttempt(kernel.device, { mirror, lock, signal }, placed);
+  const retry = (await tried.gather(batch)) ?? (await tried.isolate(batch));
+  if (retry !== undefined) {
+    return retry;
   }
-}
-
-async function gather(
-  kernel: BindKernel,
-  tried: Attempt,
-  placed: readonly PlacedRange[],
-  batch: TransferBatch,
-  held: Disposable[],
-): Promise<Retry | undefined> {
-  await sendStrangersHome(tried, placed);
-  const segments = segmentsOf(tried.mirror, placed);
-  const lease = leaseInTheWay(segments);
-  if (lease !== undefined) {
-    return lease;
-  }
-  await collectCpuWrites(segments, held);
-  for (const range of placed) {
-    const retry = range.bound.write ? undefined : await gatherReads(tried, range, segments);
-    if (retry !== undefined) {
-      return retry;
-    }
-  }
-  await uploadRuns(kernel.device, tried.mirror.mm, tried.reads, batch);
-  const written = segments.filter((segment) => segment.placed.bound.write);
-  for (const segment of written) {
-    await prepareWrites(tried, segment);
-  }
-  for (const segment of written) {
-    const retry = await isolateWrites(tried, segment);
-    if (retry !== undefined) {
-      return retry;
-    }
-  }
-  const transit = sourceInTransit(tried);
-  if (transit !== undefined) {
-    return transit;
-  }
-  await uploadRuns(kernel.device, tried.mirror.mm, arrivingRuns(tried), batch);
-  return undefined;
-}
-
-/** What plain arrays wrote becomes known; what the kernel writes is theirs again when the try is over. */
-export async function collectCpuWrites(segments: readonly Segment[], held: Disposable[]): Promise<void> {
-  for (const segment of segments) {
-    const { object } = segment.vma;
-    const end = endPage(segment);
-    const hold = segment.placed.bound.write ? holdFromCpu(object, segment.page, end) : undefined;
-    if (hold !== undefined) {
-      held.push(hold);
-    }
-    const synced = syncCpuWrites(object, segment.page, end);
-    if (isPromise(synced)) {
-      await synced;
-    }
-  }
-}
-
-/** Isolated pages of which the device has no copy. */
-export function arrivingRuns({ arriving }: Attempt): PageRun[] {
-  const runs: PageRun[] = [];
-  for (const { migration, placed, from, to } of arriving) {
-    const { extent } = placed;
-    const { object, page } = migration;
-    for (let p = extent.firstWithout(from, to, PageState.Valid); p < to; ) {
-      const stop = extent.firstWith(p, to, PageState.Valid);
-      runs.push({ extent, at: p, count: stop - p, object, page: page + (p - from), transit: "isolated" });
-      p = extent.firstWithout(stop, to, PageState.Valid);
-    }
-  }
-  return runs;
-}
-
-/** Records the upload of pages on the batch. @throws KernelError what reading them throws; ENODEV; EINTR; ENOMEM */
-export async function uploadRuns(
-  device: WebGpuDevice,
-  mm: AddressSpace,
-  runs: readonly PageRun[],
-  batch: TransferBatch,
-): Promise<void> {
-  if (runs.length === 0) {
-    return;
-  }
-  const plan: UploadPlan = { uploads: [], filled: [], clears: [], pages: 0 };
-  for (const run of runs) {
-    planUpload(plan, run);
-  }
-  for (const { buffer, offset, bytes } of plan.clears) {
-    batch.clear(buffer, offset, bytes);
-  }
-  // Before the first byte is on its way: what a failed upload leaves behind must be known as possibly not zero.
-  for (const { extent, page, end } of plan.filled) {
-    extent.update(page, end, PageState.Touched, 0);
-  }
-  const since = traceNow();
-  const uploaded = batch.upload(plan.uploads);
-  if (isPromise(uploaded)) {
-    await uploaded;
-  }
-  device.counts.pagesUploaded += plan.pages;
-  if (traceOn) {
-    traceUpload(device, mm, plan, since);
-  }
+  using _update = mirror.update.tryLock() ?? (await mirror.update.lock({ signal }));
+  return commit(job, tried, placed, batch);
 }
 
 /** A kernel that binds no memory at all. */

@@ -1,24 +1,11 @@
 /** Ranges that an svm kernel reaches through variables of its own, beside the memory that it follows pointers into. */
-import { isPromise, KernelError } from "../../../base/index.ts";
-import { migrateVmaAbort } from "../../../migrate/index.ts";
+import { KernelError } from "../../../base/index.ts";
 import type { MmapRead } from "../../../sync/index.ts";
-import { finishArrivals, isComplete, showReads } from "../commit.ts";
 import type { WebGpuDevice } from "../device.ts";
 import type { Extent } from "../extent.ts";
-import {
-  type Attempt,
-  gatherReads,
-  isolateWrites,
-  leaseInTheWay,
-  prepareWrites,
-  type Retry,
-  sendStrangersHome,
-} from "../gather.ts";
 import type { DeviceMirror } from "../mirror.ts";
-import { type PlacedRange, type Segment, segmentsOf } from "../place.ts";
-import { sourceInTransit } from "../source-transit.ts";
-import { arrivingRuns, collectCpuWrites, uploadRuns } from "../submit.ts";
-import type { TransferBatch } from "../transfer-batch.ts";
+import type { PlacedRange } from "../place.ts";
+import { RangeAttempt } from "../range-attempt.ts";
 import { addrOfPage, DEVICE_PAGE } from "./page-entry.ts";
 
 /** The bound ranges of one dispatch; each of its rounds looks whether they are still what memory holds. */
@@ -67,117 +54,8 @@ export class BoundRanges {
     }
   }
 
-  /**
-   * Brings what the device lacks of the ranges that are read, and prepares the written ones to be isolated. Nothing may be
-   * isolated. End what is returned when the try is over.
-   *
-   * Locks: mmapLock, read.
-   * @throws KernelError as a bind dispatch for what it reads and writes
-   */
-  async gather(lock: MmapRead, signal: AbortSignal | undefined, batch: TransferBatch): Promise<BoundAttempt> {
-    const tried: Attempt = { mirror: this.#mirror, lock, signal, reads: [], arriving: [], ranges: [], inPlace: [] };
-    const attempt = new BoundAttempt(this.#device, tried, this.placed);
-    try {
-      attempt.retry = await attempt.gather(batch);
-    } catch (error) {
-      attempt[Symbol.dispose]();
-      throw error;
-    }
-    return attempt;
-  }
-}
-
-/** What one round has brought for bound ranges. */
-export class BoundAttempt implements Disposable {
-  readonly #device: WebGpuDevice;
-  readonly #tried: Attempt;
-  readonly #placed: readonly PlacedRange[];
-  readonly #held: Disposable[] = [];
-  #written: readonly Segment[] = [];
-  retry: Retry | undefined;
-
-  constructor(device: WebGpuDevice, tried: Attempt, placed: readonly PlacedRange[]) {
-    this.#device = device;
-    this.#tried = tried;
-    this.#placed = placed;
-  }
-
-  /** See {@link BoundRanges.gather}. */
-  async gather(batch: TransferBatch): Promise<Retry | undefined> {
-    const tried = this.#tried;
-    if (this.#placed.length === 0) {
-      return undefined;
-    }
-    await sendStrangersHome(tried, this.#placed);
-    const segments = segmentsOf(tried.mirror, this.#placed);
-    const lease = leaseInTheWay(segments);
-    if (lease !== undefined) {
-      return lease;
-    }
-    await collectCpuWrites(segments, this.#held);
-    for (const range of this.#placed) {
-      const retry = range.bound.write ? undefined : await gatherReads(tried, range, segments);
-      if (retry !== undefined) {
-        return retry;
-      }
-    }
-    await uploadRuns(this.#device, tried.mirror.mm, tried.reads, batch);
-    this.#written = segments.filter((segment) => segment.placed.bound.write);
-    for (const segment of this.#written) {
-      await prepareWrites(tried, segment);
-    }
-    return undefined;
-  }
-
-  /**
-   * Isolates the pages of written ranges that are not the device's yet, and brings them. Last of all: from here on nothing
-   * is waited for but uploads.
-   *
-   * Locks: mmapLock, read.
-   * @throws KernelError as a bind dispatch for what it writes
-   */
-  async isolate(batch: TransferBatch): Promise<Retry | undefined> {
-    for (const segment of this.#written) {
-      const retry = await isolateWrites(this.#tried, segment);
-      if (retry !== undefined) {
-        return retry;
-      }
-    }
-    const transit = sourceInTransit(this.#tried);
-    if (transit !== undefined) {
-      return transit;
-    }
-    await uploadRuns(this.#device, this.#tried.mirror.mm, arrivingRuns(this.#tried), batch);
-    return undefined;
-  }
-
-  /** Under the update lock, in one run with the submission: whether all of the ranges is there. `undo` if it fails. */
-  commit(): { readonly complete: boolean; undo(): void } {
-    const undo = showReads(this.#tried);
-    return { complete: isComplete(this.#tried, this.#placed), undo };
-  }
-
-  /** The submission that uses the ranges. Returns the pages that became device-private by it. */
-  submitted(serial: number): number {
-    for (const { extent } of this.#placed) {
-      extent.lastSerial = serial;
-    }
-    return finishArrivals(this.#tried);
-  }
-
-  [Symbol.dispose](): void {
-    for (const hold of this.#held.splice(0)) {
-      hold[Symbol.dispose]();
-    }
-    for (const { migration } of this.#tried.arriving.splice(0)) {
-      migrateVmaAbort(migration);
-    }
-    for (const { range } of this.#tried.ranges.splice(0)) {
-      const ended = range.unregister();
-      if (isPromise(ended)) {
-        // Not the last user: the dispatch is one itself.
-        ended.catch(() => undefined);
-      }
-    }
+  /** A try to bring them, for one round. Locks: mmapLock, read. */
+  attempt(lock: MmapRead, signal: AbortSignal | undefined): RangeAttempt {
+    return new RangeAttempt(this.#device, { mirror: this.#mirror, lock, signal }, this.placed);
   }
 }

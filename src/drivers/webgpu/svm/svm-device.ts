@@ -286,9 +286,10 @@ export class SvmDevice {
       placer.served.wakeAll();
     });
     using batch = this.device.transfer.begin({ op: work.op, signal });
-    using boundTry = await bound?.gather(lock, signal, batch);
-    if (boundTry?.retry !== undefined) {
-      return boundTry.retry;
+    using boundTry = bound?.attempt(lock, signal);
+    const early = await boundTry?.gather(batch);
+    if (early !== undefined) {
+      return early;
     }
     const service = new Service(table, lock);
     try {
