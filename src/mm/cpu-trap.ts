@@ -15,6 +15,7 @@ import {
   PAGES_PER_BLOCK,
 } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
+import { mappedAround } from "./fault-around.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import { poisonedError } from "./object-content.ts";
 import { migrateToRam } from "./object-migrate.ts";
@@ -247,17 +248,6 @@ function asKernelError(error: unknown): KernelError {
 function failed(object: MemoryObject, page: number, why: string): CpuFault {
   const what = object.pager === undefined ? `page ${page}` : `page ${page} of ${object.pager.name}`;
   return { page, end: page + 1, error: new KernelError("EFAULT", "fault", `${what}: ${why}`) };
-}
-
-/** The pages around one that the same readable VMA maps. */
-function mappedAround(object: MemoryObject, page: number): readonly [number, number] | undefined {
-  let found: readonly [number, number] | undefined;
-  object.vmas.forEachOverlap(page, page + 1, (vma) => {
-    if (vma.flags & VmFlags.Read) {
-      found ??= [vma.pgoff, Math.min(object.pages, vma.pgoff + vma.pages)];
-    }
-  });
-  return found !== undefined && page < found[1] ? found : undefined;
 }
 
 /** An aligned stretch around a page, cut where something other than the page's own kind of work would begin. */

@@ -1,12 +1,12 @@
-/** How far around what a lease asks for pages are brought home from a device in one go. */
+/** How far around what the CPU asks for pages are brought in one go. */
 import { blockOfVpn, indexInBlock, PAGES_PER_BLOCK } from "../base/index.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import { VmFlags } from "./vma.ts";
 
 /**
  * The pages to bring home when `[page, end)` are asked for: the largest aligned stretch, of up to 2 MiB, of which more than
- * half is at home or asked for, as far as the same VMA maps it. So who walks over what a kernel wrote waits for a few large pieces, and
- * who picks single pages gets single pages.
+ * half is at home or asked for, as far as the same VMA maps it. So who walks over what a kernel wrote waits for a few large
+ * pieces, and who picks single pages gets single pages.
  */
 export function deviceStretch(object: MemoryObject, page: number, end: number): readonly [number, number] {
   const block = object.block(blockOfVpn(page));
@@ -16,7 +16,7 @@ export function deviceStretch(object: MemoryObject, page: number, end: number): 
   const first = indexInBlock(page);
   const stop = first + (end - page);
   const size = densestNode(block.flags, first, stop);
-  const [low, high] = mappedAround(object, page);
+  const [low, high] = mappedAround(object, page) ?? [page, end];
   const base = page - first;
   const from = Math.max(low, base + first - (first % size));
   const to = Math.min(high, base + Math.ceil(stop / size) * size);
@@ -40,13 +40,13 @@ function densestNode(flags: Uint8Array, first: number, stop: number): number {
   return densest;
 }
 
-/** The pages around one that the same VMA maps. */
-function mappedAround(object: MemoryObject, page: number): readonly [number, number] {
-  let found: readonly [number, number] = [page, page + 1];
+/** The pages around one that the same readable VMA maps. */
+export function mappedAround(object: MemoryObject, page: number): readonly [number, number] | undefined {
+  let found: readonly [number, number] | undefined;
   object.vmas.forEachOverlap(page, page + 1, (vma) => {
     if (vma.flags & VmFlags.Read) {
-      found = [vma.pgoff, Math.min(object.pages, vma.pgoff + vma.pages)];
+      found ??= [vma.pgoff, Math.min(object.pages, vma.pgoff + vma.pages)];
     }
   });
-  return found;
+  return found !== undefined && page < found[1] ? found : undefined;
 }
