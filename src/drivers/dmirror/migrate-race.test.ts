@@ -12,22 +12,12 @@ import {
   validateMm,
 } from "../../mm/index.ts";
 import { lockdepTask } from "../../sync/index.ts";
+import { type Async, schedule } from "../../testing/scheduled-locks.ts";
 import { BASE, createSpace } from "../../testing/spaces.ts";
 import { type Dmirror, DmirrorDriver } from "./index.ts";
 
 const P = 4096;
 const PAGES = 4;
-
-type Async = (...args: never[]) => Promise<unknown>;
-
-/** Makes a lock's method wait for its turn in the schedule before it begins. */
-function schedule(s: fc.Scheduler, target: Record<string, Async>, method: string): void {
-  const original = target[method].bind(target) as (...args: unknown[]) => Promise<unknown>;
-  target[method] = (async (...args: unknown[]) => {
-    await s.schedule(Promise.resolve(), method);
-    return await original(...args);
-  }) as Async;
-}
 
 /** I-HMM-1: a device's entry names the frame where the page is, with no more permission than the CPU's. */
 function expectMirrored(mm: AddressSpace, device: Dmirror): void {

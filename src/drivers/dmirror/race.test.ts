@@ -3,22 +3,12 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { type AddressSpace, PTE_PRESENT, PTE_WRITE, ptePfn, validateMm } from "../../mm/index.ts";
 import { lockdepTask } from "../../sync/index.ts";
+import { type Async, schedule } from "../../testing/scheduled-locks.ts";
 import { BASE, createSpace } from "../../testing/spaces.ts";
 import { type Dmirror, DmirrorDriver } from "./index.ts";
 
 const P = 4096;
 const PAGES = 4;
-
-type Async = (...args: never[]) => Promise<unknown>;
-
-/** Makes a method wait for its turn in the schedule before it begins. */
-function schedule<K extends string>(s: fc.Scheduler, target: Record<K, Async>, method: K): void {
-  const original = target[method].bind(target) as (...args: unknown[]) => Promise<unknown>;
-  target[method] = (async (...args: unknown[]) => {
-    await s.schedule(Promise.resolve(), method);
-    return await original(...args);
-  }) as Async;
-}
 
 function expectMirrored(mm: AddressSpace, device: Dmirror): void {
   for (const [vpn, { pfn, write }] of device.table.entries()) {
