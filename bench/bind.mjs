@@ -31,7 +31,7 @@ const IN_PLACE = /* wgsl */ `
 }`;
 
 /** The same pages for every side of a round, other ones in the next. */
-function dirtyPages(round) {
+export function dirtyPages(round) {
   let x = round * 2654435761 + 1;
   const pages = new Set();
   while (pages.size < DIRTY) {
@@ -102,7 +102,8 @@ export async function handWritten(gpu) {
 const GPU_COPY_DST = 0x8;
 const GPU_STORAGE = 0x80;
 
-async function mirrored(pm, wgsl) {
+/** 256 MiB of managed memory: `run` rewrites pages, each by a lease, and runs the kernel. */
+export async function mirrored(pm, wgsl) {
   const data = await pm.mm.mmap({ length: BYTES, name: "data" });
   const whole = await data.lease("rw");
   whole.u32.fill(1);

@@ -9,12 +9,10 @@ import path from "node:path";
 import { listenToTrace, traceNow, traceOn } from "../dist/base/index.js";
 import { loadTrace } from "../dist/cli/inspect.js";
 import { ChromeTraceWriter, open, writeTrace } from "../dist/node.js";
+import { dirtyPages, KERNEL, mirrored, PAGES } from "./bind.mjs";
 import { median, milliseconds } from "./measure.mjs";
 
-const BYTES = 256 * 1024 * 1024;
 const PAGE = 4096;
-const PAGES = BYTES / PAGE;
-const DIRTY = Math.floor(PAGES / 100);
 /** Blocks of rounds with a trace file and without, in turn; the first rounds of each do not count. */
 const BLOCKS = 8;
 const ROUNDS = 30;
@@ -23,44 +21,14 @@ const LOOKS = 20_000_000;
 /** Looks at the variable for each event that would have been sent: its start, its end, and those that send nothing. */
 const LOOKS_PER_EVENT = 3;
 
-const KERNEL = /* wgsl */ `
-@group(0) @binding(0) var<storage, read> data: array<u32>;
-@group(0) @binding(1) var<storage, read_write> result: array<u32>;
-@compute @workgroup_size(64) fn main(@builtin(local_invocation_index) i: u32) {
-  result[i] = data[i * (arrayLength(&data) / 64u)];
-}`;
-
 /** The lower quartile. */
 function quickest(values) {
   return [...values].sort((a, b) => a - b)[values.length >> 2];
 }
 
-function dirtyPages(round) {
-  let x = round * 2654435761 + 1;
-  const pages = new Set();
-  while (pages.size < DIRTY) {
-    x = (Math.imul(x, 1664525) + 1013904223) >>> 0;
-    pages.add(Math.floor((x / 2 ** 32) * PAGES));
-  }
-  return pages;
-}
-
 async function overhead(pm, folder) {
-  const data = await pm.mm.mmap({ length: BYTES, name: "data" });
-  const whole = await data.lease("rw");
-  whole.u32.fill(1);
-  whole.release();
-  const result = await pm.mm.mmap({ length: 256, name: "result" });
-  const kernel = await pm.device.kernel(KERNEL);
-  const run = async (round) => {
-    for (const page of dirtyPages(round)) {
-      const pending = data.lease("rw", { offset: page * PAGE, length: PAGE });
-      const lease = pending instanceof Promise ? await pending : pending;
-      lease.u32.fill(round);
-      lease.release();
-    }
-    await kernel.dispatch({ bind: { data, result }, workgroups: 1 });
-  };
+  const ours = await mirrored(pm, KERNEL);
+  const run = (round) => ours.run(dirtyPages(round), round);
   const times = { off: [], on: [] };
   for (let block = 0; block < BLOCKS; block++) {
     // Open for all rounds of a block, so that what its thread does while the next round runs is paid for by that round.
