@@ -235,8 +235,11 @@ async function resident(pm) {
       });
   }
   const figures = await interleaved(ROUNDS, subjects);
+  // Nor pages that somebody may write, and that are only read.
+  await pm.mm.mprotect(data.start, data.length, "rw");
+  const writable = await interleaved(ROUNDS, { raw: subjects.raw, scalar: subjects.scalar });
   rival.end();
-  return { ...figures, rounds };
+  return { ...figures, rounds, writable };
 }
 
 /** 1 % of a large mapping, in clusters, against sending all of it. */
@@ -387,6 +390,12 @@ export async function metrics() {
     { name: "svm.span.vs_raw", value: loads.span / loads.raw, unit: "x", better: "lower" },
     { name: "svm.vec4.vs_raw_scalar", value: loads.vec4 / loads.raw, unit: "x", better: "lower" },
     { name: "svm.scalar.vs_raw", value: loads.scalar / loads.raw, unit: "x", better: "lower" },
+    {
+      name: "svm.scalar_writable.vs_raw",
+      value: loads.writable.scalar / loads.writable.raw,
+      unit: "x",
+      better: "lower",
+    },
     { name: "svm.resident.rounds", value: loads.rounds, unit: "rounds", better: "lower" },
     { name: "svm.gather_1pct.bytes_over_needed", value: gathered.bytesOverNeeded, unit: "x", better: "lower" },
     { name: "svm.gather_1pct.vs_full_upload", value: gathered.full / gathered.svm, unit: "x", better: "higher" },

@@ -29,16 +29,19 @@ export function noise(i: number): number {
   return Math.imul(i, 2_654_435_761) >>> 8;
 }
 
-/** Checked over half-resident memory with three seeds, the last with evictions, and quick with that one; resident over all of it. */
+/**
+ * Checked over half-resident memory with three seeds, the last with evictions, and quick with that one; guarded over memory that
+ * can be read, and half of it written, until some is evicted; resident over all of it.
+ */
 export async function checkSvm(gpu: GpuHandle, c: SvmCase): Promise<SvmRunResult[]> {
   const { pages = 8, initial = noise, seeds = [1, 2, 3], residency = 0.5 } = c;
   const kernel = await compileSvmKernel(gpu, c.wgsl);
   const results: SvmRunResult[] = [];
-  for (const pipeline of c.pipelines ?? ["checked", "quick", "resident", "resident-linear"]) {
-    if (pipeline === "quick" && kernel.quick === undefined) {
+  for (const pipeline of c.pipelines ?? ["checked", "quick", "guarded", "resident", "resident-linear"]) {
+    if ((pipeline === "quick" || pipeline === "guarded") && kernel[pipeline] === undefined) {
       continue;
     }
-    const missing = pipeline === "checked" || pipeline === "quick";
+    const missing = pipeline === "checked" || pipeline === "quick" || pipeline === "guarded";
     for (const seed of pipeline === "checked" ? seeds : seeds.slice(-1)) {
       const host = new SvmHost(gpu, {
         pages,
@@ -51,7 +54,7 @@ export async function checkSvm(gpu: GpuHandle, c: SvmCase): Promise<SvmRunResult
         });
         const expected = host.words.slice();
         c.model(expected);
-        host.makeResident(missing ? residency : 1);
+        pipeline === "guarded" ? host.makeResident(1, 0.5) : host.makeResident(missing ? residency : 1);
         const evict = missing && seed === seeds.at(-1) ? 0.3 : 0;
         const result = await host.run(kernel, { grid: c.grid, params: c.params ?? {}, pipeline, evict, ...c.options });
         expect(result.fatal, `${pipeline}, seed ${seed}`).toBeUndefined();

@@ -34,8 +34,8 @@ export interface SvmHostOptions {
 export interface SvmRunOptions {
   readonly grid: readonly [number, number, number];
   readonly params?: ParamValues;
-  /** Quick: checked only for what a quick round failed without a fault. */
-  readonly pipeline?: "checked" | "quick" | "resident" | "resident-linear" | "resuming";
+  /** Quick and guarded: checked only for what such a round failed without a fault. */
+  readonly pipeline?: "checked" | "quick" | "guarded" | "resident" | "resident-linear" | "resuming";
   /** Pages that an invocation may ask for in a round, with resume points. Default: any number. */
   readonly mostFaults?: number;
   /** Pages that a round brings at most, of those that were asked for; at least one. Default: a random number. */
@@ -111,11 +111,11 @@ export class SvmHost {
     return page * DEVICE_PAGE_WORDS;
   }
 
-  /** Brings mapped pages with this chance; 1 makes all resident and writable where they may be. */
-  makeResident(chance: number): void {
+  /** Brings mapped pages with this chance, and of them this part for writing; 1 makes all resident and writable where they may be. */
+  makeResident(chance: number, writable = chance === 1 ? 1 : 0.5): void {
     for (let page = 0; page < this.pages; page++) {
       if (this.#mapping[page] !== undefined && this.#random() < chance) {
-        this.#map(page, chance === 1 || this.#random() < 0.5);
+        this.#map(page, this.#random() < writable);
       }
     }
   }
@@ -313,7 +313,7 @@ export class SvmHost {
           queue.writeBuffer(control, areas.listIn * 4, pending);
         }
         this.#writeTable(track);
-        const quick: boolean = pipeline === "quick" && !thorough;
+        const quick: boolean = (pipeline === "quick" || pipeline === "guarded") && !thorough;
         const chosen = resuming ?? (await pipelineOf(kernel, pipeline, quick));
         const encoder = device.createCommandEncoder();
         const pass = encoder.beginComputePass();
@@ -446,6 +446,8 @@ async function pipelineOf(
       return kernel.checked;
     case "quick":
       return quick && kernel.quick !== undefined ? await kernel.quick() : kernel.checked;
+    case "guarded":
+      return quick && kernel.guarded !== undefined ? await kernel.guarded() : kernel.checked;
     case "resident":
       return kernel.resident;
     case "resident-linear":

@@ -27,6 +27,11 @@ export interface CompiledSvmKernel {
    * a fault is for `checked`. Made at the first call; undefined for kernels that have none.
    */
   readonly quick: (() => Promise<GPUComputePipeline>) | undefined;
+  /**
+   * Like `quick`, for memory that can all be read: loads are not checked for more than that. Made at the first call; undefined
+   * for kernels that have none, and those that store nothing.
+   */
+  readonly guarded: (() => Promise<GPUComputePipeline>) | undefined;
   /** For memory that is all there, dispatched with the kernel's own grid. */
   readonly resident: GPUComputePipeline;
   /** Like `resident`, for grids over the device's limit in a dimension. Made at the first call. */
@@ -85,6 +90,7 @@ export async function compileSvmKernel(
   let linear: Promise<GPUComputePipeline> | undefined;
   let resuming: Promise<ResumingPipeline | string> | undefined;
   let quick: Promise<GPUComputePipeline> | undefined;
+  let guarded: Promise<GPUComputePipeline> | undefined;
   return {
     reflection,
     features,
@@ -97,6 +103,13 @@ export async function compileSvmKernel(
           return quick;
         }
       : undefined,
+    guarded:
+      canBeQuick(features) && features.writes
+        ? () => {
+            guarded ??= compiler.compile("guarded");
+            return guarded;
+          }
+        : undefined,
     resident,
     residentLinear() {
       linear ??= compiler.compile("resident-linear");

@@ -15,6 +15,11 @@ export class Pace {
   #wait = 0;
   #penalty = 1;
 
+  /** The kernel was run before, thoroughly. */
+  get isKnown(): boolean {
+    return this.#usual !== undefined;
+  }
+
   /** Whether to run the round of a slice of this number, from 0 on, quickly. */
   isQuick(round: number): boolean {
     return this.#usual !== undefined && this.#wait === 0 && round < this.#usual;

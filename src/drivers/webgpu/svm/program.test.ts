@@ -53,6 +53,7 @@ test("whatever is resident, a kernel does what it does on the CPU, or says that 
       const more = [
         ...(typeof (await kernel.resuming()) === "string" ? [] : ["resuming" as const]),
         ...(kernel.quick === undefined ? [] : ["quick" as const]),
+        ...(kernel.guarded === undefined ? [] : ["guarded" as const]),
       ];
       for (const pipeline of ["checked", "resident", ...more] as const) {
         const host = new SvmHost(gpu(), { pages: 14, random: seededRandom(seed) });

@@ -61,6 +61,7 @@ export class Rounds {
   readonly #prefetcher = new Prefetcher();
   #named: readonly Demand[];
   readonly #pace: Pace | undefined;
+  readonly #isReadable: boolean;
   readonly #run: RunRound;
   readonly #claim: FrameClaim;
   readonly #placer: FramePlacer;
@@ -85,6 +86,8 @@ export class Rounds {
     readonly named: readonly Demand[];
     /** What is known of the kernel, if it can be run quickly. */
     readonly pace: Pace | undefined;
+    /** All pages can be read, when it begins: the first round of a slice is likely to be its last. */
+    readonly isReadable: boolean;
     readonly run: RunRound;
     readonly claim: FrameClaim;
     readonly placer: FramePlacer;
@@ -101,6 +104,7 @@ export class Rounds {
     this.#table = parts.table;
     this.#named = parts.named;
     this.#pace = parts.pace;
+    this.#isReadable = parts.isReadable;
     this.#run = parts.run;
     this.#claim = parts.claim;
     this.#placer = parts.placer;
@@ -192,7 +196,8 @@ export class Rounds {
       const rest = pending?.subarray(ids?.length ?? 0);
       const running = ids?.length ?? count;
       const single = running === 1 && this.#job.doneBits;
-      const quick: boolean = !thorough && this.#pace?.isQuick(round) === true;
+      const isTrying = round === 0 && this.#isReadable;
+      const quick: boolean = !thorough && (isTrying || this.#pace?.isQuick(round) === true);
       const report = await this.#round(
         {
           grid: this.#job.grid,
@@ -205,7 +210,9 @@ export class Rounds {
         { ...context, quick },
       );
       if (report.failed.length === 0 && (rest === undefined || rest.length === 0)) {
-        this.#pace?.note(round + 1);
+        if (!this.#isReadable) {
+          this.#pace?.note(round + 1);
+        }
         return { used, demands: asked };
       }
       const { fatal } = report;

@@ -9,7 +9,7 @@ import { type KernelFeatures, Op } from "./kernel-features.ts";
 import { DEVICE_PAGE_WORDS, SUB_PAGES, SvmPte } from "./page-entry.ts";
 import { immediateWgsl, loggedWgsl, replayWgsl } from "./runtime-atomics.ts";
 import { applyWgsl, commonWgsl, doAtomicWgsl, poolWords, typedWgsl, usedOps } from "./runtime-common.ts";
-import { type FaultNotes, quickNotes, thoroughNotes } from "./runtime-faults.ts";
+import { type FaultNotes, guardedNotes, quickNotes, thoroughNotes } from "./runtime-faults.ts";
 import { reportWgsl } from "./runtime-resident.ts";
 import { sharedStoresWgsl } from "./runtime-shared.ts";
 
@@ -30,6 +30,11 @@ export function canBeQuick({ collective, replayRecords, logCanOverflow, defersBo
 /** For runs that are likely to miss nothing, or little. */
 export function quickRuntime(features: KernelFeatures, group: number): string {
   return runtime(features, group, quickNotes);
+}
+
+/** For runs over memory that can all be read, if not all be written. */
+export function guardedRuntime(features: KernelFeatures, group: number): string {
+  return runtime(features, group, guardedNotes);
 }
 
 function runtime(features: KernelFeatures, group: number, notes: FaultNotes): string {

@@ -65,6 +65,13 @@ fn pm_die(code: u32, a: u32) { pm_hurt = 1u; }
   },
 };
 
+/** For runs over memory that can all be read: what they miss is a store's, as a rule, and a load leaves it to a thorough run. */
+export const guardedNotes: FaultNotes = {
+  wgsl: quickNotes.wgsl,
+  access: (address, entry, how, ok) =>
+    how === `${FaultBit.Write}u` ? quickNotes.access(address, entry, how, ok) : `pm_hurt |= u32(!${ok});`,
+};
+
 /** Misses, fatal accesses, and the fuel that ends loops after them. */
 function faultWgsl(features: KernelFeatures, resuming: boolean): string {
   const { collective } = features;

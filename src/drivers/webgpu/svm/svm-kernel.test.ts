@@ -4,6 +4,7 @@ import { type OpenAdapter, openDawn } from "../../../platform/node/dawn.ts";
 import { SoftwareMmu } from "../../../platform/software/cpu-mmu.ts";
 import type { WebGpuDevice } from "../device.ts";
 import { WebGpuDriver } from "../driver.ts";
+import type { SvmKernel } from "./svm-kernel.ts";
 
 interface Machine extends AsyncDisposable {
   readonly device: WebGpuDevice;
@@ -117,6 +118,43 @@ describe("svm mode", () => {
     using lease = await out.lease("r");
     expect(lease.u32[0]).toBe(2 * pages);
     expect(stats.rounds).toBeLessThanOrEqual(40);
+  });
+
+  test("memory that may be written but is only read stays with the host, too, and is read without checks", async () => {
+    await using m = await machine();
+    const data = await m.mm.mmap({ length: 1 << 20, name: "data" });
+    const sums = await m.mm.mmap({ length: 4096 * 4 });
+    await fill(data, () => 3);
+    const kernel = await m.device.kernel(SUM);
+    const params = { data: data.svmAddress, words: data.length / 4, sums: sums.svmAddress };
+    const run = () => kernel.dispatch({ mm: m.mm, params, workgroups: 64 });
+    await run();
+    const { compiled } = kernel as SvmKernel;
+    const { guarded } = compiled;
+    let guardedRounds = 0;
+    Object.assign(compiled, {
+      guarded: () => {
+        guardedRounds++;
+        return guarded?.();
+      },
+    });
+    const again = await run();
+    expect([again.rounds, guardedRounds]).toEqual([1, 1]);
+    // The sums come home: the kernel may read them still, but not write them.
+    {
+      using lease = await sums.lease("rw");
+      expect(new Set(lease.u32)).toEqual(new Set([(data.length / 4 / 4096) * 3]));
+      lease.u32.fill(9);
+    }
+    await m.device.prefetch(sums);
+    const stats = await run();
+    expect([stats.rounds, stats.deviceFaults, guardedRounds]).toEqual([2, 1, 3]);
+    using lease = await sums.lease("r");
+    expect(new Set(lease.u32)).toEqual(new Set([(data.length / 4 / 4096) * 3]));
+    // Nobody wrote it: the host's bytes are good, and nothing has to come home.
+    const { bytesToHost } = m.device.stats();
+    using _data = await data.lease("r");
+    expect(m.device.stats().bytesToHost).toBe(bytesToHost);
   });
 
   test("bad addresses and stores to read-only memory are named, and the space stays usable", async () => {

@@ -36,6 +36,8 @@ interface Run extends RoundBindings {
   readonly onRound: DispatchOptions["onRound"];
   /** Workgroups that are done. */
   done: number;
+  /** Of quick rounds; made at the first one. */
+  quick?: (() => Promise<GPUComputePipeline>) | undefined;
   /** With resume points, once they are needed. */
   resuming?: GPUComputePipeline;
 }
@@ -217,10 +219,7 @@ export class SvmKernel implements WebGpuKernel {
   async #runResident(run: Run): Promise<RoundsStats | undefined> {
     const { svm, control, table, grid } = run;
     const { writes } = this.compiled;
-    // What is written through a variable no pointer may lead to.
-    const { bound } = run.work;
-    const isThere = () => table.allResident(writes, (page) => bound?.excludes(page, false) ?? false);
-    if (!isThere()) {
+    if (!isThere(run, writes)) {
       return undefined;
     }
     const total = grid[0] * grid[1] * grid[2];
@@ -231,7 +230,7 @@ export class SvmKernel implements WebGpuKernel {
     let ran = false;
     await svm.submit(table, [], run.work, (encoder) => {
       // Looked at again under the update lock.
-      ran = isThere();
+      ran = isThere(run, writes);
       if (ran) {
         control.write(round);
         encodeKernel(run, this.compiled, encoder, pipeline, linear ? physicalGrid(gpu, total) : grid);
@@ -252,11 +251,16 @@ export class SvmKernel implements WebGpuKernel {
   }
 
   async #runRounds(run: Run, job: ConstructorParameters<typeof Rounds>[0]["job"]) {
+    const { guarded, quick } = this.compiled;
+    // Most memory is only read, and need not be the device's own for a kernel to be quick.
+    const isReadable = guarded !== undefined && this.#pace.isKnown && isThere(run, false);
+    run.quick = isReadable ? guarded : quick;
     const rounds: Rounds = new Rounds({
       job,
       table: run.table,
       named: namedPages(run.table, run.params),
-      pace: this.compiled.quick === undefined ? undefined : this.#pace,
+      pace: quick === undefined ? undefined : this.#pace,
+      isReadable,
       run: async (round, context) => {
         const report = await this.#round(run, round, context);
         run.done += report.completed;
@@ -296,7 +300,7 @@ export class SvmKernel implements WebGpuKernel {
     const { svm, control, table, work } = run;
     const grid = physicalGrid(this.device.gpu, round.count);
     const since = traceNow();
-    const quick = context.quick ? await this.compiled.quick?.() : undefined;
+    const quick = context.quick ? await run.quick?.() : undefined;
     const pipeline = round.resume === undefined ? quick : run.resuming;
     const demands = await svm.placer.place(table, context.demands, context.prefetch, work);
     await svm.submit(table, demands, run.work, (encoder) => {
@@ -350,6 +354,11 @@ export class SvmKernel implements WebGpuKernel {
     }
     throw fatalError(this.name, this.compiled, table.mm, fatal, unresumed);
   }
+}
+
+/** Whether the device has all memory, but for what is written through a variable: no pointer may lead there. */
+function isThere({ table, work }: Run, write: boolean): boolean {
+  return table.allResident(write, (page) => work.bound?.excludes(page, false) ?? false);
 }
 
 function noteProgress({ svm, grid, work, done, onRound }: Run, { rounds, faults }: RoundsStats): void {

@@ -18,13 +18,13 @@ import { everything, type ParsedKernel, parseKernel, plainNames } from "./parse-
 import { resetPrivate, resetWorkgroup } from "./reset-memory.ts";
 import { resumingEntry } from "./resume-entry.ts";
 import { type ResumeText, resumeText } from "./resume-state.ts";
-import { checkedRuntime, quickRuntime } from "./runtime-checked.ts";
+import { checkedRuntime, guardedRuntime, quickRuntime } from "./runtime-checked.ts";
 import { loopCheck } from "./runtime-faults.ts";
 import { residentRuntime } from "./runtime-resident.ts";
 import type { EditedText, Edits } from "./source-text.ts";
 
 /** Which pipeline a text is for. */
-export type PipelineKind = "checked" | "quick" | "resident" | "resident-linear" | "resuming";
+export type PipelineKind = "checked" | "quick" | "guarded" | "resident" | "resident-linear" | "resuming";
 
 /** A kernel, rewritten. */
 export interface TransformedKernel {
@@ -95,26 +95,35 @@ function textFor(kind: PipelineKind, parts: Parts): TransformedText {
   const { kernel, entry, analysis, bound, group } = parts;
   const edits = plainNames(kernel);
   makePlainFunction(kernel, entry, edits);
-  const isChecked = kind === "checked" || kind === "resuming";
-  if (isChecked || kind === "quick") {
+  const isThorough = kind === "checked" || kind === "resuming";
+  const isQuick = kind === "quick" || kind === "guarded";
+  if (isThorough || isQuick) {
     for (const fn of analysis.reached) {
-      injectLoopChecks(kernel, fn, analysis, kind === "quick", edits);
+      injectLoopChecks(kernel, fn, analysis, isQuick, edits);
     }
     bound?.edit(edits);
   }
   const user = edits.apply(kernel.source.text);
   const { features } = analysis;
-  const checked = () => `${checkedRuntime(features, group, kind === "resuming")}\n${bound?.wgsl ?? ""}`;
-  const unchecked = kind === "quick" ? quickRuntime : residentRuntime;
-  const runtime = isChecked ? checked() : unchecked(features, group);
+  const runtime = isThorough
+    ? `${checkedRuntime(features, group, kind === "resuming")}\n${bound?.wgsl ?? ""}`
+    : RUNTIMES[kind](features, group);
   return { wgsl: `${user.text}\n${runtime}\n${entryText(kind, parts)}`, user };
 }
+
+const RUNTIMES = {
+  quick: quickRuntime,
+  guarded: guardedRuntime,
+  resident: residentRuntime,
+  "resident-linear": residentRuntime,
+};
 
 function entryText(kind: PipelineKind, { shape, analysis: { features }, resume }: Parts): string {
   switch (kind) {
     case "checked":
       return checkedEntry(shape, features);
     case "quick":
+    case "guarded":
       return quickEntry(shape, features);
     case "resident":
       return residentEntry(shape);
