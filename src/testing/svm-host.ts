@@ -18,9 +18,9 @@ import { BufferUsage, MapMode } from "../drivers/webgpu/usage.ts";
 
 /** How a device page is mapped. */
 export interface PageMapping {
-  readonly writable: boolean;
-  /** CPU pages of it, 1 to 4. */
-  readonly subPages: number;
+  /** A bit for each CPU page of it that may be read, and for each of those that may be written. */
+  readonly readable: number;
+  readonly writable: number;
 }
 
 export interface SvmHostOptions {
@@ -90,7 +90,7 @@ export class SvmHost {
     this.#random = random;
     this.pages = pages;
     this.words = new Uint32Array(pages * DEVICE_PAGE_WORDS);
-    const mapping = options.mapping ?? (() => ({ writable: true, subPages: 4 }));
+    const mapping = options.mapping ?? (() => ({ readable: 15, writable: 15 }));
     this.#mapping = Array.from({ length: pages }, (_, page) => (page === 0 ? undefined : mapping(page)));
     this.#frameOf = new Array(pages).fill(0);
     this.#flags = new Array(pages).fill(0);
@@ -191,7 +191,7 @@ export class SvmHost {
         DEVICE_PAGE_WORDS,
       );
     }
-    this.#flags[page] = (this.#flags[page] ?? 0) | SvmPte.Valid | (write && mapping.writable ? SvmPte.Write : 0);
+    this.#flags[page] = (this.#flags[page] ?? 0) | SvmPte.Valid | (write && mapping.writable !== 0 ? SvmPte.Write : 0);
   }
 
   async #evict(chance: number, keep: ReadonlySet<number>): Promise<void> {
@@ -215,10 +215,9 @@ export class SvmHost {
         entries[page] =
           ((this.#frameOf[page] ?? 0) << SvmPte.FrameShift) |
           (this.#flags[page] ?? 0) |
-          SvmPte.Mapped |
-          (mapping.writable ? SvmPte.MappedWrite : 0) |
-          (track ? SvmPte.Track : 0) |
-          ((mapping.subPages - 1) << SvmPte.SubPagesShift);
+          (mapping.readable << SvmPte.ReadableShift) |
+          (mapping.writable << SvmPte.WritableShift) |
+          (track ? SvmPte.Track : 0);
       }
     });
     this.#gpu.queue.writeBuffer(this.#table, 0, entries);

@@ -12,7 +12,7 @@ import {
 } from "../../../mm/index.ts";
 import { PageState } from "../extent.ts";
 import { isInPlace, type Retry, WRITABLE } from "../gather.ts";
-import { reachablePages, SUB_PAGES } from "./page-entry.ts";
+import { readablePages, SUB_PAGES, writablePages } from "./page-entry.ts";
 import type { Demand } from "./service.ts";
 import type { SvmFrame } from "./svm-frame.ts";
 import type { SvmTable } from "./svm-table.ts";
@@ -32,9 +32,32 @@ export interface Arrival {
   readonly sub: number;
 }
 
-/** CPU pages of a frame that kernels can reach. */
-export function reachOf(table: SvmTable, frame: SvmFrame): number {
-  return reachablePages(table.accessOf(frame.page));
+/** CPU pages next to each other, counted from the first one of the frames. */
+export interface SubRun {
+  readonly from: number;
+  readonly to: number;
+}
+
+/**
+ * The CPU pages of frames that a demand brings copies of: all that kernels may read; when it is for writing, those that they
+ * may only read, since the others become the device's own.
+ */
+export function copiedRuns(table: SvmTable, frames: readonly SvmFrame[], write: boolean): SubRun[] {
+  const runs: SubRun[] = [];
+  let from = 0;
+  const total = frames.length * SUB_PAGES;
+  for (let p = 0; p <= total; p++) {
+    const access = p === total ? 0 : table.accessOf(frames[Math.floor(p / SUB_PAGES)].page);
+    const wanted = readablePages(access) & ~(write ? writablePages(access) : 0);
+    if ((wanted >> (p % SUB_PAGES)) & 1) {
+      continue;
+    }
+    if (p > from) {
+      runs.push({ from, to: p });
+    }
+    from = p + 1;
+  }
+  return runs;
 }
 
 /** What is mapped at an address that a kernel reached. @throws KernelError EFAULT nothing any more */
@@ -62,7 +85,8 @@ export function* arrivals(
   const needed = (p: number) => {
     const frame = frames[Math.floor(p / SUB_PAGES)];
     const sub = p % SUB_PAGES;
-    return sub < reachOf(table, frame) && (frame.state[sub] & WRITABLE) !== WRITABLE ? frame : undefined;
+    const isWritten = (writablePages(table.accessOf(frame.page)) >> sub) & 1;
+    return isWritten && (frame.state[sub] & WRITABLE) !== WRITABLE ? frame : undefined;
   };
   for (let p = 0; p < total; ) {
     const frame = needed(p);

@@ -10,11 +10,16 @@ import { Fatal } from "./control-layout.ts";
 const gpu = useTestGpu("svm faults");
 
 const P = 4096;
-const WHOLE: PageMapping = { writable: true, subPages: 4 };
+const WHOLE: PageMapping = { readable: 15, writable: 15 };
+const HALF: PageMapping = { readable: 3, writable: 3 };
+/** Read-only, writable, a hole, read-only. */
+const MIXED: PageMapping = { readable: 0b1011, writable: 0b0010 };
 
 const at = (words: Uint32Array, i: number): number => words[i] ?? 0;
 
-/** Runs one invocation; page 2 is read-only, page 3 has two CPU pages, page 5 is not mapped. */
+const SPECIAL: Readonly<Record<number, PageMapping>> = { 2: { readable: 15, writable: 0 }, 3: HALF, 8: MIXED };
+
+/** Runs one invocation; page 2 is read-only, page 3 has two CPU pages, page 5 is not mapped, page 8 is {@link MIXED}. */
 async function runOne(
   body: string,
   options: Partial<SvmRunOptions> & { readonly resident?: number } = {},
@@ -24,14 +29,9 @@ async function runOne(
     `@compute @workgroup_size(1) fn main(@builtin(workgroup_id) wg: vec3u) { ${body} }`,
   );
   const host = new SvmHost(gpu(), {
-    pages: 8,
+    pages: 10,
     random: seededRandom(11),
-    mapping: (page) => {
-      if (page === 5) {
-        return undefined;
-      }
-      return page === 2 ? { writable: false, subPages: 4 } : page === 3 ? { writable: true, subPages: 2 } : WHOLE;
-    },
+    mapping: (page) => (page === 5 ? undefined : (SPECIAL[page] ?? WHOLE)),
   });
   try {
     host.makeResident(options.resident ?? (options.pipeline === "resident" ? 1 : 0));
@@ -93,6 +93,41 @@ const FATAL: readonly (readonly [string, string, number, number])[] = [
     Fatal.WriteReadOnly,
     2 * P + 5,
   ],
+  ["a load in a hole", "pm_store_u32(4096u, pm_load_u32(8u * 4096u + 2049u));", Fatal.ReadUnmapped, 8 * P + 2049],
+  ["a store in a hole", "pm_store_u32(8u * 4096u + 3071u, 1u);", Fatal.WriteUnmapped, 8 * P + 3071],
+  ["a store before what may be written", "pm_store_u32(8u * 4096u + 1023u, 1u);", Fatal.WriteReadOnly, 8 * P + 1023],
+  ["a store after what may be written", "pm_store_u32(8u * 4096u + 3072u, 1u);", Fatal.WriteReadOnly, 8 * P + 3072],
+  ["an atomic in a hole", "pm_atomic_or_u32(8u * 4096u + 2048u, 1u);", Fatal.WriteUnmapped, 8 * P + 2048],
+  [
+    "a vector that runs into a hole",
+    "pm_store_vec4u(4096u, pm_load_vec4u(8u * 4096u + 2045u));",
+    Fatal.ReadUnmapped,
+    8 * P + 2048,
+  ],
+  [
+    "a vector that begins in a hole",
+    "pm_store_vec4u(4096u, pm_load_vec4u(8u * 4096u + 3070u));",
+    Fatal.ReadUnmapped,
+    8 * P + 3070,
+  ],
+  [
+    "a vector that is stored over the end of what may be written",
+    "pm_store_vec4u(8u * 4096u + 2046u, vec4u(1u));",
+    Fatal.WriteUnmapped,
+    8 * P + 2048,
+  ],
+  [
+    "a span that is stored to past what may be written",
+    "let s = pm_span(8u * 4096u, 2048u); pm_span_store_u32(s, 1024u, 1u); pm_span_store_u32(s, 1023u, 1u);",
+    Fatal.WriteReadOnly,
+    8 * P + 1023,
+  ],
+  [
+    "an index past a span that ends at a hole",
+    "let s = pm_span(8u * 4096u + 5u, 4000u); pm_store_u32(4096u, pm_span_load_u32(s, 2043u));",
+    Fatal.SpanIndex,
+    8 * P + 5,
+  ],
 ];
 
 test.each(FATAL)("%s ends the dispatch and names the address", async (_, body, code, address) => {
@@ -105,6 +140,34 @@ test.each(FATAL)("%s ends the dispatch and names the address", async (_, body, c
       }
     }
   }
+});
+
+test("each CPU page of a device page is what its mapping says", async () => {
+  const c = {
+    wgsl: `@compute @workgroup_size(16) fn main(@builtin(global_invocation_id) id: vec3u) {
+      let page = 3u * 4096u;
+      let i = id.x;
+      let first = pm_load_u32(page + i) + pm_load_u32(page + 3072u + i * 2u);
+      let s = pm_span(page + 1000u, 3000u);
+      pm_store_u32(page + 1024u + i, first ^ pm_load_u32(page + 2047u));
+      pm_store_vec4u(page + 1600u + 4u * i, pm_load_vec4u(page + 1020u - i));
+      pm_atomic_add_u32(page + 1500u, s.words + pm_span_load_u32(s, 20u));
+      pm_store_u32(page + 8192u + i, pm_span_load_u32(pm_span(page + 4000u, 9000u), i));
+    }`,
+    mapping: (page: number) => (page === 3 ? MIXED : WHOLE),
+    grid: [2, 1, 1] as const,
+    model: (w: Uint32Array) => {
+      const page = 3 * P;
+      for (let i = 0; i < 32; i++) {
+        w[page + 1024 + i] = (at(w, page + i) + at(w, page + 3072 + i * 2)) ^ at(w, page + 2047);
+        w.copyWithin(page + 1600 + 4 * i, page + 1020 - i, page + 1024 - i);
+        w[page + 1500] = at(w, page + 1500) + 1048 + at(w, page + 1020);
+        w[page + 8192 + i] = at(w, page + 4000 + i);
+      }
+    },
+  };
+  await checkSvm(gpu(), c);
+  await checkSvm(gpu(), { ...c, residency: 0, pipelines: ["checked", "quick"] });
 });
 
 test("what an invocation does after a fault is not held against it", async () => {
@@ -201,7 +264,7 @@ test("vectors at any address, over ends of pages too", async () => {
 
 test("a span ends with its page or its mapping, and says so", async () => {
   await checkSvm(gpu(), {
-    mapping: (page) => (page === 3 ? { writable: true, subPages: 2 } : page === 4 ? undefined : WHOLE),
+    mapping: (page) => (page === 3 ? HALF : page === 4 ? undefined : WHOLE),
     wgsl: `@compute @workgroup_size(1) fn main(@builtin(workgroup_id) wg: vec3u) {
       // Copies a run of words, span by span.
       let n = 3000u + wg.x * 500u;

@@ -19,7 +19,8 @@ export function mappedLength(mm: AddressSpace): number {
 }
 
 /**
- * A byte for each of the first `pages` device pages of the aperture: see `reachablePages`.
+ * A byte for each of the first `pages` device pages of the aperture: in its low nibble a bit for each CPU page that may be
+ * read, in its high nibble one for each that may be written.
  *
  * Locks: mmapLock, read.
  */

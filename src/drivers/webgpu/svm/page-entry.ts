@@ -9,18 +9,18 @@ export const SUB_PAGES = DEVICE_PAGE / PAGE_SIZE;
 /** 4-byte words in a device page. */
 export const DEVICE_PAGE_WORDS = DEVICE_PAGE / 4;
 
-/** Flags of a device page-table entry; the frame's number lies above them. */
+/** Bits of a device page-table entry; the frame's number lies above them. */
 export const SvmPte = {
+  /** All CPU pages that may be read are in the frame. */
   Valid: 1,
+  /** And those that may be written are the device's own. */
   Write: 2,
-  /** Some mapping is there: a miss is a fault. Without it a miss is fatal. */
-  Mapped: 4,
-  /** The mapping may be written. */
-  MappedWrite: 8,
   /** Accesses are to be noted, for eviction. */
-  Track: 16,
-  /** Two bits: CPU pages of the device page that are mapped, less one. */
-  SubPagesShift: 5,
+  Track: 4,
+  /** A bit for each CPU page that may be read: a miss is a fault there, and fatal elsewhere. */
+  ReadableShift: 4,
+  /** A bit for each that may be written. */
+  WritableShift: 8,
   FrameShift: 12,
 } as const;
 
@@ -32,29 +32,17 @@ export function pageOfAddr(addr: number): number {
   return Math.floor((addr - SVM_APERTURE_BASE) / DEVICE_PAGE);
 }
 
-/** Length of the run of ones at the low end of a nibble: CPU pages that are mapped from the device page's start on. */
-const PREFIX = Uint8Array.from({ length: 16 }, (_, nibble) => {
-  let n = 0;
-  while (nibble & (1 << n)) {
-    n++;
-  }
-  return n;
-});
-
-/**
- * How many CPU pages of a device page kernels can reach: those from its start up to the first hole.
- * `access` holds a bit for each readable CPU page in its low nibble, and for each writable one in its high nibble.
- */
-export function reachablePages(access: number): number {
-  return PREFIX[access & 15];
+/** CPU pages of a device page that may be read, a bit each. `access` is a byte of `accessOfMappings`. */
+export function readablePages(access: number): number {
+  return access & 15;
 }
 
-/** The flags of an entry that say what is mapped, whatever is resident. */
-export function mappedFlags(access: number): number {
-  const pages = reachablePages(access);
-  if (pages === 0) {
-    return 0;
-  }
-  const writable = PREFIX[access >> 4] >= pages ? SvmPte.MappedWrite : 0;
-  return SvmPte.Mapped | writable | ((pages - 1) << SvmPte.SubPagesShift);
+/** Those that may be written; all of them may be read. */
+export function writablePages(access: number): number {
+  return access >> 4;
+}
+
+/** The bits of an entry that say what is mapped, whatever is resident. */
+export function mappedBits(access: number): number {
+  return access << SvmPte.ReadableShift;
 }

@@ -11,7 +11,6 @@ import { decodeFault, type FatalAccess, type RoundReport, type RoundRun } from "
 import type { FramePlacer } from "./frame-placer.ts";
 import { Futility } from "./futility.ts";
 import type { Pace } from "./pace.ts";
-import { mappedFlags, SvmPte } from "./page-entry.ts";
 import { Prefetcher } from "./prefetch.ts";
 import { idsBetween, ResumeRounds, type SpillFrame } from "./resume-rounds.ts";
 import { SequencePredictor } from "./sequence.ts";
@@ -158,10 +157,7 @@ export class Rounds {
   #fitting(predicted: readonly Demand[]): Demand[] {
     const table = this.#table;
     return predicted
-      .filter(({ page, write }) => {
-        const flags = mappedFlags(table.accessOf(page));
-        return flags !== 0 && (!write || flags & SvmPte.MappedWrite) && !table.isResident(page, write);
-      })
+      .filter(({ page, write }) => table.isMapped(page, write) && !table.isResident(page, write))
       .slice(0, Math.floor(this.#placer.share * FILL));
   }
 

@@ -1,13 +1,9 @@
 /** Atomics of the checked pipeline: kept back with the stores, or applied where they stand and recorded. */
 import { Control, Fatal, FaultBit, headerWord, REPLAY_RECORD } from "./control-layout.ts";
 import { type KernelFeatures, Op } from "./kernel-features.ts";
-import { SvmPte } from "./page-entry.ts";
 import type { FaultNotes } from "./runtime-faults.ts";
 import { SHARED_PENDING } from "./runtime-shared.ts";
 import { TAINTED, WgFlag } from "./workgroup-flags.ts";
-
-const READ = SvmPte.Valid;
-const WRITE = SvmPte.Valid | SvmPte.Write;
 
 /** Atomics whose results nobody uses: entries of the log. A plain load sees them as if they were applied. */
 export function loggedWgsl(features: KernelFeatures, notes: FaultNotes): string {
@@ -18,7 +14,7 @@ export function loggedWgsl(features: KernelFeatures, notes: FaultNotes): string 
 fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
   if (op == ${Op.Load}u) { return pm_load_u32(a); }
   let e = pm_entry_of(a);
-  let ok = pm_reach(pm_word(a), e, ${WRITE}u);
+  let ok = pm_can_store(pm_word(a), e);
   ${notes.access("a", "e", `${FaultBit.Write}u`, "ok")}
   if (pm_hurt == 0u) { pm_put_op(a, e, op, v); }
   return 0u;
@@ -117,7 +113,7 @@ ${logCanOverflow ? "var<private> pm_mixed: u32;" : ""}
 fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
   let e = pm_entry_of(a);
   let loads = op == ${Op.Load}u;
-  let ok = pm_reach(pm_word(a), e, select(${WRITE}u, ${READ}u, loads));
+  let ok = select(pm_can_store(pm_word(a), e), pm_can_load(pm_word(a), e), loads);
   ${notes.access("a", "e", `select(${FaultBit.Write}u, ${FaultBit.Read}u, loads)`, "ok")}
   if (${tainted}) { return 0u; }
   ${sharedStores ? SHARED_PENDING : pending}

@@ -6,15 +6,13 @@
  */
 import { Fatal, FaultBit } from "./control-layout.ts";
 import { type KernelFeatures, Op } from "./kernel-features.ts";
-import { DEVICE_PAGE_WORDS, SUB_PAGES, SvmPte } from "./page-entry.ts";
+import { DEVICE_PAGE_WORDS, SUB_PAGES } from "./page-entry.ts";
 import { immediateWgsl, loggedWgsl, replayWgsl } from "./runtime-atomics.ts";
 import { applyWgsl, commonWgsl, doAtomicWgsl, poolWords, typedWgsl, usedOps } from "./runtime-common.ts";
 import { type FaultNotes, guardedNotes, quickNotes, thoroughNotes } from "./runtime-faults.ts";
 import { reportWgsl } from "./runtime-resident.ts";
 import { sharedStoresWgsl } from "./runtime-shared.ts";
 
-const READ = SvmPte.Valid;
-const WRITE = SvmPte.Valid | SvmPte.Write;
 const SUB_PAGE_WORDS = DEVICE_PAGE_WORDS / SUB_PAGES;
 
 /** For runs that find out what is missing. `resuming`: an invocation asks for a limited number of pages. */
@@ -69,7 +67,7 @@ function accessWgsl(features: KernelFeatures, notes: FaultNotes): string {
   return `
 fn pm_load_u32(a: u32) -> u32 {
   let e = pm_entry_of(a);
-  let ok = pm_reach(pm_word(a), e, ${READ}u);
+  let ok = pm_can_load(pm_word(a), e);
   ${notes.access("a", "e", `${FaultBit.Read}u`, "ok")}
   var v = select(0u, ${read("select(0u, pm_at(a, e), ok)")}, ok);
   ${seen}
@@ -81,10 +79,11 @@ fn pm_load_vec4u(a: u32) -> vec4u {
   let e = pm_entry_of(a);
   let f = pm_entry_of(b);
   let word = pm_word(a);
-  let ok = pm_reach(min(word + 3u, ${DEVICE_PAGE_WORDS - 1}u), e, ${READ}u);
-  let ok_b = pm_reach(pm_word(b), f, ${READ}u);
+  let begins = pm_can_load(word, e);
+  let ok = begins & pm_can_load(min(word + 3u, ${DEVICE_PAGE_WORDS - 1}u), e);
+  let ok_b = pm_can_load(pm_word(b), f);
   // The first word that is not there: the vector's, or the one where the mapping ends.
-  var first = select(a, (a | ${SUB_PAGE_WORDS - 1}u) + 1u, pm_reach(word, e, ${READ}u));
+  var first = select(a, (a | ${SUB_PAGE_WORDS - 1}u) + 1u, begins);
   for (var page = 0u; page <= u32(word > ${DEVICE_PAGE_WORDS - 4}u); page++) {
     let entry = select(e, f, page != 0u);
     let there = select(ok, ok_b, page != 0u);
@@ -102,9 +101,9 @@ fn pm_load_vec4u(a: u32) -> vec4u {
 // A span of a page that is missing reads zeros, and goes as far as if it were there.
 fn pm_span(a: u32, words: u32) -> PmSpan {
   let e = pm_entry_of(a);
-  let there = pm_reach(pm_word(a), e, ${READ}u);
+  let there = pm_can_load(pm_word(a), e);
   if (words != 0u) { ${notes.access("a", "e", `${FaultBit.Read}u`, "there")} }
-  let end = select(${DEVICE_PAGE_WORDS}u, pm_span_end(e), pm_reach(pm_word(a), e, ${SvmPte.Mapped}u));
+  let end = select(${DEVICE_PAGE_WORDS}u, pm_run_end(pm_word(a), e), pm_readable(pm_word(a), e));
   return PmSpan(a, min(words, end - pm_word(a)), select(pm_word(a), pm_at(a, e), there), select(0u, e, there));
 }
 fn pm_span_load_u32(s: PmSpan, i: u32) -> u32 {
@@ -131,7 +130,7 @@ function storeWgsl(notes: FaultNotes): string {
   return `
 fn pm_store_u32(a: u32, v: u32) {
   let e = pm_entry_of(a);
-  let ok = pm_reach(pm_word(a), e, ${WRITE}u);
+  let ok = pm_can_store(pm_word(a), e);
   ${notes.access("a", "e", `${FaultBit.Write}u`, "ok")}
   if (pm_hurt == 0u) { pm_put(a, e, v); }
 }

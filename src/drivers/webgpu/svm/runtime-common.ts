@@ -43,10 +43,16 @@ fn pm_entry_of(a: u32) -> u32 { return pm_pt[min(a >> ${PAGE_SHIFT}u, arrayLengt
 fn pm_word(a: u32) -> u32 { return a & ${WORD_MASK}u; }
 fn pm_frame(e: u32) -> u32 { return e & ${(~WORD_MASK >>> 0).toString()}u; }
 fn pm_at(a: u32, e: u32) -> u32 { return pm_frame(e) | (a & ${WORD_MASK}u); }
-fn pm_sub_pages(e: u32) -> u32 { return (e >> ${SvmPte.SubPagesShift}u) & 3u; }
-// Not &&: that is a branch, and this is on every access.
-fn pm_reach(last: u32, e: u32, need: u32) -> bool { return ((e & need) == need) & ((last >> ${SUB_SHIFT}u) <= pm_sub_pages(e)); }
-fn pm_span_end(e: u32) -> u32 { return (pm_sub_pages(e) + 1u) << ${SUB_SHIFT}u; }
+// What the mapping of a word's CPU page allows, and whether the device has it; these are on every access.
+fn pm_readable(word: u32, e: u32) -> bool { return ((e >> (${SvmPte.ReadableShift}u + (word >> ${SUB_SHIFT}u))) & 1u) != 0u; }
+fn pm_writable(word: u32, e: u32) -> bool { return ((e >> (${SvmPte.WritableShift}u + (word >> ${SUB_SHIFT}u))) & 1u) != 0u; }
+fn pm_can_load(word: u32, e: u32) -> bool { return ((e >> (${SvmPte.ReadableShift}u + (word >> ${SUB_SHIFT}u))) & e & ${SvmPte.Valid}u) != 0u; }
+fn pm_can_store(word: u32, e: u32) -> bool { return ((e >> (${SvmPte.WritableShift - Math.log2(SvmPte.Write)}u + (word >> ${SUB_SHIFT}u))) & e & ${SvmPte.Write}u) != 0u; }
+// Where the words end that may be read from this one on.
+fn pm_run_end(word: u32, e: u32) -> u32 {
+  let sub = word >> ${SUB_SHIFT}u;
+  return (sub + countTrailingZeros(~(((e >> ${SvmPte.ReadableShift}u) & 15u) >> sub))) << ${SUB_SHIFT}u;
+}
 `;
 }
 

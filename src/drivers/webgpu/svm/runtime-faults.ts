@@ -54,12 +54,11 @@ fn pm_die(code: u32, a: u32) { pm_hurt = 1u; }
 `,
   access(address, entry, how, ok) {
     const writes = how === `${FaultBit.Write}u`;
-    const present = writes ? SvmPte.Valid | SvmPte.Write : SvmPte.Valid;
-    const mapped = writes ? SvmPte.Mapped | SvmPte.MappedWrite : SvmPte.Mapped;
+    const mapped = `${writes ? "pm_writable" : "pm_readable"}(pm_word(${address}), ${entry})`;
     const area = headerWord(writes ? Control.WriteBits : Control.ReadBits);
     return `pm_hurt |= u32(!${ok});
   {
-    let missed = ((${entry} & ${mapped}u) == ${mapped}u) & ((${entry} & ${present}u) != ${present}u);
+    let missed = ${mapped} & !${ok};
     if (missed | ${isTracked(entry)}) { pm_set(select(${headerWord(Control.AccessedBits)}, ${area}, missed), (${address}) >> 12u); }
   }`;
   },
@@ -99,8 +98,8 @@ fn pm_begin() {
 ${setWgsl}
 fn pm_event(a: u32, e: u32, how: u32) {
   let writes = how == ${FaultBit.Write}u;
-  let mapped = pm_reach(pm_word(a), e, ${SvmPte.Mapped}u);
-  let locked = writes & ((e & ${SvmPte.MappedWrite}u) == 0u);
+  let mapped = pm_readable(pm_word(a), e);
+  let locked = writes & !pm_writable(pm_word(a), e);
   let unmapped = select(${Fatal.ReadUnmapped}u, ${Fatal.WriteUnmapped}u, writes);
   let code = select(select(pm_committing * ${Fatal.NotRepeatable}u, ${Fatal.WriteReadOnly}u, locked), unmapped, !mapped);
   // What comes after a miss can be its consequence.

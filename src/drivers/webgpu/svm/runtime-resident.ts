@@ -5,11 +5,11 @@
 import { Control, Fatal } from "./control-layout.ts";
 import type { KernelFeatures } from "./kernel-features.ts";
 import { Op } from "./kernel-features.ts";
-import { DEVICE_PAGE_WORDS, SvmPte } from "./page-entry.ts";
+import { DEVICE_PAGE_WORDS, SUB_PAGES } from "./page-entry.ts";
 import { commonWgsl, doAtomicWgsl, poolWords, typedWgsl, usedOps } from "./runtime-common.ts";
 
-const READ = SvmPte.Valid;
-const WRITE = SvmPte.Valid | SvmPte.Write;
+const SUB_PAGE_WORDS = DEVICE_PAGE_WORDS / SUB_PAGES;
+const FRAME_MASK = (~(DEVICE_PAGE_WORDS - 1) >>> 0).toString();
 
 export function residentRuntime(features: KernelFeatures, group: number): string {
   const { read, write } = poolWords(features);
@@ -27,43 +27,47 @@ fn pm_bad(a: u32, code: u32, bad: bool) {
 }
 fn pm_load_u32(a: u32) -> u32 {
   let e = pm_entry_of(a);
-  let bad = !pm_reach(pm_word(a), e, ${READ}u);
+  let bad = !pm_can_load(pm_word(a), e);
   pm_bad(a, ${Fatal.ReadUnmapped}u, bad);
   return ${read("select(pm_at(a, e), pm_word(a), bad)")};
 }
 fn pm_store_u32(a: u32, v: u32) {
   let e = pm_entry_of(a);
-  let bad = !pm_reach(pm_word(a), e, ${WRITE}u);
+  let bad = !pm_can_store(pm_word(a), e);
   pm_bad(a, ${Fatal.WriteUnmapped}u, bad);
   ${write("select(pm_at(a, e), pm_word(a), bad)", "v")}
 }
 // A vector lies in one page or in two; each of its words is found without a branch.
-fn pm_vector(a: u32, need: u32, code: u32) -> vec4u {
+${["load", "store"]
+  .map(
+    (how) => `fn pm_${how}_at(a: u32) -> vec4u {
   let e = pm_entry_of(a);
   let after = pm_entry_of(a + 3u);
   let word = pm_word(a);
-  let bad = !pm_reach(min(word + 3u, ${DEVICE_PAGE_WORDS - 1}u), e, need);
-  let bad_after = !pm_reach(pm_word(a + 3u), after, need);
-  pm_bad(select((a + 3u) & ${(~(DEVICE_PAGE_WORDS - 1) >>> 0).toString()}u, a, bad), code, bad | bad_after);
-  let base = select(e & ${(~(DEVICE_PAGE_WORDS - 1) >>> 0).toString()}u, 0u, bad | bad_after);
-  let base_after = select(after & ${(~(DEVICE_PAGE_WORDS - 1) >>> 0).toString()}u, 0u, bad | bad_after);
+  let begins = pm_can_${how}(word, e);
+  let bad = !(begins & pm_can_${how}(min(word + 3u, ${DEVICE_PAGE_WORDS - 1}u), e) & pm_can_${how}(pm_word(a + 3u), after));
+  pm_bad(select(a, (a | ${SUB_PAGE_WORDS - 1}u) + 1u, begins), ${how === "load" ? Fatal.ReadUnmapped : Fatal.WriteUnmapped}u, bad);
+  let base = select(e & ${FRAME_MASK}u, 0u, bad);
+  let base_after = select(after & ${FRAME_MASK}u, 0u, bad);
   let at = vec4u(word, word + 1u, word + 2u, word + 3u);
   return select(vec4u(base), vec4u(base_after), at >= vec4u(${DEVICE_PAGE_WORDS}u)) | (at & vec4u(${DEVICE_PAGE_WORDS - 1}u));
-}
+}`,
+  )
+  .join("\n")}
 fn pm_load_vec4u(a: u32) -> vec4u {
-  let at = pm_vector(a, ${READ}u, ${Fatal.ReadUnmapped}u);
+  let at = pm_load_at(a);
   return vec4u(${four((k) => read(`at[${k}]`)).join(", ")});
 }
 fn pm_store_vec4u(a: u32, v: vec4u) {
-  let at = pm_vector(a, ${WRITE}u, ${Fatal.WriteUnmapped}u);
+  let at = pm_store_at(a);
   ${four((k) => write(`at[${k}]`, `v[${k}]`)).join("\n  ")}
 }
 fn pm_span(a: u32, words: u32) -> PmSpan {
   let e = pm_entry_of(a);
-  let bad = (words != 0u) & !pm_reach(pm_word(a), e, ${READ}u);
+  let bad = (words != 0u) & !pm_can_load(pm_word(a), e);
   pm_bad(a, ${Fatal.ReadUnmapped}u, bad);
   pm_last_span = select(a, pm_last_span, pm_past);
-  let end = select(pm_span_end(e), ${DEVICE_PAGE_WORDS}u, bad);
+  let end = select(pm_run_end(pm_word(a), e), ${DEVICE_PAGE_WORDS}u, bad);
   return PmSpan(a, min(words, max(end, pm_word(a)) - pm_word(a)), select(pm_at(a, e), pm_word(a), bad), e);
 }
 fn pm_span_load_u32(s: PmSpan, i: u32) -> u32 {
@@ -79,16 +83,18 @@ fn pm_span_load_vec4u(s: PmSpan, i: u32) -> vec4u {
 }
 fn pm_span_store_u32(s: PmSpan, i: u32, v: u32) {
   let past = i >= s.words;
-  let locked = (s.entry & ${WRITE}u) != ${WRITE}u;
+  let locked = !pm_can_store(pm_word(s.addr + i), s.entry);
   pm_past |= past;
   pm_bad(s.addr + i, ${Fatal.WriteUnmapped}u, locked);
   ${write("select(s.base + i, 0u, past | locked)", "v")}
 }
 fn pm_span_store_vec4u(s: PmSpan, i: u32, v: vec4u) {
   let past = (i >= s.words) | (s.words - i < 4u);
-  let locked = (s.entry & ${WRITE}u) != ${WRITE}u;
+  let a = s.addr + i;
+  let begins = pm_can_store(pm_word(a), s.entry);
+  let locked = !(begins & pm_can_store(pm_word(a + 3u), s.entry));
   pm_past |= past;
-  pm_bad(s.addr + i, ${Fatal.WriteUnmapped}u, locked);
+  pm_bad(select(a, (a | ${SUB_PAGE_WORDS - 1}u) + 1u, begins), ${Fatal.WriteUnmapped}u, locked);
   let at = select(s.base + i, 0u, past | locked);
   ${four((k) => write(`at + ${k}u`, `v[${k}]`)).join("\n  ")}
 }
@@ -105,7 +111,7 @@ fn pm_span_store_vec4u(s: PmSpan, i: u32, v: vec4u) {
 fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
   let e = pm_entry_of(a);
   let loads = op == ${Op.Load}u;
-  let bad = !pm_reach(pm_word(a), e, select(${WRITE}u, ${READ}u, loads));
+  let bad = !select(pm_can_store(pm_word(a), e), pm_can_load(pm_word(a), e), loads);
   pm_bad(a, select(${Fatal.WriteUnmapped}u, ${Fatal.ReadUnmapped}u, loads), bad);
   return pm_do(select(pm_at(a, e), pm_word(a), bad), op, v, c);
 }
@@ -131,8 +137,8 @@ fn pm_report() {
 const judgeWgsl = `
 fn pm_judge() {
   let e = pm_entry_of(pm_addr);
-  let mapped = pm_reach(pm_word(pm_addr), e, ${SvmPte.Mapped}u) & ((e & ${SvmPte.MappedWrite}u) == 0u);
-  pm_code = select(pm_code, ${Fatal.WriteReadOnly}u, (pm_code == ${Fatal.WriteUnmapped}u) & mapped);
+  let locked = pm_readable(pm_word(pm_addr), e) & !pm_writable(pm_word(pm_addr), e);
+  pm_code = select(pm_code, ${Fatal.WriteReadOnly}u, (pm_code == ${Fatal.WriteUnmapped}u) & locked);
   pm_addr = select(pm_addr, pm_last_span, pm_past);
   pm_code = select(pm_code, ${Fatal.SpanIndex}u, pm_past);
 }

@@ -30,13 +30,14 @@ import type { TransferBatch } from "../transfer-batch.ts";
 import { bringHome } from "../way-home.ts";
 import {
   arrivals,
+  copiedRuns,
   forEachLacking,
   forEachSub,
   leaseInTheWay,
   lostIn,
   prepareAnew,
-  reachOf,
   runsOf,
+  type SubRun,
   vmaAt,
   WRITE_NEED,
 } from "./arrivals.ts";
@@ -58,7 +59,7 @@ export class Service {
   readonly #table: SvmTable;
   readonly #mirror: DeviceMirror;
   readonly #lock: MmapRead;
-  readonly #reads: { readonly range: HmmRange; readonly frames: readonly SvmFrame[] }[] = [];
+  readonly #reads: { readonly range: HmmRange; readonly frames: readonly SvmFrame[]; readonly run: SubRun }[] = [];
   readonly #migrations: {
     readonly migration: Migration;
     readonly frames: readonly SvmFrame[];
@@ -97,9 +98,11 @@ export class Service {
     }
     const reads = new FrameUploads();
     for (const { frames, write } of runs) {
-      const retry = write ? undefined : await this.#gatherReads(frames, reads);
-      if (retry !== undefined) {
-        return retry;
+      for (const run of copiedRuns(this.#table, frames, write)) {
+        const retry = await this.#gatherReads(frames, run, reads);
+        if (retry !== undefined) {
+          return retry;
+        }
       }
     }
     await reads.record(batch);
@@ -162,32 +165,31 @@ export class Service {
     }
   }
 
-  async #gatherReads(frames: readonly SvmFrame[], uploads: FrameUploads): Promise<ServiceRetry | undefined> {
-    const { start } = frames[0];
-    const last = frames[frames.length - 1];
-    const end = (last.start + reachOf(this.#table, last) * PAGE_SIZE) as VirtAddr;
-    if (end <= start) {
-      return undefined;
-    }
-    const guarded = await this.#protectReads(frames);
+  async #gatherReads(
+    frames: readonly SvmFrame[],
+    run: SubRun,
+    uploads: FrameUploads,
+  ): Promise<ServiceRetry | undefined> {
+    const { start: first } = frames[0];
+    const start = (first + run.from * PAGE_SIZE) as VirtAddr;
+    const end = (first + run.to * PAGE_SIZE) as VirtAddr;
+    const guarded = await this.#protectReads(start, end);
     if (guarded !== undefined) {
       return guarded;
     }
     const range = new HmmRange({ start, end, pfnFlagsMask: 0xffff_ffff });
     range.register(this.#mirror.hmm);
-    this.#reads.push({ range, frames });
+    this.#reads.push({ range, frames, run });
     let missing = 0;
-    frames.forEach((frame, f) => {
-      for (let sub = 0; sub < reachOf(this.#table, frame); sub++) {
-        if (frame.state[sub] & PageState.Valid) {
-          continue;
-        }
-        if (isInPlace(this.#mirror, frame, sub, 0)) {
-          this.#inPlace.push({ frame, sub });
-        } else {
-          range.pfns[f * SUB_PAGES + sub] = range.flags.valid;
-          missing++;
-        }
+    forEachSub(frames, run.from, run.to - run.from, (frame, sub, i) => {
+      if (frame.state[sub] & PageState.Valid) {
+        return;
+      }
+      if (isInPlace(this.#mirror, frame, sub, 0)) {
+        this.#inPlace.push({ frame, sub });
+      } else {
+        range.pfns[i] = range.flags.valid;
+        missing++;
       }
     });
     if (missing === 0) {
@@ -204,12 +206,11 @@ export class Service {
     if (typeof outcome !== "number") {
       return { wait: (options) => waitUntilSettled(this.#mirror, range, options), why: BUSY_MEMORY };
     }
-    return this.#collectReads(frames, wanted, uploads);
+    return this.#collectReads(frames, run, wanted, uploads);
   }
 
   /** Before the fault, which the announcement would make stale: takes write permission from what will be copied. */
-  async #protectReads(frames: readonly SvmFrame[]): Promise<ServiceRetry | undefined> {
-    const { start, end } = { start: frames[0].start, end: frames[frames.length - 1].end };
+  async #protectReads(start: VirtAddr, end: VirtAddr): Promise<ServiceRetry | undefined> {
     for (const vma of [...this.#table.mm.vmas.values(start)]) {
       if (vma.start >= end) {
         break;
@@ -223,8 +224,13 @@ export class Service {
     return undefined;
   }
 
-  #collectReads(frames: readonly SvmFrame[], wanted: Uint32Array, uploads: FrameUploads): ServiceRetry | undefined {
-    const { start } = frames[0];
+  #collectReads(
+    frames: readonly SvmFrame[],
+    run: SubRun,
+    wanted: Uint32Array,
+    uploads: FrameUploads,
+  ): ServiceRetry | undefined {
+    const start = frames[0].start + run.from * PAGE_SIZE;
     for (let p = 0; p < wanted.length; ) {
       if (wanted[p] === 0) {
         p++;
@@ -247,8 +253,8 @@ export class Service {
         object: vma.object,
         page,
         count: stop - p,
-        frames: frames.slice(Math.floor(p / SUB_PAGES)),
-        sub: p % SUB_PAGES,
+        frames: frames.slice(Math.floor((run.from + p) / SUB_PAGES)),
+        sub: (run.from + p) % SUB_PAGES,
         transit: "wait",
       });
       p = stop;
@@ -309,19 +315,17 @@ export class Service {
    */
   commit(): { readonly complete: boolean; readonly pagesMigrated: number; finish(): void } {
     let complete = true;
-    for (const { range, frames } of this.#reads) {
+    for (const { range, frames, run } of this.#reads) {
       if (!range.valid) {
         complete = false;
         continue;
       }
-      for (const frame of frames) {
-        for (let sub = 0; sub < reachOf(this.#table, frame); sub++) {
-          // Pages that wait where they were are looked at below, for they may have left since.
-          if (!(frame.state[sub] & PageState.Owned)) {
-            frame.update(sub, sub + 1, PageState.Valid, 0);
-          }
+      forEachSub(frames, run.from, run.to - run.from, (frame, sub) => {
+        // Pages that wait where they were are looked at below, for they may have left since.
+        if (!(frame.state[sub] & PageState.Owned)) {
+          frame.update(sub, sub + 1, PageState.Valid, 0);
         }
-      }
+      });
     }
     for (const { frame, sub } of this.#inPlace) {
       showInPlace(this.#mirror, frame, sub);
@@ -338,14 +342,12 @@ export class Service {
 
   /** The uploads were not submitted after all: what {@link commit} showed of them is hidden again. */
   undo(): void {
-    for (const { frames } of this.#reads) {
-      for (const frame of frames) {
-        for (let sub = 0; sub < SUB_PAGES; sub++) {
-          if (!(frame.state[sub] & PageState.Owned)) {
-            frame.update(sub, sub + 1, 0, PageState.Valid);
-          }
+    for (const { frames, run } of this.#reads) {
+      forEachSub(frames, run.from, run.to - run.from, (frame, sub) => {
+        if (!(frame.state[sub] & PageState.Owned)) {
+          frame.update(sub, sub + 1, 0, PageState.Valid);
         }
-      }
+      });
     }
   }
 

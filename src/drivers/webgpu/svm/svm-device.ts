@@ -11,7 +11,7 @@ import { BufferUsage } from "../usage.ts";
 import { ControlBuffers } from "./control.ts";
 import { FramePlacer } from "./frame-placer.ts";
 import { FramePool } from "./frame-pool.ts";
-import { mappedFlags, pageOfAddr, SvmPte } from "./page-entry.ts";
+import { pageOfAddr } from "./page-entry.ts";
 import { type Demand, Service } from "./service.ts";
 import { SvmTable } from "./svm-table.ts";
 import { tracePrefetch, traceService } from "./trace-svm.ts";
@@ -186,8 +186,7 @@ export class SvmDevice {
     const wanted: Demand[] = [];
     const end = Math.min(table.pages, pageOfAddr(range.end - 1) + 1);
     for (let page = Math.max(0, pageOfAddr(range.start)); page < end && wanted.length < this.pool.capacity; page++) {
-      const flags = mappedFlags(table.accessOf(page));
-      if (flags !== 0 && (!write || flags & SvmPte.MappedWrite) && !table.isResident(page, write)) {
+      if (table.isMapped(page, write) && !table.isResident(page, write)) {
         wanted.push({ page, write });
       }
     }

@@ -3,7 +3,7 @@ import type { VirtRange } from "../../../base/index.ts";
 import type { MemoryObject } from "../../../mm/index.ts";
 import { Extent } from "../extent.ts";
 import { Advice } from "./advice.ts";
-import { addrOfPage, DEVICE_PAGE } from "./page-entry.ts";
+import { addrOfPage, DEVICE_PAGE, SUB_PAGES } from "./page-entry.ts";
 import type { SvmTable } from "./svm-table.ts";
 
 /** One device page in its frame: an extent of four CPU pages. */
@@ -36,6 +36,17 @@ export class SvmFrame extends Extent {
   /** The caller advised to keep it on this device. */
   get isPreferred(): boolean {
     return this.table.adviceOf(this.page) === Advice.PreferredLocation;
+  }
+
+  /** Whether those CPU pages, a bit each, have all of the bits. */
+  has(pages: number, bits: number): boolean {
+    const { state } = this;
+    for (let sub = 0; sub < SUB_PAGES; sub++) {
+      if ((pages >> sub) & 1 && (state[sub] & bits) !== bits) {
+        return false;
+      }
+    }
+    return true;
   }
 
   /** It was not given up since. */

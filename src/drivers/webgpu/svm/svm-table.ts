@@ -10,7 +10,7 @@ import { bringHome } from "../way-home.ts";
 import { Advice } from "./advice.ts";
 import type { FramePool } from "./frame-pool.ts";
 import { accessOfMappings, mappedLength } from "./mapped-access.ts";
-import { addrOfPage, mappedFlags, pageOfAddr, reachablePages, SUB_PAGES, SvmPte } from "./page-entry.ts";
+import { addrOfPage, mappedBits, pageOfAddr, readablePages, SUB_PAGES, SvmPte, writablePages } from "./page-entry.ts";
 import { homeRuns, SvmFrame } from "./svm-frame.ts";
 import { traceEvictedFrames } from "./trace-svm.ts";
 
@@ -24,7 +24,7 @@ export class SvmTable implements FrameStore {
   readonly #blocks = new Map<number, number>();
   readonly #chunks = new Map<number, number>();
   readonly #frames: (SvmFrame | undefined)[] = [];
-  /** By device page: what is mapped, see `reachablePages`. */
+  /** By device page: what is mapped, see `accessOfMappings`. */
   #access = new Uint8Array(0);
   /** Held for reading by dispatches; for writing, the table grows. */
   readonly uses = new RwSemaphore("x-svm-table");
@@ -135,10 +135,10 @@ export class SvmTable implements FrameStore {
     return this.#isStale;
   }
 
-  /** Whether kernels may access a page, for all that the last {@link refresh} saw. */
+  /** Whether kernels may access a page, or a part of it, for all that the last {@link refresh} saw. */
   isMapped(page: number, write: boolean): boolean {
-    const flags = mappedFlags(this.accessOf(page));
-    return (flags & (write ? SvmPte.MappedWrite : SvmPte.Mapped)) !== 0;
+    const access = this.accessOf(page);
+    return (write ? writablePages(access) : readablePages(access)) !== 0;
   }
 
   /** Whether all mappings lie within the table's length. Locks: mmapLock, read. */
@@ -165,7 +165,7 @@ export class SvmTable implements FrameStore {
     this.#access = access;
     this.#mapped = 0;
     for (let page = 0; page < access.length; page++) {
-      this.#mapped += reachablePages(access[page]) > 0 ? 1 : 0;
+      this.#mapped += readablePages(access[page]) > 0 ? 1 : 0;
       if (access[page] !== former[page]) {
         this.noteChange(page);
       }
@@ -210,18 +210,14 @@ export class SvmTable implements FrameStore {
 
   #entry(page: number): number {
     const access = this.#access[page];
-    const mapped = mappedFlags(access);
     const frame = this.#frames[page];
-    if (mapped === 0 || frame === undefined) {
-      return mapped;
+    if (frame?.has(readablePages(access), PageState.Valid) !== true || access === 0) {
+      return mappedBits(access);
     }
-    const reach = reachablePages(access);
-    if (frame.firstWithout(0, reach, PageState.Valid) < reach) {
-      return mapped;
-    }
-    const owned = frame.firstWithout(0, reach, WRITABLE) === reach && mapped & SvmPte.MappedWrite;
+    const writable = writablePages(access);
+    const owned = writable !== 0 && frame.has(writable, WRITABLE) ? SvmPte.Write : 0;
     const track = frame.referenced ? 0 : SvmPte.Track;
-    return ((frame.index << SvmPte.FrameShift) | mapped | SvmPte.Valid | track | (owned ? SvmPte.Write : 0)) >>> 0;
+    return ((frame.index << SvmPte.FrameShift) | mappedBits(access) | SvmPte.Valid | track | owned) >>> 0;
   }
 
   /** Whether the device can read a page, or write it. */
@@ -252,12 +248,9 @@ export class SvmTable implements FrameStore {
    */
   allResident(write: boolean, excluded: (page: number) => boolean = () => false): boolean {
     for (let page = 0; page < this.#access.length; page++) {
-      const mapped = mappedFlags(this.#access[page]);
-      if (mapped !== 0 && !excluded(page)) {
-        const entry = this.#entry(page);
-        if (!(entry & SvmPte.Valid) || (write && mapped & SvmPte.MappedWrite && !(entry & SvmPte.Write))) {
-          return false;
-        }
+      const access = this.#access[page];
+      if (access !== 0 && !excluded(page) && !this.isResident(page, write && writablePages(access) !== 0)) {
+        return false;
       }
     }
     return true;
