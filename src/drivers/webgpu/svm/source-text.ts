@@ -33,7 +33,7 @@ interface Edit {
   readonly text: string;
 }
 
-/** Replacements in a text; those that are made at one place come out in the order in which they were made. */
+/** Replacements in a text; those that are made at one place come out in the order in which they were made, insertions first. */
 export class Edits {
   readonly #edits: Edit[] = [];
 
@@ -64,7 +64,7 @@ export class Edits {
   apply(source: string): EditedText {
     const edits = this.#edits
       .map((edit, order) => ({ ...edit, order }))
-      .sort((a, b) => a.start - b.start || a.order - b.order);
+      .sort((a, b) => a.start - b.start || insertionsFirst(a, b) || a.order - b.order);
     let text = "";
     let at = 0;
     const moved: Moved[] = [];
@@ -76,6 +76,11 @@ export class Edits {
     }
     return { text: text + source.slice(at), moved };
   }
+}
+
+/** What is inserted where a replaced text begins stands before it. */
+function insertionsFirst(a: Edit, b: Edit): number {
+  return Number(a.end > a.start) - Number(b.end > b.start);
 }
 
 interface Moved {
