@@ -25,8 +25,10 @@ export interface BoundWrites {
   readonly reread: readonly string[];
   /** Functions that the edited source calls. */
   readonly wgsl: string;
-  /** Edits the source. Edits that others make of expressions come before. */
-  edit(edits: Edits): void;
+  /** Edits the source, where accesses begin at such places. Edits that others make of expressions come before. */
+  edit(edits: Edits, isMeant?: (place: number) => boolean): void;
+  /** Statements after which reads of what was stored until then are fine, for it is committed. */
+  readonly forget: string;
 }
 
 /** What stores and reads are told apart by: a variable, or a member of one, and the first index in it. */
@@ -72,8 +74,9 @@ export function boundWrites(
     recorded: applied.reduce((sum, { access }) => sum + (access.inLoop ? Number.POSITIVE_INFINITY : 1), 0),
     reread: reread.map((place) => place.label),
     wgsl: [...reread.map(placeWgsl), ...applied.map((atomic) => atomic.wgsl())].join("\n"),
-    edit: (edits) => {
-      for (const access of accesses) {
+    forget: reread.map(({ number }) => `pm_low_${number} = 0xffffffffu; pm_high_${number} = 0u;`).join(" "),
+    edit: (edits, isMeant = () => true) => {
+      for (const access of accesses.filter(({ start }) => isMeant(start))) {
         const index = places.indexOf(access);
         const place = places.of(access);
         if (access.how === "read" && place?.stores && index !== undefined) {
@@ -81,11 +84,11 @@ export function boundWrites(
           edits.insert(endOf(index), "))");
         }
       }
-      for (const atomic of applied) {
+      for (const atomic of applied.filter(({ access }) => isMeant(access.start))) {
         atomic.edit(edits);
       }
       // Last: what is copied is copied with its edits.
-      for (const access of deferred) {
+      for (const access of deferred.filter(({ start }) => isMeant(start))) {
         defer(kernel, access, places, edits);
       }
     },

@@ -1,5 +1,5 @@
 /** The generated entry point `pm_entry`: finds the workgroup's logical id, runs the kernel, and settles what came of it. */
-import { Control, headerWord } from "./control-layout.ts";
+import { Control, Fatal, headerWord } from "./control-layout.ts";
 import type { KernelFeatures } from "./kernel-features.ts";
 import { TAINTED, WgFlag } from "./workgroup-flags.ts";
 
@@ -127,20 +127,20 @@ export function checkedEntry(shape: EntryShape, features: KernelFeatures): strin
 }
 
 /** Some runs are probes, which a second one follows that makes the writes. */
-function probes(features: KernelFeatures): boolean {
+export function probes(features: KernelFeatures): boolean {
   return features.logCanOverflow || features.defersBound;
 }
 
 /** What a run that has to be made once more has left other than 0. */
-function unwritten(features: KernelFeatures): string {
+export function unwritten(features: KernelFeatures): string {
   const why = [features.logCanOverflow ? "pm_over" : "", features.defersBound ? "pm_again" : ""].filter(Boolean);
   return `(${why.join(" | ")})`;
 }
 
 /** An atomic was joined with a store in the log, which the second run has not. */
-function dieIfMixed(features: KernelFeatures): string {
+export function dieIfMixed(features: KernelFeatures, after = ""): string {
   return features.atomics === "immediate" && features.logCanOverflow
-    ? "if (pm_mixed != 0u) { pm_die(4u, pm_low_store); }"
+    ? `if (pm_mixed != 0u) { pm_die(${Fatal.StoreLogFull}u, pm_low_store); ${after} }`
     : "";
 }
 
@@ -152,7 +152,8 @@ function onceMore(shape: EntryShape, features: KernelFeatures): string {
       ${rewind(shape, features)}`;
 }
 
-function rewind(shape: EntryShape, features: KernelFeatures): string {
+/** Back to where the run began, to make the writes. */
+export function rewind(shape: EntryShape, features: KernelFeatures): string {
   const { writes, sharedStores, logCanOverflow } = features;
   return `pm_committing = 1u;
       ${logCanOverflow ? "pm_over = 0u;" : ""}

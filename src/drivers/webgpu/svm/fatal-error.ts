@@ -18,13 +18,14 @@ export function fatalError(
   const where = `svm address ${fatal.address} (${formatAddr(addr)})`;
   const who = `${reflection.entryPoint}, workgroup ${fatal.workgroup}, invocation ${fatal.lane},`;
   const inside = vma === undefined ? "outside every mapping" : `in ${vma.name}`;
+  const instead = unresumed === undefined ? "" : `; resume points do not apply: ${unresumed}`;
   const messages: Record<Exclude<FatalCode, 0>, readonly ["EFAULT" | "EPERM" | "ENOTSUP", string]> = {
     1: ["EFAULT", `${who} reads ${where}, ${inside}: check the kernel's pointers`],
     2: ["EFAULT", `${who} writes ${where}, ${inside}: check the kernel's pointers`],
     3: ["EPERM", `${who} writes ${where}, ${inside}, which is mapped read-only: map it writable`],
     4: [
       "ENOTSUP",
-      `${who} stores more words than can be kept back and reads them again, last ${where}: store less in one invocation, or dispatch when all memory is resident${unresumed === undefined ? "" : `; resume points do not apply: ${unresumed}`}`,
+      `${who} stores more words than can be kept back and reads them again, last ${where}: store less in one invocation, or dispatch when all memory is resident${instead}`,
     ],
     5: [
       "ENOTSUP",
@@ -33,7 +34,7 @@ export function fatalError(
     6: ["EFAULT", `${who} uses an index past the end of its span at ${where}: check it against the span's length`],
     7: [
       "ENOTSUP",
-      `${who} reads ${features.reread.join(" or ")} at index ${fatal.address}, where it has stored before: keep the value in a variable of the function`,
+      `${who} reads ${features.reread.join(" or ")} at index ${fatal.address}, where it has stored before: keep the value in a variable of the function${instead}`,
     ],
   };
   const [code, why] = messages[fatal.code === 0 ? 1 : fatal.code];

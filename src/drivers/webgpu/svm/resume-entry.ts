@@ -1,29 +1,24 @@
 /** The generated entry point of the pipeline with resume points. */
 import { Control, Fatal, headerWord } from "./control-layout.ts";
-import { aloneHead, type EntryShape, LOGICAL } from "./entry.ts";
+import { aloneHead, dieIfMixed, type EntryShape, LOGICAL, probes, rewind, unwritten } from "./entry.ts";
 import type { KernelFeatures } from "./kernel-features.ts";
 import type { ResumeText } from "./resume-state.ts";
 
 /**
  * Each invocation for itself, from where it was left. One that is left again keeps what it was at the last resume point; one
- * that ran out of room for stores goes back there by itself, and stores directly.
+ * that ran out of room for stores, or has writes to variables of its own to make, goes back there by itself, and stores directly.
  */
 export function resumingEntry(shape: EntryShape, features: KernelFeatures, resume: ResumeText): string {
-  const { replayRecords, logCanOverflow, atomics } = features;
-  const records = replayRecords > 0;
-  const overflows = logCanOverflow && features.writes;
+  const records = features.replayRecords > 0;
   const place = `pm_kept.${resume.place}`;
-  const again = overflows
+  const again = probes(features)
     ? `if (pm_rewind == 0u) {
-        if ((pm_committing != 0u) | (pm_over == 0u) | (pm_hurt != 0u)) { break; }
-        ${atomics === "immediate" ? `if (pm_mixed != 0u) { pm_die(${Fatal.StoreLogFull}u, pm_low_store); break; }` : ""}
+        if (pm_committing != 0u || ${unwritten(features)} == 0u || pm_hurt != 0u) { break; }
+        ${dieIfMixed(features, "break;")}
       }
       pm_rewind = 0u;
-      pm_committing = 1u;
-      pm_over = 0u;
-      pm_logged = 0u;
-      ${records ? "pm_replayed = 0u;" : ""}
-      ${shape.resetPrivate}`
+      ${features.defersBound ? "pm_again = 0u;" : ""}
+      ${rewind(shape, features)}`
     : "break;";
   return `${LOGICAL}
 ${aloneHead(shape)}

@@ -1,6 +1,8 @@
 /** What a run keeps of itself when it is left, in words of the pool, and the second texts of a kernel's functions. */
 import type { FnElem } from "wesl";
 import type { KernelAnalysis } from "./analyse-kernel.ts";
+import type { BoundWrites } from "./bound-writes.ts";
+import { dieIfMixed, probes, unwritten } from "./entry.ts";
 import { typeText, type WgslType } from "./infer-type.ts";
 import type { KernelFeatures } from "./kernel-features.ts";
 import type { ParsedKernel } from "./parse-kernel.ts";
@@ -33,9 +35,14 @@ export interface ResumeText {
 }
 
 /** Writes a kernel's resume points, or says why it has none: a part of a sentence. */
-export function resumeText(kernel: ParsedKernel, analysis: KernelAnalysis, entry: FnElem): ResumeText | string {
+export function resumeText(
+  kernel: ParsedKernel,
+  analysis: KernelAnalysis,
+  entry: FnElem,
+  bound?: BoundWrites,
+): ResumeText | string {
   try {
-    return writeText(kernel, analysis, entry);
+    return writeText(kernel, analysis, entry, bound);
   } catch (error) {
     if (error instanceof NotResumable) {
       return error.message;
@@ -44,7 +51,12 @@ export function resumeText(kernel: ParsedKernel, analysis: KernelAnalysis, entry
   }
 }
 
-function writeText(kernel: ParsedKernel, analysis: KernelAnalysis, entry: FnElem): ResumeText {
+function writeText(
+  kernel: ParsedKernel,
+  analysis: KernelAnalysis,
+  entry: FnElem,
+  bound: BoundWrites | undefined,
+): ResumeText {
   const { features } = analysis;
   if (features.collective) {
     throw new NotResumable("it has barriers, workgroup memory or subgroup operations, so a workgroup runs as a whole");
@@ -59,6 +71,7 @@ function writeText(kernel: ParsedKernel, analysis: KernelAnalysis, entry: FnElem
   const made: KeptVariable[] = [];
   const context: ResumeContext = {
     kernel,
+    bound,
     loopCheck: loopCheck(features, "alone"),
     ready: features.replayRecords > 0 ? "(pm_hurt == 0u) & (pm_replayed == pm_recorded)" : "pm_hurt == 0u",
     kept: made,
@@ -74,7 +87,9 @@ function writeText(kernel: ParsedKernel, analysis: KernelAnalysis, entry: FnElem
   }
   const declarations = made.map(({ name, type }) => `var<private> ${name}: ${typeText(type)};`);
   return {
-    wgsl: [...declarations, stateWgsl(features, kept), pointWgsl(features), ...functions].join("\n"),
+    wgsl: [...declarations, stateWgsl(features, kept), pointWgsl(features, bound?.forget ?? ""), ...functions].join(
+      "\n",
+    ),
     entry: resumableName(entry),
     place: placeVariable(entry),
     words,
@@ -158,17 +173,17 @@ fn pm_restore() {
 }
 
 /** At the head of a loop in a run without a miss: what was stored is committed, and the run kept. True: leave. */
-function pointWgsl(features: KernelFeatures): string {
+function pointWgsl(features: KernelFeatures, forget: string): string {
   const { logCanOverflow, atomics, replayRecords } = features;
-  const overflows = logCanOverflow && features.writes;
-  const mixed = overflows && atomics === "immediate";
-  const again = overflows
-    ? `if (pm_over != 0u) {
-    ${mixed ? "if (pm_mixed != 0u) { pm_die(4u, pm_low_store); return false; }" : ""}
+  const mixed = logCanOverflow && atomics === "immediate";
+  const again = probes(features)
+    ? `if (${unwritten(features)} != 0u) {
+    ${dieIfMixed(features, "return false;")}
     pm_rewind = 1u;
     return true;
   }
-  pm_high_store = 0u;`
+  ${logCanOverflow ? "pm_high_store = 0u;" : ""}
+  ${forget}`
     : "";
   const records =
     replayRecords > 0

@@ -22,10 +22,12 @@ import type {
   VarElem,
   WhileElem,
 } from "wesl";
+import type { BoundWrites } from "./bound-writes.ts";
 import { concrete, namedType, typeOf, typeText, type WgslType } from "./infer-type.ts";
 import { everything, type ParsedKernel, svmName } from "./parse-kernel.ts";
 import type { FunctionPlaces, PlacedCall, PlaceRange } from "./resume-points.ts";
 import { type Binding, type FunctionScopes, rootOf } from "./resume-scopes.ts";
+import { Edits } from "./source-text.ts";
 
 /** A variable that is kept from one run to the next. */
 export interface KeptVariable {
@@ -41,6 +43,8 @@ export class NotResumable extends Error {}
 /** What the texts of functions need of the whole. */
 export interface ResumeContext {
   readonly kernel: ParsedKernel;
+  /** What it does to variables of its own. */
+  readonly bound: BoundWrites | undefined;
   readonly loopCheck: string;
   /** An expression: nothing stands against leaving here. */
   readonly ready: string;
@@ -359,35 +363,34 @@ ${placeVariable(callee)} = 0u;
       return "";
     }
     const { text } = this.#kernel.source;
-    const edits: { readonly at: number; readonly end: number; readonly text: string }[] = [];
-    for (const inner of everything(elem)) {
-      if (inner.kind === "call-expression") {
-        const result = this.#results.get(inner);
-        if (result !== undefined) {
-          edits.push({ at: inner.start, end: inner.end, text: result });
-        }
-      } else if (inner.kind === "ref") {
-        const { originalName } = inner.ident;
-        const name = this.#scopes.ofName.get(inner)?.home ?? svmName(this.#kernel, originalName);
+    const edits = new Edits();
+    const inner = [...everything(elem)];
+    const replaced = inner.flatMap((e) => {
+      const result = e.kind === "call-expression" ? this.#results.get(e) : undefined;
+      return e.kind === "call-expression" && result !== undefined ? [{ start: e.start, end: e.end, result }] : [];
+    });
+    // What is in a call that was made before is its text's.
+    const isHere = (at: number) => at >= elem.start && !replaced.some(({ start, end }) => at >= start && at < end);
+    for (const { start, end, result } of replaced) {
+      if (
+        !replaced.some((other) => other.start <= start && end <= other.end && other.end - other.start > end - start)
+      ) {
+        edits.replace({ start, end }, result);
+      }
+    }
+    for (const e of inner) {
+      if (e.kind === "ref" && isHere(e.start)) {
+        const { originalName } = e.ident;
+        const name = this.#scopes.ofName.get(e)?.home ?? svmName(this.#kernel, originalName);
         if (name !== originalName) {
-          edits.push({ at: inner.start, end: inner.end, text: name });
+          edits.replace(e, name);
         }
-      } else if (inner.kind === "for" || inner.kind === "while" || inner.kind === "loop") {
-        const brace = text.indexOf("{", inner.body.start) + 1;
-        edits.push({ at: brace, end: brace, text: this.#context.loopCheck });
+      } else if ((e.kind === "for" || e.kind === "while" || e.kind === "loop") && isHere(e.start)) {
+        edits.insert(text.indexOf("{", e.body.start) + 1, this.#context.loopCheck);
       }
     }
-    let result = "";
-    let at = elem.start;
-    for (const edit of edits.sort((a, b) => a.at - b.at || b.end - a.end)) {
-      if (edit.at < at) {
-        // Inside a call that was replaced.
-        continue;
-      }
-      result += text.slice(at, edit.at) + edit.text;
-      at = edit.end;
-    }
-    return result + text.slice(at, elem.end);
+    this.#context.bound?.edit(edits, (at) => at < elem.end && isHere(at));
+    return edits.slice(text, elem.start, elem.end);
   }
 }
 

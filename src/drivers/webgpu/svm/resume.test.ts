@@ -1,57 +1,7 @@
 /** Invocations that need many times the pool, and go on from the heads of their loops. */
-import { expect, test, vi } from "vitest";
-import { type Machine, wordsOf } from "../../../testing/machine.ts";
+import { test } from "vitest";
 import { noise } from "../../../testing/svm-check.ts";
-import { SVM_INCREMENT, SVM_PAGE, svmMachine } from "../../../testing/svm-kernels.ts";
-import { SvmKernel } from "./svm-kernel.ts";
-
-const FRAMES = 6;
-const PAGES = 16 * FRAMES;
-const WORDS = (PAGES * SVM_PAGE) / 4;
-
-interface Case {
-  readonly wgsl: string;
-  /** Words of `data` and `out` before, and what should be there after. */
-  readonly model: (data: Uint32Array, out: Uint32Array) => void;
-  readonly workgroups?: number;
-  readonly outWords?: number;
-  readonly frames?: number;
-  readonly initial?: (i: number) => number;
-}
-
-/** Runs `main` over `data` of 16 times the pool, `stride` words a turn where the kernel likes, and compares both mappings. */
-async function check(c: Case): Promise<{ readonly rounds: number; readonly machine: Machine }> {
-  const { wgsl, model, workgroups = 1, outWords = 16, frames = FRAMES, initial = noise } = c;
-  await using m = await svmMachine(frames);
-  const data = await m.mm.mmap({ length: WORDS * 4, name: "data" });
-  const out = await m.mm.mmap({ length: outWords * 4, name: "out" });
-  const expected = new Uint32Array(WORDS).map((_, i) => initial(i));
-  await data.write(0, expected);
-  const sums = new Uint32Array(outWords);
-  model(expected, sums);
-  const kernel = await m.device.kernel(`
-struct Params { data: u32, out: u32, words: u32 }
-@group(0) @binding(0) var<uniform> params: Params;
-${wgsl}`);
-  const { rounds } = await kernel.dispatch({
-    mm: m.mm,
-    params: { data: data.svmAddress, out: out.svmAddress, words: WORDS },
-    workgroups,
-  });
-  const after = await wordsOf(data);
-  const wrong = after.findIndex((word, i) => i < WORDS && word !== expected[i]);
-  expect(wrong < 0 ? "" : `word ${wrong}: ${after[wrong]} for ${expected[wrong]}`).toBe("");
-  expect([...(await wordsOf(out)).slice(0, outWords)]).toEqual([...sums]);
-  return { rounds, machine: m };
-}
-
-const sum = (data: Uint32Array, step = 1) => {
-  let total = 0;
-  for (let i = 0; i < data.length; i += step) {
-    total = (total + (data[i] ?? 0)) >>> 0;
-  }
-  return total;
-};
+import { checkResume, FRAMES, ONE, PAGES, sumOf } from "../../../testing/svm-resume.ts";
 
 for (const [form, loop] of [
   ["for", "for (var i = 0u; i < params.words; i += 64u) { total += pm_load_u32(params.data + i); }"],
@@ -62,19 +12,17 @@ for (const [form, loop] of [
   ],
 ] as const) {
   test(`one invocation sums 16 times the pool in a ${form} loop`, async () => {
-    await check({
+    await checkResume({
       wgsl: `@compute @workgroup_size(1) fn main() { var total = 0u; ${loop} pm_store_u32(params.out, total); }`,
       model: (data, out) => {
-        out[0] = sum(data, 64);
+        out[0] = sumOf(data, 64);
       },
     });
   });
 }
 
-const ONE = "@compute @workgroup_size(1) fn main()";
-
 test("a nested loop goes on inside, with break, continue and an early return", async () => {
-  await check({
+  await checkResume({
     wgsl: `${ONE} {
       var total = 0u;
       for (var turn = 0u; turn < 3u; turn++) {
@@ -125,7 +73,7 @@ test("a nested loop goes on inside, with break, continue and an early return", a
 });
 
 test("variables of all types live on: vectors, matrices, arrays, structs, private ones, and those behind pointers", async () => {
-  await check({
+  await checkResume({
     wgsl: `
 const SLOTS = 2u + 1u;
 alias Seen = array<u32, SLOTS>;
@@ -190,93 +138,9 @@ ${ONE} {
   });
 });
 
-test("words that are read, changed and stored change once, also where few of them wait in the log", async () => {
-  await check({
-    wgsl: `${ONE} {
-      var carry = 1u;
-      for (var i = 0u; i < params.words; i += 32u) {
-        let x = pm_load_u32(params.data + i) + carry;
-        pm_store_u32(params.data + i, x);
-        pm_store_u32(params.data + i + 1u, pm_load_u32(params.data + i) ^ 1u);
-        carry = x % 7u;
-      }
-    }`,
-    model: (data) => {
-      let carry = 1;
-      for (let i = 0; i < data.length; i += 32) {
-        const x = ((data[i] ?? 0) + carry) >>> 0;
-        data[i] = x;
-        data[i + 1] = (x ^ 1) >>> 0;
-        carry = x % 7;
-      }
-    },
-  });
-});
-
-test("more stores between two points than the log holds are made by going back once", async () => {
-  await check({
-    wgsl: `
-fn fill(a: u32, x: u32) -> bool {
-  for (var k = 0u; k < 50u; k++) { pm_store_u32(a + k * 80u, x + k); }
-  return x > 0u;
-}
-${ONE} {
-  var turns = 0u;
-  for (var page = 0u; page * 4096u < params.words; page++) {
-    let x = pm_load_u32(params.data + page * 4096u + 1u);
-    if (fill(params.data + page * 4096u, x | 1u)) { turns += x % 5u; }
-    pm_atomic_add_u32(params.out + 1u, 1u);
-  }
-  pm_store_u32(params.out, turns);
-}`,
-    model: (data, out) => {
-      let turns = 0;
-      for (let page = 0; page < PAGES; page++) {
-        const x = data[page * 4096 + 1] ?? 0;
-        for (let k = 0; k < 50; k++) {
-          data[page * 4096 + k * 80] = ((x | 1) >>> 0) + k;
-        }
-        turns += x % 5;
-        out[1] = (out[1] ?? 0) + 1;
-      }
-      out[0] = turns;
-    },
-  });
-});
-
-test("atomics apply once, whether their results are used or not", async () => {
-  for (const used of [false, true]) {
-    const add = used
-      ? "tickets ^= pm_atomic_add_u32(params.out + x % 8u, x) * 3u;"
-      : "pm_atomic_add_u32(params.out + x % 8u, x);";
-    await check({
-      wgsl: `${ONE} {
-        var tickets = 0u;
-        for (var i = 0u; i < params.words; i += 1024u) {
-          let x = pm_load_u32(params.data + i) % 1000u;
-          ${add}
-          pm_atomic_max_u32(params.data + i + 5u, x);
-        }
-        pm_store_u32(params.out + 8u, tickets);
-      }`,
-      model: (data, out) => {
-        let tickets = 0;
-        for (let i = 0; i < data.length; i += 1024) {
-          const x = (data[i] ?? 0) % 1000;
-          const old = out[x % 8] ?? 0;
-          out[x % 8] = old + x;
-          data[i + 5] = Math.max(data[i + 5] ?? 0, x);
-          tickets = used ? (tickets ^ Math.imul(old, 3)) >>> 0 : 0;
-        }
-        out[8] = tickets;
-      },
-    });
-  }
-});
-
 test("a list is walked through pages in any order", async () => {
   const next = (page: number) => (page * 37 + 11) % PAGES;
-  await check({
+  await checkResume({
     initial: (i) => (i % 4096 === 0 ? next(i / 4096) : noise(i)),
     wgsl: `${ONE} {
       var page = 0u;
@@ -299,7 +163,7 @@ test("a list is walked through pages in any order", async () => {
 });
 
 test("spans and copies go on: what they name is looked up again", async () => {
-  await check({
+  await checkResume({
     wgsl: `${ONE} {
       var done = 0u;
       let half = params.words / 2u;
@@ -324,7 +188,7 @@ test("spans and copies go on: what they name is looked up again", async () => {
 });
 
 test("functions that are called as statements go on inside, in whatever branch", async () => {
-  await check({
+  await checkResume({
     wgsl: `
 fn part(first: u32, end: u32) -> u32 {
   var sum = 0u;
@@ -359,7 +223,7 @@ ${ONE} {
 }`,
     model: (data, out) => {
       const quarter = data.length / 4;
-      const part = (first: number, end: number) => sum(data.subarray(first, end), 128);
+      const part = (first: number, end: number) => sumOf(data.subarray(first, end), 128);
       const twice = (first: number, end: number) => {
         const middle = (first + end) / 2;
         return (part(middle, end) + ((part(first, middle) ^ 5) >>> 0)) >>> 0;
@@ -379,7 +243,7 @@ test.each([
 ])(
   "each of many invocations needs more than the pool: $workgroups workgroups of $size in $frames frames",
   async ({ size, workgroups, frames }) => {
-    await check({
+    await checkResume({
       workgroups,
       frames,
       wgsl: `@compute @workgroup_size(${size}) fn main(@builtin(global_invocation_id) id: vec3u) {
@@ -403,7 +267,7 @@ test.each([
 );
 
 test("invocations that fit run as ever beside one that does not", async () => {
-  await check({
+  await checkResume({
     workgroups: 40,
     outWords: 40,
     wgsl: `@compute @workgroup_size(1) fn main(@builtin(workgroup_id) id: vec3u) {
@@ -413,105 +277,8 @@ test("invocations that fit run as ever beside one that does not", async () => {
     }`,
     model: (data, out) => {
       for (let id = 0; id < 40; id++) {
-        out[id] = sum(data.subarray(id * 4096, id === 7 ? data.length : (id + 1) * 4096), 512);
+        out[id] = sumOf(data.subarray(id * 4096, id === 7 ? data.length : (id + 1) * 4096), 512);
       }
     },
   });
-});
-
-test.each([
-  ["barriers", "resume points do not apply: it has barriers", "var total = 0u; workgroupBarrier();", 6],
-  ["no loop", "resume points do not apply: main has no loop that uses memory", "UNROLLED", 6],
-  [
-    "too many variables",
-    /an invocation's variables are \d+ words, and 768 can be kept: big alone is 800/,
-    "var big: array<u32, 800>; big[params.out % 800u] = 1u; var total = big[3];",
-    6,
-  ],
-  [
-    "an unknown type",
-    /the type of odd \(\d+:\d+\) cannot be found: declare it, let odd: TYPE/,
-    "let odd = modf(1.5); var total = u32(odd.whole);",
-    6,
-  ],
-  ["a pool of one page", "its variables need a page of the pool, too", "var total = 0u;", 1],
-  [
-    "too much in one turn",
-    /needs at least \d+ device pages of 16 KiB between two turns of its loops, the pool holds 5 and one/,
-    "GREEDY",
-    6,
-  ],
-] as const)("refused, at once and with the reason: %s", async (_what, why, code, frames) => {
-  const load = (page: number) => `pm_load_u32(params.data + ${page * 4096}u)`;
-  const eight = Array.from({ length: 8 }, (_, i) => load(i)).join(" + ");
-  const body =
-    code === "UNROLLED"
-      ? `let total = ${eight};`
-      : code === "GREEDY"
-        ? `var total = 0u; for (var i = 0u; i < 3u; i++) { total += ${eight}; }`
-        : `${code} for (var i = 0u; i < params.words; i += 4096u) { total += pm_load_u32(params.data + i); }`;
-  await expect(
-    check({ frames, wgsl: `${ONE} { ${body} pm_store_u32(params.out, total); }`, model: () => {} }),
-  ).rejects.toThrow(new RegExp(`ENOMEM: one (invocation|workgroup) .*${typeof why === "string" ? why : why.source}`));
-});
-
-test("refused: variables of the kernel's own that it writes", async () => {
-  await using m = await svmMachine(FRAMES);
-  const data = await m.mm.mmap({ length: 4 * FRAMES * SVM_PAGE });
-  const found = await m.mm.mmap({ length: 16 });
-  const kernel = await m.device.kernel(`
-struct Params { data: u32 }
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read_write> found: array<u32>;
-${ONE} { for (var i = 0u; i < ${4 * FRAMES}u; i++) { found[0] += pm_load_u32(params.data + i * 4096u); } }`);
-  await expect(
-    kernel.dispatch({ mm: m.mm, params: { data: data.svmAddress }, bind: { found }, workgroups: 1 }),
-  ).rejects.toThrow(/ENOMEM: one invocation needs.*resume points do not apply: it writes variables of its own/);
-});
-
-const STORES_MUCH = `
-struct Params { data: u32 }
-@group(0) @binding(0) var<uniform> params: Params;
-@compute @workgroup_size(8) fn main(@builtin(global_invocation_id) id: vec3u) {
-  let own = params.data + id.x * 100u;
-  BARRIER
-  for (var k = 1u; k < 100u; k++) {
-    pm_store_u32(own + k, pm_load_u32(own + k) + pm_load_u32(own + k - 1u));
-  }
-  pm_store_u32(own, pm_load_u32(own + 50u));
-}`;
-
-test("invocations that store more than can be kept back and read it again commit it on the way", async () => {
-  await using m = await svmMachine(FRAMES);
-  const data = await m.mm.mmap({ length: 2 * SVM_PAGE });
-  const words = new Uint32Array(48 * 100).map((_, i) => i % 11);
-  await data.write(0, words);
-  const kernel = await m.device.kernel(STORES_MUCH.replace("BARRIER", ""));
-  const dispatch = () => kernel.dispatch({ mm: m.mm, params: { data: data.svmAddress }, workgroups: 6 });
-  for (let times = 0; times < 2; times++) {
-    await dispatch();
-    for (let own = 0; own < words.length; own += 100) {
-      for (let k = 1; k < 100; k++) {
-        words[own + k] += words[own + k - 1];
-      }
-      words[own] = words[own + 50];
-    }
-    expect([...(await wordsOf(data)).slice(0, words.length)]).toEqual([...words]);
-  }
-  const together = await m.device.kernel(STORES_MUCH.replace("BARRIER", "workgroupBarrier();"));
-  await expect(together.dispatch({ mm: m.mm, params: { data: data.svmAddress }, workgroups: 6 })).rejects.toThrow(
-    /ENOTSUP: main, .*stores more words.*resume points do not apply: it has barriers/,
-  );
-});
-
-test("a dispatch that fits does not ask for resume points", async () => {
-  await using m = await svmMachine(FRAMES);
-  const data = await m.mm.mmap({ length: 4 * FRAMES * SVM_PAGE });
-  const kernel = await m.device.kernel(SVM_INCREMENT);
-  expect(kernel).toBeInstanceOf(SvmKernel);
-  const resuming = vi.spyOn((kernel as SvmKernel).compiled, "resuming");
-  const words = data.length / 4;
-  await kernel.dispatch({ mm: m.mm, params: { data: data.svmAddress, words }, workgroups: words / 64 });
-  expect(resuming).not.toHaveBeenCalled();
-  expect(new Set(await wordsOf(data))).toEqual(new Set([1]));
 });

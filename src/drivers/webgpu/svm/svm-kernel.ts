@@ -16,7 +16,7 @@ import { BoundRanges } from "./bound-ranges.ts";
 import { compactionPipeline } from "./compaction.ts";
 import type { CompiledSvmKernel } from "./compile-svm.ts";
 import type { ControlBuffers, FatalAccess, RoundReport, RoundRun } from "./control.ts";
-import { Fatal } from "./control-layout.ts";
+import { Fatal, type FatalCode } from "./control-layout.ts";
 import { encodeCompaction, encodeKernel, physicalGrid, type RoundBindings, userGroups } from "./encode-round.ts";
 import { fatalError } from "./fatal-error.ts";
 import { namedPages } from "./named-pages.ts";
@@ -326,7 +326,7 @@ export class SvmKernel implements WebGpuKernel {
     }
     work.tally.prefetchHits += table.noteAccessed(report.accessed);
     const { fatal } = report;
-    if (fatal === undefined || (fatal.code === Fatal.StoreLogFull && round.resume === undefined)) {
+    if (fatal === undefined || (round.resume === undefined && RESUMABLE.has(fatal.code))) {
       return report;
     }
     if (await this.#isMappedSince(run, fatal.address)) {
@@ -355,6 +355,9 @@ export class SvmKernel implements WebGpuKernel {
     throw fatalError(this.name, this.compiled, table.mm, fatal, unresumed);
   }
 }
+
+/** What committing stores on the way can help against. */
+const RESUMABLE: ReadonlySet<FatalCode> = new Set([Fatal.StoreLogFull, Fatal.BoundReread]);
 
 /** Whether the device has all memory, but for what is written through a variable: no pointer may lead there. */
 function isThere({ table, work }: Run, write: boolean): boolean {

@@ -66,10 +66,7 @@ export function transformKernel(wgsl: string, entryPoint?: string, op = "kernel"
   const runtimeGroup = Math.max(0, ...reflection.bindings.map((binding) => binding.group + 1));
   let resumed: ResumeText | string | undefined;
   const resume = () => {
-    resumed ??=
-      bound === undefined
-        ? resumeText(kernel, analysis, entry)
-        : "it writes variables of its own (var<storage, read_write>)";
+    resumed ??= resumeText(kernel, analysis, entry, bound);
     return resumed;
   };
   return {
