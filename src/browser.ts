@@ -66,7 +66,7 @@ export async function open(options: OpenOptions = {}): Promise<PageMirror> {
       gpu,
       label: "pagemirror",
       deviceMemory: options.deviceMemory,
-      nudge: queueNeedsNudging(),
+      waiting: queueNeedsNudging() ? "nudge" : undefined,
     });
     const memory = new PhysicalMemory(new SoftwareMmu());
     const mm = AddressSpace.create({ memory });

@@ -53,7 +53,8 @@ async function openParts(
   let closing = false;
   try {
     const { deviceMemory } = options;
-    const device = dawn && (await driver.open({ gpu: dawn.adapter, label: "pagemirror", deviceMemory }));
+    const device =
+      dawn && (await driver.open({ gpu: dawn.adapter, label: "pagemirror", deviceMemory, waiting: dawn.waiting }));
     device?.gpu.lost.onLost(() => {
       if (!closing) {
         onError(device.gpu.lost.error("device"));

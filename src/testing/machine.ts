@@ -78,9 +78,9 @@ export class Machine implements AsyncDisposable {
 
   /** One more device, on an adapter of its own. */
   async open(options: MachineOptions = {}): Promise<WebGpuDevice> {
-    const { adapter, close } = await openDawn();
+    const { adapter, waiting, close } = await openDawn();
     this.#closers.push(close);
-    const device = await this.driver.open({ gpu: adapter, label: `gpu${this.#closers.length}`, ...options });
+    const device = await this.driver.open({ gpu: adapter, label: `gpu${this.#closers.length}`, waiting, ...options });
     this.#device ??= device;
     return device;
   }

@@ -2,15 +2,18 @@
 import { KernelError } from "../../base/index.ts";
 import { mmuNotifierSynchronize } from "../../mmu-notifier/index.ts";
 import { WebGpuDevice, type WebGpuDeviceOptions } from "./device.ts";
-import { adoptGpuDevice, type GpuHandle, openGpuDevice } from "./gpu-handle.ts";
+import { adoptGpuDevice, type GpuHandle, openGpuDevice, type WhileWaiting } from "./gpu-handle.ts";
 
 export interface WebGpuOpenOptions extends WebGpuDeviceOptions {
   /** A device of the caller's, which stays his to destroy; or an adapter, whose device the driver opens. */
   readonly gpu: GPUDevice | GPUAdapter;
   /** For messages and GPU debuggers. */
   readonly label?: string | undefined;
-  /** Sends empty submissions while something waits for the GPU: Firefox notices its end a tenth of a second late otherwise. */
-  readonly nudge?: boolean | undefined;
+  /**
+   * What to do while something waits for the GPU. "nudge" sends empty submissions: Firefox notices its end a tenth of a second
+   * late otherwise. `openDawn` gives what is good for the adapter that it found.
+   */
+  readonly waiting?: WhileWaiting;
 }
 
 export class WebGpuDriver implements AsyncDisposable {
@@ -26,8 +29,8 @@ export class WebGpuDriver implements AsyncDisposable {
     const label = options.label ?? "pagemirror";
     const gpu: GpuHandle =
       "requestDevice" in options.gpu
-        ? await openGpuDevice(options.gpu, label, options.nudge)
-        : adoptGpuDevice(options.gpu, label, options.nudge);
+        ? await openGpuDevice(options.gpu, label, options.waiting)
+        : adoptGpuDevice(options.gpu, label, options.waiting);
     try {
       this.#assertLoaded();
       const device = new WebGpuDevice(gpu, options);

@@ -1,10 +1,13 @@
 /** A GPUDevice with what every part of the driver needs beside it. */
 import { KernelError, type LedgerEntry, ledgerTrack, warnOn } from "../../base/index.ts";
-import { DeviceLost } from "./lost.ts";
+import { DeviceLost, type WaitListener } from "./lost.ts";
 import { QueueNudge } from "./queue-nudge.ts";
 
 /** Who destroys the GPUDevice: this library ("owned") or whoever made it ("borrowed"). */
 export type Ownership = "owned" | "borrowed";
+
+/** What is done while somebody waits for the GPU: empty submissions, or what the platform does. */
+export type WhileWaiting = "nudge" | WaitListener | undefined;
 
 /** A GPUDevice, the knowledge of its loss, and its end. */
 export class GpuHandle {
@@ -16,13 +19,13 @@ export class GpuHandle {
   readonly lost: DeviceLost;
   readonly #ledger: LedgerEntry;
 
-  constructor(device: GPUDevice, label: string, ownership: Ownership, nudge = false) {
+  constructor(device: GPUDevice, label: string, ownership: Ownership, waiting?: WhileWaiting) {
     this.device = device;
     this.queue = device.queue;
     this.limits = device.limits;
     this.label = label;
     this.ownership = ownership;
-    this.lost = new DeviceLost(device, label, nudge ? new QueueNudge(device.queue) : undefined);
+    this.lost = new DeviceLost(device, label, waiting === "nudge" ? new QueueNudge(device.queue) : waiting);
     this.#ledger = ledgerTrack("gpu device");
     if (ownership === "owned") {
       device.addEventListener("uncapturederror", (event) => {
@@ -51,8 +54,12 @@ export class GpuHandle {
 }
 
 /** Takes a GPUDevice that somebody else made and will destroy. */
-export function adoptGpuDevice(device: GPUDevice, label = device.label || "adopted device", nudge = false): GpuHandle {
-  return new GpuHandle(device, label, "borrowed", nudge);
+export function adoptGpuDevice(
+  device: GPUDevice,
+  label = device.label || "adopted device",
+  waiting?: WhileWaiting,
+): GpuHandle {
+  return new GpuHandle(device, label, "borrowed", waiting);
 }
 
 /** Limits that are worth more than WebGPU's defaults to memory and compute. */
@@ -81,7 +88,7 @@ const WANTED_FEATURES: readonly string[] = ["shader-f16", "subgroups", "timestam
  *
  * Errors: ENODEV when the adapter gives no device; an adapter gives only one.
  */
-export async function openGpuDevice(adapter: GPUAdapter, label: string, nudge = false): Promise<GpuHandle> {
+export async function openGpuDevice(adapter: GPUAdapter, label: string, waiting?: WhileWaiting): Promise<GpuHandle> {
   const requiredLimits: Record<string, number> = {};
   for (const name of WANTED_LIMITS) {
     const value = adapter.limits[name];
@@ -102,5 +109,5 @@ export async function openGpuDevice(adapter: GPUAdapter, label: string, nudge = 
       { cause: error },
     );
   }
-  return new GpuHandle(device, label, "owned", nudge);
+  return new GpuHandle(device, label, "owned", waiting);
 }

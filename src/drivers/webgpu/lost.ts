@@ -1,23 +1,27 @@
 /** Knows whether a device is lost, and ends every wait on it when it is. */
 import { KernelError, throwIfAborted } from "../../base/index.ts";
-import type { QueueNudge } from "./queue-nudge.ts";
 
 /** What {@link DeviceLost.wait} takes beside the promise. */
 export interface GpuWaitOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Is told when somebody begins to wait for the GPU, and when a wait is over, however it ended. */
+export interface WaitListener {
+  begin(): void;
+  end(): void;
+}
+
 /** The loss of one GPUDevice: a flag to look at, a reason to report, and waits that cannot hang. */
 export class DeviceLost {
   readonly #label: string;
-  readonly #nudge: QueueNudge | undefined;
+  readonly #waits: WaitListener | undefined;
   readonly #listeners = new Set<() => void>();
   #reason: string | undefined;
 
-  /** `nudge` keeps the queue going while somebody waits, where that is needed. */
-  constructor(device: GPUDevice, label: string, nudge?: QueueNudge) {
+  constructor(device: GPUDevice, label: string, waits?: WaitListener) {
     this.#label = label;
-    this.#nudge = nudge;
+    this.#waits = waits;
     device.lost.then(
       (info) => this.mark(info.reason === "destroyed" ? "it was destroyed" : info.message.trim() || info.reason),
       (error: unknown) => this.mark(String(error)),
@@ -84,7 +88,7 @@ export class DeviceLost {
       const leave = () => {
         if (waiting) {
           waiting = false;
-          this.#nudge?.end();
+          this.#waits?.end();
         }
         takeOff();
         signal?.removeEventListener("abort", onAbort);
@@ -100,7 +104,7 @@ export class DeviceLost {
         reject(this.error(op));
       });
       signal?.addEventListener("abort", onAbort);
-      this.#nudge?.begin();
+      this.#waits?.begin();
       promise.then(
         (value) => {
           leave();

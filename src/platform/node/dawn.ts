@@ -5,6 +5,7 @@ import type { create as createDawn } from "webgpu";
 import { KernelError } from "../../base/index.ts";
 import { type AdapterAttempt, type AdapterReport, adapterKind, adapterName, describeAdapter } from "../adapter.ts";
 import { loadKoffi, loadLibrary, withNativeEnvironment } from "./native.ts";
+import { PollPause } from "./poll-pause.ts";
 import { SWIFTSHADER_PACKAGE, type SwiftShaderFiles, swiftShaderFiles } from "./swiftshader.ts";
 import { systemVulkan } from "./system-vulkan.ts";
 
@@ -21,6 +22,8 @@ export interface OpenDawnOptions {
 export interface OpenAdapter {
   readonly adapter: GPUAdapter;
   readonly report: AdapterReport;
+  /** For `WebGpuDriver.open`: leaves the processor to an adapter that is a program. */
+  readonly waiting: PollPause | undefined;
   /** Lets go of Dawn; call it after the device was destroyed. Idempotent. */
   close(): void;
 }
@@ -256,7 +259,13 @@ function opened(found: Found, tried: readonly AdapterAttempt[], why: string): Op
     driverFiles,
     tried,
   };
-  return { adapter, report, close: () => void setTimeout(() => openInstances.delete(instance), LINGER_MS).unref() };
+  const waiting = report.kind === "software" ? new PollPause() : undefined;
+  return {
+    adapter,
+    report,
+    waiting,
+    close: () => void setTimeout(() => openInstances.delete(instance), LINGER_MS).unref(),
+  };
 }
 
 function fail(wanted: string | undefined, tried: readonly AdapterAttempt[]): never {
