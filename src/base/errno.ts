@@ -3,9 +3,7 @@
 /** The errno names that this library reports. */
 export type Errno =
   | "EACCES"
-  | "EAGAIN"
   | "EBUSY"
-  | "EEXIST"
   | "EFAULT"
   | "EHWPOISON"
   | "EINTR"

@@ -6,7 +6,7 @@ import type { World } from "./world.ts";
 export type Action = (world: World) => Promise<() => Promise<void>> | (() => Promise<void>);
 
 /** Errors that say that another task was there first. */
-const EXPECTED = new Set(["EFAULT", "EPERM", "EACCES", "ESRCH", "ENODEV", "EHWPOISON", "ENOMEM", "EAGAIN"]);
+const EXPECTED = new Set(["EFAULT", "EPERM", "EACCES", "ESRCH", "ENODEV", "EHWPOISON", "ENOMEM"]);
 
 /** Runs what may find the space unmapped, protected or gone. */
 export async function allowed(world: World, body: () => Promise<unknown>, more: readonly string[] = []): Promise<void> {

@@ -16,7 +16,7 @@ export interface FaultError {
 /** What an application reads where bytes were lost: not a number, as f32 and as f64. */
 export const POISON_WORD = 0xfff7_dead;
 
-const CODES: readonly Errno[] = ["EFAULT", "EHWPOISON", "EIO", "ENOMEM", "ESRCH", "EAGAIN", "EACCES"];
+const CODES: readonly Errno[] = ["EFAULT", "EHWPOISON", "EIO", "ENOMEM", "ESRCH", "EACCES"];
 const ENTRIES = 256;
 /** Words: code, address low, address high. */
 const ENTRY_WORDS = 3;
