@@ -1,6 +1,6 @@
 /** A compiled kernel, and its dispatch. */
 import type { AddressSpace } from "../../mm/index.ts";
-import { type BindTarget, planBindings } from "./bind-plan.ts";
+import { type BindPlan, type BindTarget, planBindings } from "./bind-plan.ts";
 import { type CompiledKernel, checkWorkgroups, type Workgroups } from "./compile.ts";
 import type { WebGpuDevice } from "./device.ts";
 import type { OwnedBuffer } from "./gpu-buffer.ts";
@@ -79,36 +79,49 @@ export class BindKernel implements WebGpuKernel {
    *   `deviceMemory`; ENODEV the device is lost or closed; EINTR; ESRCH the address space has exited
    */
   async dispatch(options: DispatchOptions): Promise<DispatchStats> {
-    const { device, name } = this;
-    device.assertOpen(name);
-    const workgroups = checkWorkgroups(device.gpu.limits, options.workgroups, name);
-    const params = packParams(this.reflection.params, options.params ?? {}, name);
-    const plan = planBindings(this.reflection, options.bind ?? {}, device.gpu.limits, name);
-    const uniform = await takeUniform(device, this.reflection, params, name);
-    try {
-      return await submitDispatch(
+    const { workgroups, params, plan } = checkDispatch(this, options);
+    return withUniform(this, params, (uniform) =>
+      submitDispatch(
         { kernel: this, plan, workgroups, uniform },
         { signal: options.signal, timeoutMs: options.timeoutMs ?? 1000 },
-      );
-    } finally {
-      if (uniform !== undefined) {
-        device.putUniform(uniform);
-      }
-    }
+      ),
+    );
   }
 }
 
-/** A uniform buffer with the params in it, for a kernel that has some. Give it back with WebGpuDevice.putUniform. */
-export async function takeUniform(
-  device: WebGpuDevice,
-  reflection: KernelReflection,
+/** What can be said of a dispatch before anything is touched. */
+export interface CheckedDispatch {
+  readonly workgroups: [number, number, number];
+  readonly params: Uint8Array<ArrayBuffer>;
+  readonly plan: BindPlan;
+}
+
+/** @throws KernelError ENODEV the device is closed; EINVAL, EACCES, ENOTSUP what does not fit the kernel or the adapter */
+export function checkDispatch(kernel: WebGpuKernel, options: DispatchOptions): CheckedDispatch {
+  const { device, name, reflection } = kernel;
+  device.assertOpen(name);
+  const { limits } = device.gpu;
+  return {
+    workgroups: checkWorkgroups(limits, options.workgroups, name),
+    params: packParams(reflection.params, options.params ?? {}, name),
+    plan: planBindings(reflection, options.bind ?? {}, limits, name),
+  };
+}
+
+/** Runs `body` with a uniform buffer that holds the params, for a kernel that has some. @throws KernelError ENOMEM, ENODEV */
+export async function withUniform<T>(
+  { device, name, reflection }: WebGpuKernel,
   params: Uint8Array<ArrayBuffer>,
-  op: string,
-): Promise<OwnedBuffer | undefined> {
+  body: (uniform: OwnedBuffer | undefined) => Promise<T>,
+): Promise<T> {
   if (reflection.params === undefined) {
-    return undefined;
+    return body(undefined);
   }
-  const uniform = await device.getUniform(Math.ceil(params.byteLength / 16) * 16, op);
-  device.gpu.queue.writeBuffer(uniform.buffer, 0, params);
-  return uniform;
+  const uniform = await device.getUniform(Math.ceil(params.byteLength / 16) * 16, name);
+  try {
+    device.gpu.queue.writeBuffer(uniform.buffer, 0, params);
+    return await body(uniform);
+  } finally {
+    device.putUniform(uniform);
+  }
 }

@@ -2,12 +2,10 @@
 import { KernelError, trace, traceNow, traceOn } from "../../../base/index.ts";
 import { type AddressSpace, addrOfSvm, syncSpace } from "../../../mm/index.ts";
 import { lockdepTask } from "../../../sync/index.ts";
-import { type BindPlan, planBindings } from "../bind-plan.ts";
-import { checkWorkgroups } from "../compile.ts";
+import type { BindPlan } from "../bind-plan.ts";
 import type { WebGpuDevice } from "../device.ts";
-import { type DispatchOptions, takeUniform, type WebGpuKernel } from "../kernel.ts";
+import { checkDispatch, type DispatchOptions, type WebGpuKernel, withUniform } from "../kernel.ts";
 import type { DeviceMirror } from "../mirror.ts";
-import { packParams } from "../params.ts";
 import { type PlacedRange, placedAlready, placeRanges } from "../place.ts";
 import type { KernelReflection } from "../reflect.ts";
 import { type DispatchStats, withUser } from "../submit.ts";
@@ -86,24 +84,16 @@ export class SvmKernel implements WebGpuKernel {
    *   needs more than the pool between two resume points, or at all when it has none, as those of a kernel with barriers
    */
   async dispatch(options: DispatchOptions): Promise<DispatchStats> {
-    const { device, name } = this;
-    device.assertOpen(name);
-    const grid = checkWorkgroups(device.gpu.limits, options.workgroups, name);
-    const params = packParams(this.reflection.params, options.params ?? {}, name);
-    const plan = planBindings(this.reflection, options.bind ?? {}, device.gpu.limits, name);
+    const { workgroups, params, plan } = checkDispatch(this, options);
     const mm = this.#spaceOf(options, plan);
-    const uniform = await takeUniform(device, this.reflection, params, name);
-    try {
-      return await withUser(mm, name, () =>
-        lockdepTask(name, () =>
-          this.#inTurn({ mm, grid, plan, uniform: uniform?.buffer, params: new Uint32Array(params.buffer), options }),
+    const words = new Uint32Array(params.buffer);
+    return withUniform(this, params, (uniform) =>
+      withUser(mm, this.name, () =>
+        lockdepTask(this.name, () =>
+          this.#inTurn({ mm, grid: workgroups, plan, uniform: uniform?.buffer, params: words, options }),
         ),
-      );
-    } finally {
-      if (uniform !== undefined) {
-        device.putUniform(uniform);
-      }
-    }
+      ),
+    );
   }
 
   /** Beside other svm dispatches of the device, in a pool that all share. */
