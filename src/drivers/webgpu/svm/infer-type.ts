@@ -1,5 +1,7 @@
 /** Types of WGSL values, as far as they can be found without a compiler: to keep values somewhere, their types must be named. */
 import type { ExpressionElem, FunctionCallExpression, RefIdentElem, TypeRefElem } from "wesl";
+import { evaluate } from "../wgsl/constants.ts";
+import { tokensOf, UnreadableWgsl } from "../wgsl/tokens.ts";
 import { SVM_FUNCTIONS } from "./functions.ts";
 import { calledName, type ParsedKernel, svmName } from "./parse-kernel.ts";
 
@@ -114,7 +116,7 @@ function typeFrom(kernel: ParsedKernel, name: string, params: readonly Expressio
   if (name === "array") {
     const [of, count] = params;
     const element = of === undefined ? undefined : namedType(kernel, of);
-    const length = count === undefined ? undefined : constantOf(kernel, count);
+    const length = count === undefined ? undefined : countOf(kernel, count);
     return element === undefined || length === undefined ? undefined : { kind: "array", element, length };
   }
   return shapedType(kernel, name, params);
@@ -137,45 +139,24 @@ function shapedType(kernel: ParsedKernel, name: string, params: readonly Express
     : { kind: "matrix", columns: Number(columns), rows: Number(rows), element };
 }
 
-/** The value of a constant integer expression. */
-export function constantOf(kernel: ParsedKernel, e: ExpressionElem): number | undefined {
-  switch (e.kind) {
-    case "literal":
-      return /^(0x[0-9a-f]+|\d+)[ui]?$/i.test(e.value) ? Number(e.value.replace(/[ui]$/, "")) : undefined;
-    case "parenthesized-expression":
-      return constantOf(kernel, e.expression);
-    case "ref": {
-      const decl = kernel.module.decls.find(
-        (d) => d.kind === "const" && d.name.decl.ident.originalName === e.ident.originalName,
-      );
-      return decl?.kind === "const" && decl.init !== undefined ? constantOf(kernel, decl.init) : undefined;
-    }
-    case "binary-expression": {
-      const a = constantOf(kernel, e.left);
-      const b = constantOf(kernel, e.right);
-      return a === undefined || b === undefined ? undefined : calculate(e.operator.value, a, b);
-    }
-    default:
+/** How often an array has its element; undefined when that is not known. */
+function countOf(kernel: ParsedKernel, count: ExpressionElem): number | undefined {
+  const { source, module } = kernel;
+  const phraseOf = (name: string) => {
+    // A constant of a function may hide the module's, and no scope is known here.
+    if (kernel.localNames.has(name)) {
       return undefined;
-  }
-}
-
-function calculate(op: string, a: number, b: number): number | undefined {
-  switch (op) {
-    case "+":
-      return a + b;
-    case "-":
-      return a - b;
-    case "*":
-      return a * b;
-    case "/":
-      return b === 0 ? undefined : Math.trunc(a / b);
-    case "%":
-      return b === 0 ? undefined : a % b;
-    case "<<":
-      return a * 2 ** b;
-    default:
+    }
+    const decl = module.decls.find((d) => d.kind === "const" && d.name.decl.ident.originalName === name);
+    return decl?.kind === "const" && decl.init !== undefined ? tokensOf(source.slice(decl.init)) : undefined;
+  };
+  try {
+    return evaluate(tokensOf(source.slice(count)), phraseOf);
+  } catch (error) {
+    if (error instanceof UnreadableWgsl) {
       return undefined;
+    }
+    throw error;
   }
 }
 

@@ -23,6 +23,8 @@ export interface ParsedKernel {
   readonly variables: ReadonlyMap<string, GlobalVarElem>;
   /** Names given by `import … as`. */
   readonly aliases: ReadonlyMap<string, string>;
+  /** Names that something inside a function has. */
+  readonly localNames: ReadonlySet<string>;
 }
 
 /** Names of WGSL that the generated code uses: a declaration of the same name would change what they mean. */
@@ -60,8 +62,9 @@ export function parseKernel(wgsl: string, op: string): ParsedKernel {
       collectImports(source, decl.start, decl.imports, [], aliases);
     }
   }
-  const kernel = { source, module, functions, structs, variables, aliases };
-  checkNames(kernel);
+  const localNames = new Set<string>();
+  const kernel = { source, module, functions, structs, variables, aliases, localNames };
+  checkNames(kernel, localNames);
   return kernel;
 }
 
@@ -112,10 +115,14 @@ function unknownName(name: string): string {
   return `${SVM_MODULE} has no ${name}: there is ${list.join(", ")}`;
 }
 
-function checkNames(kernel: ParsedKernel): void {
+/** Checks all names, and notes those of functions' own declarations. */
+function checkNames(kernel: ParsedKernel, localNames: Set<string>): void {
   const { source, module } = kernel;
   for (const elem of everything(module)) {
     if (elem.kind === "decl") {
+      if (!elem.ident.isGlobal) {
+        localNames.add(elem.ident.originalName);
+      }
       checkDeclared(kernel, elem.ident.originalName, elem.ident.isGlobal, elem.start);
     } else if (elem.kind === "ref") {
       const name = svmName(kernel, elem.ident.originalName);
