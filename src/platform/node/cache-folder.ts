@@ -1,6 +1,9 @@
 /** Where this library keeps files that it can make again at any time. */
-import { isAbsolute, resolve } from "node:path";
+import { lstat, mkdir } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { isAbsolute, join, resolve } from "node:path";
 import envPaths from "env-paths";
+import { KernelError } from "../../base/index.ts";
 
 /** The cache folder: `PAGEMIRROR_CACHE` when that is set, else the user's own cache folder for this operating system. */
 export function cacheFolder(env: NodeJS.ProcessEnv = process.env): string {
@@ -9,4 +12,21 @@ export function cacheFolder(env: NodeJS.ProcessEnv = process.env): string {
     return isAbsolute(chosen) ? chosen : resolve(chosen);
   }
   return envPaths("pagemirror", { suffix: "" }).cache;
+}
+
+/**
+ * A folder of this user's among the temporary files, made when absent: for users whose cache folder cannot be written.
+ * Others may write beside it, and what is loaded from it runs as this user, so it must be nobody else's.
+ * @throws KernelError EACCES it cannot be made, or others may write there
+ */
+export async function spareCacheFolder(temporary = tmpdir()): Promise<string> {
+  const user = process.getuid?.() ?? 0;
+  const folder = join(temporary, `pagemirror-${user}`);
+  await mkdir(folder, { mode: 0o700 }).catch(() => undefined);
+  const stats = await lstat(folder).catch(() => undefined);
+  if (stats === undefined || !stats.isDirectory() || stats.uid !== user || (stats.mode & 0o022) !== 0) {
+    const why = `${folder} cannot be made, or is not this user's alone: set PAGEMIRROR_CACHE to a folder that can be written`;
+    throw new KernelError("EACCES", "adapter", why);
+  }
+  return folder;
 }

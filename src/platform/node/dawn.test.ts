@@ -1,5 +1,8 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { expect, test } from "vitest";
@@ -107,6 +110,23 @@ test.skipIf(!packaged)("ENODEV: without a cache folder the message names it and 
     { PAGEMIRROR_CACHE: "/dev/null/cache" },
   );
   expect(result.out).toMatch(/^ENODEV .*\/dev\/null\/cache cannot be written \(ENOTDIR\) \(set PAGEMIRROR_CACHE/);
+});
+
+test.skipIf(!packaged)("a user whose cache folder cannot be written gets one among the temporary files", async () => {
+  const temporary = await mkdtemp(join(tmpdir(), "pagemirror-spare-"));
+  try {
+    const result = await runChild(
+      `const { openDawn } = await import(${JSON.stringify(dawn)});
+       const { report, close } = await openDawn({ adapter: "swiftshader" });
+       console.log(report.tried.at(-1).result);
+       close();`,
+      { PAGEMIRROR_CACHE: "", XDG_CACHE_HOME: "/dev/null", TMPDIR: temporary },
+    );
+    expect(result.out).toContain(`unpacked into ${temporary}/pagemirror-`);
+    expect(result.out).toContain("/dev/null/pagemirror cannot be written (ENOTDIR)");
+  } finally {
+    await rm(temporary, { recursive: true, force: true });
+  }
 });
 
 test.skipIf(!packaged)("a worker thread can open the packaged driver too", async () => {

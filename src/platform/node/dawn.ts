@@ -219,7 +219,8 @@ async function trySwiftShader(dawn: Dawn, tried: AdapterAttempt[], name?: string
     tried.push({ what, result: `no adapter (${firstLine(found)})`, remedy: `remove ${files.folder} and try again` });
     return undefined;
   }
-  tried.push({ what, result: `"${adapterName(found.adapter)}"` });
+  const where = files.spare === undefined ? "" : `, unpacked into ${files.folder}: ${files.spare}`;
+  tried.push({ what, result: `"${adapterName(found.adapter)}"${where}` });
   if (
     name !== undefined &&
     !`${adapterName(found.adapter)} SwiftShader Device (Subzero)`.toLowerCase().includes(name.toLowerCase())

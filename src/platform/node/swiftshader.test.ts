@@ -1,5 +1,8 @@
+import { chmod, mkdtemp, rm, stat, symlink } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect, test } from "vitest";
-import { cacheFolder } from "./cache-folder.ts";
+import { cacheFolder, spareCacheFolder } from "./cache-folder.ts";
 import { swiftShaderFiles } from "./swiftshader.ts";
 
 test("ENODEV: other platforms than linux x64 are told so", async () => {
@@ -22,4 +25,20 @@ test("ENOENT: a package that is not installed is named with the command that ins
 test("the cache folder is PAGEMIRROR_CACHE when that is set", () => {
   expect(cacheFolder({ PAGEMIRROR_CACHE: "/some/where" })).toBe("/some/where");
   expect(cacheFolder({ PAGEMIRROR_CACHE: "" })).toMatch(/pagemirror/);
+});
+
+test.skipIf(process.getuid === undefined)("the spare cache folder is this user's alone, or refused", async () => {
+  const temporary = await mkdtemp(join(tmpdir(), "pagemirror-spare-"));
+  try {
+    const folder = await spareCacheFolder(temporary);
+    expect((await stat(folder)).mode & 0o777).toBe(0o700);
+    expect(await spareCacheFolder(temporary)).toBe(folder);
+    await chmod(folder, 0o777);
+    await expect(spareCacheFolder(temporary)).rejects.toMatchObject({ code: "EACCES" });
+    await rm(folder, { recursive: true });
+    await symlink("/tmp", folder);
+    await expect(spareCacheFolder(temporary)).rejects.toMatchObject({ code: "EACCES" });
+  } finally {
+    await rm(temporary, { recursive: true, force: true });
+  }
 });

@@ -5,7 +5,7 @@
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { KernelError } from "../../base/index.ts";
-import { cacheFolder } from "./cache-folder.ts";
+import { cacheFolder, spareCacheFolder } from "./cache-folder.ts";
 import { unpackOnce } from "./unpack.ts";
 
 /** The package that carries the driver. */
@@ -18,6 +18,8 @@ export interface SwiftShaderFiles {
   readonly loader: string;
   /** The driver's manifest, for VK_DRIVER_FILES. */
   readonly manifest: string;
+  /** Why it is not in the user's cache folder. */
+  readonly spare?: string;
 }
 
 const LOADER = "libvulkan.so.1";
@@ -28,7 +30,9 @@ const DRIVER = "libvk_swiftshader.so";
 export interface SwiftShaderOptions {
   readonly platform?: string;
   readonly arch?: string;
-  readonly cache?: string;
+  readonly env?: NodeJS.ProcessEnv;
+  /** The folder of temporary files. */
+  readonly temporary?: string;
   /** Finds the package's entry file; throws when the package is not installed. */
   readonly resolvePackage?: (name: string) => string;
 }
@@ -49,14 +53,30 @@ export async function swiftShaderFiles(options: SwiftShaderOptions = {}): Promis
       `SwiftShader comes for linux x64 only, this is ${platform} ${arch}: use a machine with a GPU driver`,
     );
   }
-  const folder = await unpackOnce({
-    archive: join(packageFolder(options.resolvePackage), "bin", "swiftshader.tar.br"),
-    cache: options.cache ?? cacheFolder(),
-    name: "swiftshader",
-    files: [LOADER, MANIFEST, DRIVER],
-  });
-  return { folder, loader: join(folder, LOADER), manifest: join(folder, MANIFEST) };
+  const archive = join(packageFolder(options.resolvePackage), "bin", "swiftshader.tar.br");
+  const env = options.env ?? process.env;
+  const unpack = async (cache: string, spare?: string): Promise<SwiftShaderFiles> => {
+    const folder = await unpackOnce({ archive, cache, name: "swiftshader", files: [LOADER, MANIFEST, DRIVER] });
+    const files = { folder, loader: join(folder, LOADER), manifest: join(folder, MANIFEST) };
+    return spare === undefined ? files : { ...files, spare };
+  };
+  try {
+    return await unpack(cacheFolder(env));
+  } catch (error) {
+    // A folder that was chosen is the one that is meant.
+    if ((env.PAGEMIRROR_CACHE ?? "") !== "" || !(error instanceof KernelError) || !BAD_FOLDER.has(error.code)) {
+      throw error;
+    }
+    const folder = await spareCacheFolder(options.temporary).catch(() => undefined);
+    if (folder === undefined) {
+      throw error;
+    }
+    return unpack(folder, error.why);
+  }
 }
+
+/** What unpacking fails with where the folder is at fault. */
+const BAD_FOLDER: ReadonlySet<string> = new Set(["EACCES", "ENOSPC", "EIO"]);
 
 function packageFolder(resolvePackage: (name: string) => string = createRequire(import.meta.url).resolve): string {
   let entry: string;
