@@ -51,7 +51,7 @@ export async function gatherInfo(version: string): Promise<InfoReport> {
     node: process.version,
     platform: `${process.platform} ${process.arch}`,
     mmu: mmuReports(),
-    cacheFolder: cacheFolder(),
+    cacheFolder: await cacheFolder(),
   };
   try {
     const opened = await openDawn();

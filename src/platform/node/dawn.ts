@@ -270,9 +270,11 @@ function opened(found: Found, tried: readonly AdapterAttempt[], why: string): Op
 }
 
 function fail(wanted: string | undefined, tried: readonly AdapterAttempt[]): never {
-  const list = tried
-    .map(({ what, result, remedy }) => `${what}: ${result}${remedy === undefined ? "" : ` (${remedy})`}`)
-    .join("; ");
+  const said = tried.map(
+    ({ what, result, remedy }) => `${what}: ${result}${remedy === undefined ? "" : ` (${remedy})`}`,
+  );
+  // The system's driver is tried a second time, for one that runs on the CPU.
+  const list = [...new Set(said)].join("; ");
   const name = wanted === undefined ? "there is no adapter here" : `no adapter here is "${wanted}"`;
   throw new KernelError(
     "ENODEV",

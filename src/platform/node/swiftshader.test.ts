@@ -22,9 +22,9 @@ test("ENOENT: a package that is not installed is named with the command that ins
   });
 });
 
-test("the cache folder is PAGEMIRROR_CACHE when that is set", () => {
-  expect(cacheFolder({ PAGEMIRROR_CACHE: "/some/where" })).toBe("/some/where");
-  expect(cacheFolder({ PAGEMIRROR_CACHE: "" })).toMatch(/pagemirror/);
+test("the cache folder is PAGEMIRROR_CACHE when that is set", async () => {
+  expect(await cacheFolder({ PAGEMIRROR_CACHE: "/some/where" })).toBe("/some/where");
+  expect(await cacheFolder({ PAGEMIRROR_CACHE: "" })).toMatch(/pagemirror/);
 });
 
 test.skipIf(process.getuid === undefined)("the spare cache folder is this user's alone, or refused", async () => {

@@ -60,8 +60,9 @@ export async function swiftShaderFiles(options: SwiftShaderOptions = {}): Promis
     const files = { folder, loader: join(folder, LOADER), manifest: join(folder, MANIFEST) };
     return spare === undefined ? files : { ...files, spare };
   };
+  const own = await cacheFolder(env);
   try {
-    return await unpack(cacheFolder(env));
+    return await unpack(own);
   } catch (error) {
     // A folder that was chosen is the one that is meant.
     if ((env.PAGEMIRROR_CACHE ?? "") !== "" || !(error instanceof KernelError) || !BAD_FOLDER.has(error.code)) {
