@@ -38,6 +38,14 @@ test.each([
   });
 });
 
+test("a port that fetch refuses is not asked again and again", async () => {
+  const opening = openUrlObject(memory, "http://127.0.0.1:1/x", { retries: 1000, backoffMs: 60_000 });
+  await expect(opening).rejects.toMatchObject({
+    code: "EIO",
+    why: "http://127.0.0.1:1/x: bad port: check the URL and its server",
+  });
+});
+
 describe.skipIf(!hasNginx())(`opening a URL of ${NGINX_HINT}`, () => {
   let nginx: Nginx;
 

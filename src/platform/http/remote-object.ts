@@ -281,9 +281,12 @@ function noRanges(op: string, shown: string): KernelError {
 
 /** Nobody is there, or the wrong one. While an object is open that may pass; at the opening it is rather a wrong URL. */
 const WRONG_SERVER = /^(ECONNREFUSED|ENOTFOUND)$|CERT|TLS|SIGNATURE/;
+/** What fetch refuses by itself, without a code. */
+const REFUSED = /^(bad port|redirect count exceeded|unknown scheme)$/;
 
 function networkError(op: string, shown: string, error: unknown, watchdog: Watchdog): KernelError | Transient {
-  if (op === "open" && WRONG_SERVER.test(codeOf(rootOf(error)))) {
+  const root = rootOf(error);
+  if (op === "open" && (WRONG_SERVER.test(codeOf(root)) || REFUSED.test(root instanceof Error ? root.message : ""))) {
     const why = `${shown}: ${reasonOf(error)}: check the URL and its server`;
     return new KernelError("EIO", op, why, { cause: error });
   }
