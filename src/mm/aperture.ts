@@ -8,9 +8,17 @@ export const SVM_APERTURE_BYTES = 2 ** 34;
 /** Nothing is placed below this offset, so that an svm address of 0 is never valid. */
 export const SVM_FIRST_BYTE = 65_536;
 
-/** The svm address of a byte. @throws KernelError EINVAL outside the aperture, or no multiple of 4 */
-export function svmAddressOf(addr: number, name: string): number {
+/**
+ * The svm address of a byte, where `length` bytes are to be reached from.
+ * @throws KernelError EINVAL not all of them are inside the aperture, or no multiple of 4
+ */
+export function svmAddressOf(addr: number, name: string, length = 4): number {
   const offset = addr - SVM_APERTURE_BASE;
+  if (offset >= 0 && offset < SVM_APERTURE_BYTES && offset + length > SVM_APERTURE_BYTES) {
+    const gib = SVM_APERTURE_BYTES / 2 ** 30;
+    const why = `${name} at ${formatAddr(addr)} has ${length} bytes, which leave the ${gib} GiB of svm addresses: map less of it at once`;
+    throw new KernelError("EINVAL", "svmAddress", why);
+  }
   if (offset < 0 || offset >= SVM_APERTURE_BYTES || offset % 4 !== 0) {
     throw new KernelError(
       "EINVAL",

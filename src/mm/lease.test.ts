@@ -47,6 +47,12 @@ describe("lease", () => {
     expect(drawEntries(mm, m.start, 4)).toBe("rwwr");
   });
 
+  test("a mode that is none is EINVAL: JavaScript has no types to refuse it", async () => {
+    await using mm = createMm();
+    const m = await mm.mmap({ length: P });
+    expect(await errorCode(() => m.lease("w" as "rw"))).toBe("EINVAL");
+  });
+
   test("ranges outside the mapping are EINVAL", async () => {
     await using mm = createMm();
     const m = await mm.mmap({ length: P });

@@ -52,10 +52,10 @@ export class Mapping {
 
   /**
    * Where the mapping begins for kernels in svm mode, in 4-byte words from the aperture's base.
-   * @throws KernelError EINVAL the mapping lies outside the aperture of 16 GiB
+   * @throws KernelError EINVAL the mapping is not wholly inside the aperture of 16 GiB
    */
   get svmAddress(): number {
-    return svmAddressOf(this.start, this.name);
+    return svmAddressOf(this.start, this.name, this.length);
   }
 
   /** A part, to bind or lease. @throws KernelError EINVAL when it is not inside */
@@ -68,11 +68,14 @@ export class Mapping {
    * a device's copies of what may be written are dropped. Answers at once, without a promise, when nothing has to wait.
    *
    * Locks: takes mmapLock, read, while it faults.
-   * @throws KernelError EINVAL not inside the mapping, or the range has no single window (two objects, or it crosses a
+   * @throws KernelError EINVAL not inside the mapping, an unknown mode, or the range has no single window (two objects, or it crosses a
    *   multiple of 4 GiB); EFAULT unmapped or not readable; EACCES not writable; EHWPOISON the bytes were lost; EIO; ENOMEM;
    *   ESRCH
    */
   lease(mode: PinMode, part: LeaseOptions = {}): MaybePromise<Lease> {
+    if (mode !== "r" && mode !== "rw") {
+      throw new KernelError("EINVAL", "lease", `unknown mode ${JSON.stringify(mode)}: use "r" or "rw"`);
+    }
     const range = resolveByteRange("lease", this, part);
     return part.longTerm
       ? chain(leaveCoherentMemory(this.mm, range), () => leaseRange(this.mm, mode, range))

@@ -79,9 +79,9 @@ export class SharedMapping {
     return this.#plain.f64;
   }
 
-  /** See Mapping.svmAddress. @throws KernelError EINVAL the mapping lies outside the aperture of 16 GiB */
+  /** See Mapping.svmAddress. @throws KernelError EINVAL the mapping is not wholly inside the aperture of 16 GiB */
   get svmAddress(): number {
-    return svmAddressOf(this.start, this.name);
+    return svmAddressOf(this.start, this.name, this.length);
   }
 
   /** One past the last byte. */
