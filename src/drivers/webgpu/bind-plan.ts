@@ -45,8 +45,7 @@ export function isParams(binding: KernelBinding): boolean {
  * Checks a dispatch's bindings against the kernel.
  *
  * @throws KernelError EINVAL a variable without memory or the other way round, too little memory, a bad offset, over the
- *   adapter's binding limit, memory of two address spaces, one piece of memory bound twice and written; ENOTSUP a uniform
- *   variable other than `params`
+ *   adapter's binding limit, memory of two address spaces, one piece of memory bound twice and written
  */
 export function planBindings(
   reflection: KernelReflection,
@@ -92,13 +91,6 @@ export function planBindings(
 
 function boundRange(binding: KernelBinding, target: BindTarget, limits: GPUSupportedLimits, op: string): BoundRange {
   const { name } = binding;
-  if (binding.kind === "uniform") {
-    throw new KernelError(
-      "ENOTSUP",
-      op,
-      `${name} is a uniform variable: name it params, or make it var<storage, read>`,
-    );
-  }
   const mapping = target instanceof Mapping ? target : target.mapping;
   const { start, end } = target;
   const alignment = limits.minStorageBufferOffsetAlignment;

@@ -35,6 +35,13 @@ test("what the dispatch itself binds is not evicted for its other ranges", async
   }
 });
 
+test("ENOMEM names the variable whose memory does not fit", async () => {
+  await using m = await openMachine({ deviceMemory: LENGTH });
+  const data = await m.mm.mmap({ length: 2 * LENGTH });
+  const kernel = await m.device.kernel(INCREMENT);
+  await expect(kernel.dispatch({ bind: { data }, workgroups: 1 })).rejects.toThrow(/ENOMEM: data needs 131072 bytes/);
+});
+
 test("memory that grows under a small budget goes home instead of being copied into a larger buffer", async () => {
   await using m = await openMachine({ deviceMemory: 5 * 4096 });
   const kernel = await m.device.kernel(INCREMENT);

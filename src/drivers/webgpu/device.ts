@@ -222,9 +222,10 @@ export class WebGpuDevice {
 
   /**
    * Brings memory to the device before an svm kernel asks for it: a hint, which changes no result. As much as the pool of
-   * frames holds is brought; with `write` the pages become device-private. Returns the number of device pages moved.
-   * @throws KernelError EINVAL outside the svm aperture; EFAULT, EPERM, EHWPOISON, EIO, ENOMEM of the pages; EBUSY leases in
-   *   the way; ENODEV; EINTR; ESRCH
+   * frames holds is brought; with `write` the pages become device-private. What is not mapped, or not writable then, is left
+   * out. Returns the number of device pages moved.
+   * @throws KernelError EINVAL outside the svm aperture; EHWPOISON, EIO, ENOMEM of the pages; EBUSY leases in the way;
+   *   ENODEV; EINTR; ESRCH
    * @linux drivers/gpu/drm/nouveau/nouveau_svm.c nouveau_svmm_bind
    */
   async prefetch(

@@ -71,12 +71,12 @@ export class ExtentTable {
 
   /**
    * Makes one extent contain the range: the one that does, or a new one over the range and everything it overlaps, which
-   * takes over what the former ones hold.
+   * takes over what the former ones hold. `what` names it in errors.
    *
    * Locks: the device's turn, held by the caller; takes the update lock.
    * @throws KernelError ENOMEM over the budget, or the GPU's memory; EINVAL over the adapter's buffer size; ENODEV
    */
-  async ensure(range: VirtRange, keep: ReadonlySet<Extent>): Promise<Extent> {
+  async ensure(range: VirtRange, keep: ReadonlySet<Extent>, what: string): Promise<Extent> {
     const found = this.containing(range);
     if (found !== undefined) {
       found.unmapped = false;
@@ -85,7 +85,7 @@ export class ExtentTable {
     await this.reap();
     const former = [...this.overlapping(range.start, range.end)];
     if (former.length === 0) {
-      return this.#create(range, keep, []);
+      return this.#create(range, keep, [], what);
     }
     const hull = {
       start: Math.min(range.start, ...former.map((extent) => extent.start)) as VirtAddr,
@@ -96,18 +96,18 @@ export class ExtentTable {
     const bytes = hull.end - hull.start;
     // Old and new exist side by side while one is copied into the other.
     if (bytes <= gpu.limits.maxBufferSize && budget.couldHold(bytes + sumBytes(all))) {
-      return this.#create(hull, all, former);
+      return this.#create(hull, all, former, what);
     }
     for (const extent of former) {
       await this.evict(extent);
     }
-    return this.#create(range, keep, []);
+    return this.#create(range, keep, [], what);
   }
 
-  async #create(range: VirtRange, keep: ReadonlySet<Extent>, former: readonly Extent[]): Promise<Extent> {
+  async #create(range: VirtRange, keep: ReadonlySet<Extent>, former: readonly Extent[], what: string): Promise<Extent> {
     const { budget, gpu, pagemap, update } = this.#context;
     const bytes = range.end - range.start;
-    await budget.reserve(bytes, keep, formatRange(range));
+    await budget.reserve(bytes, keep, what);
     let frame: number | undefined;
     let buffer: OwnedBuffer | undefined;
     try {

@@ -118,6 +118,6 @@ test("EINVAL: each mistake is named with what would be right", () => {
     );
   }
   expect(packParams(layout, good)).toHaveLength(32);
-  expect(() => packParams(undefined, { n: 1 })).toThrowError(/has no uniform variable params/);
+  expect(() => packParams(undefined, { n: 1 })).toThrowError(/uses no uniform variable params/);
   expect(packParams(undefined, {})).toHaveLength(0);
 });

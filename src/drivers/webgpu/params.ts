@@ -28,7 +28,7 @@ export function packParams(
   const known = new Set(members.map((member) => member.name));
   for (const name of Object.keys(values)) {
     if (!known.has(name)) {
-      const there = layout === undefined ? "the kernel has no uniform variable params" : `there is ${list}`;
+      const there = layout === undefined ? "the kernel uses no uniform variable params" : `there is ${list}`;
       throw new KernelError("EINVAL", op, `params has no member "${name}": ${there}`);
     }
   }

@@ -44,8 +44,8 @@ export async function placeRanges(
   const hulls = joinOverlaps(ranges);
   for (let pass = 1; ; pass++) {
     const keep = new Set<Extent>();
-    for (const hull of hulls) {
-      const extent = await mirror.extents.ensure(hull, keep);
+    for (const { range, names } of hulls) {
+      const extent = await mirror.extents.ensure(range, keep, names);
       keep.add(extent);
       device.touch(extent);
     }
@@ -85,15 +85,23 @@ export function placedAlready(
   return placed;
 }
 
+/** A stretch that needs one buffer, and the variables that are bound to parts of it. */
+interface Hull {
+  readonly range: VirtRange;
+  readonly names: string;
+}
+
 /** Ranges that share pages need one buffer: what is placed are the hulls of those. */
-function joinOverlaps(ranges: readonly BoundRange[]): VirtRange[] {
-  const hulls: VirtRange[] = [];
-  for (const { pages } of [...ranges].sort((a, b) => a.pages.start - b.pages.start)) {
+function joinOverlaps(ranges: readonly BoundRange[]): Hull[] {
+  const hulls: Hull[] = [];
+  for (const { pages, binding } of [...ranges].sort((a, b) => a.pages.start - b.pages.start)) {
     const last = hulls.at(-1);
-    if (last !== undefined && pages.start < last.end) {
-      hulls[hulls.length - 1] = { start: last.start, end: pages.end > last.end ? pages.end : last.end };
+    if (last !== undefined && pages.start < last.range.end) {
+      const { start, end } = last.range;
+      const range = { start, end: pages.end > end ? pages.end : end };
+      hulls[hulls.length - 1] = { range, names: `${last.names}, ${binding.name}` };
     } else {
-      hulls.push(pages);
+      hulls.push({ range: pages, names: binding.name });
     }
   }
   return hulls;

@@ -43,7 +43,7 @@ export interface KernelReflection {
  * Reads a kernel's source, which a WebGPU implementation has already compiled without error.
  *
  * Errors: EINVAL when there is no compute entry point, several and none is named, or none of that name; ENOTSUP when the
- * entry point uses something else than buffers, or the source says something that cannot be read.
+ * entry point uses something else than storage buffers and the uniform `params`, or the source says something that cannot be read.
  */
 export function reflectKernel(wgsl: string, entryPoint?: string, op = "kernel"): KernelReflection {
   try {
@@ -73,7 +73,7 @@ function reflect(module: Declarations, entryPoint: string | undefined, op: strin
       const kind = kindOf(variable, layouts, op);
       const type = layouts.typeOf(variable.type);
       bindings.push(bindingOf(variable, kind, type, layouts));
-      if (kind === "uniform" && variable.name === "params") {
+      if (kind === "uniform") {
         params = paramsLayout(type, op);
       }
     }
@@ -139,6 +139,13 @@ function bindingOf(
 function kindOf({ name, space, access, type }: VariableDeclaration, layouts: Layouts, op: string): BindingKind {
   switch (space) {
     case "uniform":
+      if (name !== "params") {
+        throw new KernelError(
+          "ENOTSUP",
+          op,
+          `${name} is a uniform variable: name it params, or make it var<storage, read>`,
+        );
+      }
       return "uniform";
     case "storage":
       return access === "read_write" || access === "write" ? "storage-read-write" : "storage-read";
