@@ -60,7 +60,8 @@ export class SharedMirror extends EventTarget implements AsyncDisposable {
   readonly adapter: AdapterReport | undefined;
   readonly #service: ServiceHandle;
   readonly #log: FaultLog;
-  readonly #listeners = new Set<unknown>();
+  /** Those who hear of errors, and whether only of one. */
+  readonly #listeners = new Map<unknown, boolean>();
   #closed: Promise<void> | undefined;
 
   /** @internal Use open of the package. */
@@ -83,6 +84,11 @@ export class SharedMirror extends EventTarget implements AsyncDisposable {
       this.#service.unheard(error);
     }
     this.dispatchEvent(new MemoryErrorEvent(error, address));
+    for (const [listener, once] of this.#listeners) {
+      if (once) {
+        this.#listeners.delete(listener);
+      }
+    }
   }
 
   override addEventListener(
@@ -90,8 +96,14 @@ export class SharedMirror extends EventTarget implements AsyncDisposable {
     listener: ((event: MemoryErrorEvent) => void) | { handleEvent(event: MemoryErrorEvent): void } | null,
     options?: AddEventListenerOptions | boolean,
   ): void {
-    this.#listeners.add(listener);
-    super.addEventListener(type, listener as EventListener | null, options);
+    const { once = false, signal } = typeof options === "object" ? options : {};
+    // As EventTarget does: the first time counts.
+    if (listener === null || signal?.aborted || this.#listeners.has(listener)) {
+      return;
+    }
+    this.#listeners.set(listener, once);
+    signal?.addEventListener("abort", () => this.#listeners.delete(listener), { once: true });
+    super.addEventListener(type, listener as EventListener, options);
   }
 
   override removeEventListener(type: "error", listener: unknown, options?: EventListenerOptions | boolean): void {

@@ -5,7 +5,7 @@ import path from "node:path";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { afterAll, describe, expect, test } from "vitest";
-import { PAGE_SIZE } from "../base/index.ts";
+import { KernelError, PAGE_SIZE } from "../base/index.ts";
 import { POISON_WORD } from "../platform/userfaultfd/fault-log.ts";
 import { probeUserfaultfd } from "../platform/userfaultfd/probe.ts";
 import { PlainThread, WORDS } from "../testing/plain-thread.ts";
@@ -21,6 +21,30 @@ const viewOf = ({ buffer, byteOffset, length }: SharedMapping) => ({ buffer, byt
 /** The next `error` event. */
 const nextError = (pm: SharedMirror) =>
   new Promise<MemoryErrorEvent>((resolve) => pm.addEventListener("error", resolve, { once: true }));
+
+test("an error is a warning of the process when those who listened have heard theirs, or have gone", async () => {
+  await using pm = await openShared({ mmu: "software", device: false });
+  const warned: string[] = [];
+  const onWarning = ({ message }: Error) => warned.push(message);
+  process.on("warning", onWarning);
+  try {
+    const going = new AbortController();
+    const heard: string[] = [];
+    pm.addEventListener("error", ({ error }) => heard.push(`once ${error.op}`), { once: true });
+    pm.addEventListener("error", ({ error }) => heard.push(error.op), { signal: going.signal });
+    for (const op of ["first", "second", "third"]) {
+      if (op === "third") {
+        going.abort();
+      }
+      pm.report(new KernelError("EIO", op, "a test says so"));
+    }
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(heard).toEqual(["once first", "first", "second"]);
+    expect(warned).toEqual(["third: EIO: a test says so"]);
+  } finally {
+    process.off("warning", onWarning);
+  }
+});
 
 describe.skipIf(!report.works)("errors outside of calls", () => {
   const folder = mkdtempSync(path.join(tmpdir(), "pagemirror-trouble-"));
@@ -42,6 +66,14 @@ describe.skipIf(!report.works)("errors outside of calls", () => {
     expect(address).toBe(mapping.start + 5 * PAGE_SIZE);
     expect(pm.faultErrors()).toMatchObject([{ code: "EACCES" }]);
     expect(readFileSync(file)[5 * PAGE_SIZE]).toBe(7);
+  });
+
+  test("a plain write to memory without a file names the mapping", async () => {
+    await using pm = await openShared({ mmu: "userfaultfd", device: false });
+    const mapping = await pm.mm.mmap({ length: PAGE_SIZE, prot: "r", name: "input" });
+    const heard = nextError(pm);
+    mapping.u32[0] = 1;
+    expect((await heard).message).toContain("wrote to input, which is mapped read-only");
   });
 
   test("a write that came just before the end is reported too", async () => {

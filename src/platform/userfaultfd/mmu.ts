@@ -75,8 +75,11 @@ function spaceAddress({ object, base }: UffdTrap, page: number): number | undefi
   return address;
 }
 
-function readOnlyError({ pager }: MemoryObject): KernelError {
-  const what = pager === undefined ? "memory" : pager.name;
+function readOnlyError(object: MemoryObject, page: number): KernelError {
+  let what = object.pager?.name ?? "";
+  forEachMapping(object, page, page + 1, ({ name }) => {
+    what ||= name;
+  });
   return new KernelError(
     "EACCES",
     "write",
@@ -332,7 +335,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     const { object, base } = trap;
     if (object !== undefined) {
       forEachReadOnly(object, base + page, base + end, (from) =>
-        this.#report(trap, from - base, readOnlyError(object)),
+        this.#report(trap, from - base, readOnlyError(object, from)),
       );
     }
   }
