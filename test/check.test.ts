@@ -180,6 +180,8 @@ describe("pagemirror check", () => {
   test.each([
     ["an unknown scenario", ["--scenario", "nap+sleep"], "there is no scenario"],
     ["a count that is none", ["--schedules", "many"], "--schedules takes a whole number"],
+    ["no schedules", ["--schedules", "0"], "--schedules takes a whole number from 1 up"],
+    ["a limit of nothing", ["--exhaustive", "0"], "--exhaustive takes a whole number from 1 up"],
     ["a schedule that is none", ["--replay", "x"], "is no schedule"],
   ])("%s is wrong usage", async (_, args, message) => {
     const { status, stderr } = await pagemirror(["check", ...args]);

@@ -1,6 +1,6 @@
 /** `run --trace`, `--maps`, `--inspect` and `inspect`, as a user has them. */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -72,6 +72,16 @@ describe("seeing what a run does", () => {
     expect(readFileSync(at("data.bin"))).toHaveLength(BYTES);
     const nowhere = await run("--stats", "--trace", "no/run.json");
     expect([nowhere.status, nowhere.stderr]).toEqual([1, expect.stringMatching(/^pagemirror: trace: ENOENT: /)]);
+  });
+
+  test("a trace that does not fit its disk fails the run before its outputs appear, with one object", async () => {
+    const { status, stdout, stderr } = await run("--json", "--trace", "/dev/full", "--out", "sums=late.bin");
+    expect([status, stderr]).toEqual([
+      1,
+      expect.stringMatching(/^pagemirror: trace: ENOSPC: \/dev\/full does not fit/),
+    ]);
+    expect(JSON.parse(stdout)).toMatchObject({ ok: false, error: { op: "trace", code: "ENOSPC" } });
+    expect(existsSync(at("late.bin"))).toBe(false);
   });
 
   test("inspect prints the address of a page until Ctrl-C, and says so when a file is no trace", async () => {

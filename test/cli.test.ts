@@ -250,6 +250,12 @@ describe("bad input", () => {
       2,
       /usage: EINVAL: --map values=new:0: .*at least 1/,
     ],
+    [
+      "more zeros than there are addresses",
+      ["add.wgsl", "--map", "values=new:900T", "--workgroups", "1"],
+      1,
+      /map values: ENOMEM: no free range/,
+    ],
     ["one name twice", ["add.wgsl", ...good, ...good], 2, /usage: EINVAL: --map names values twice/],
     [
       "a name not in the kernel",
@@ -367,7 +373,7 @@ describe("bad input", () => {
     await runProgram("chmod", ["755", folder]);
     const args = ["add.wgsl", "--map", "values=data.bin:cow", "--out", "values=out.bin"];
     const ended = await run(args, { uid: NOBODY });
-    expect(ended.stderr).toMatch(/^pagemirror: out values: EACCES: out\.bin: .*permissions.*\n$/);
+    expect(ended.stderr).toMatch(/^pagemirror: out values: EACCES: out\.bin: you may not write in its folder.*\n$/);
     expect(ended.status).toBe(1);
   });
 

@@ -27,13 +27,13 @@ export interface CheckArguments {
 const DEFAULT_SCHEDULES = 50;
 const DEFAULT_SEED = 1;
 
-function countOf(option: string, text: string | undefined, otherwise: number): number {
+function countOf(option: string, text: string | undefined, otherwise: number, least = 1): number {
   if (text === undefined) {
     return otherwise;
   }
   const value = Number(text);
-  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value)) {
-    throw new UsageError(`--${option} takes a whole number, not ${JSON.stringify(text)}`);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value) || value < least) {
+    throw new UsageError(`--${option} takes a whole number from ${least} up, not ${JSON.stringify(text)}`);
   }
   return value;
 }
@@ -111,7 +111,7 @@ async function methodOf(
   explorer: Explorer,
 ): Promise<(name: string) => Exploration & { readonly complete?: boolean }> {
   const schedules = countOf("schedules", options.schedules, DEFAULT_SCHEDULES);
-  const seed = countOf("seed", options.seed, DEFAULT_SEED);
+  const seed = countOf("seed", options.seed, DEFAULT_SEED, 0);
   if (options.exhaustive === undefined) {
     return (name) => explorer.random(name, schedules, seed);
   }
@@ -158,7 +158,7 @@ export async function checkCommand(options: CheckArguments): Promise<boolean> {
   const seconds = (performance.now() - started) / 1000;
   const how =
     options.exhaustive === undefined
-      ? { seed: countOf("seed", options.seed, DEFAULT_SEED) }
+      ? { seed: countOf("seed", options.seed, DEFAULT_SEED, 0) }
       : { complete: sum.complete, limit: countOf("exhaustive", options.exhaustive, 0) };
   if (json) {
     const found = failures.map(({ scenario, failure }) => {

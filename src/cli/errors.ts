@@ -42,8 +42,8 @@ export function fileError(op: string, path: string, error: unknown): KernelError
     : new KernelError(known.code, op, `${path}: ${known.why}`, { cause: error });
 }
 
-/** Says of a failed URL what it was for. */
-export function urlError(op: string): (error: unknown) => never {
+/** Says of a failure what it was for: `map data`. */
+export function failsAs(op: string): (error: unknown) => never {
   return (error) => {
     throw error instanceof KernelError ? new KernelError(error.code, op, error.why, { cause: error }) : error;
   };

@@ -69,7 +69,9 @@ async function openPending(name: string, op: string, file: string): Promise<Pend
       path.dirname(target),
       `.${path.basename(target).slice(0, 100)}.${process.pid}-${randomBytes(4).toString("hex")}.tmp`,
     );
-    const fd = await open(written, "wx", stats === undefined ? 0o666 : stats.mode & 0o7777);
+    const fd = await open(written, "wx", stats === undefined ? 0o666 : stats.mode & 0o7777).catch((error) => {
+      throw folderError(op, file, error);
+    });
     if (stats !== undefined) {
       await chmod(fd, stats.mode & 0o7777);
       await chown(written, stats.uid, stats.gid).catch(() => undefined);
@@ -78,6 +80,19 @@ async function openPending(name: string, op: string, file: string): Promise<Pend
   } catch (error) {
     throw fileError(op, file, error);
   }
+}
+
+/** Why no file can be made beside the target: that is a matter of the folder. */
+function folderError(op: string, file: string, error: unknown): unknown {
+  const code = error instanceof Error && "code" in error ? error.code : "";
+  return code === "EACCES" || code === "EPERM"
+    ? new KernelError(
+        "EACCES",
+        op,
+        `${file}: you may not write in its folder: change the folder's permissions, or choose another one`,
+        { cause: error },
+      )
+    : error;
 }
 
 /**

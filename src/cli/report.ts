@@ -36,10 +36,14 @@ function count(n: number): string {
   return n.toLocaleString("en-US");
 }
 
+function devicePages(n: number): string {
+  return `${count(n)} device ${n === 1 ? "page" : "pages"}`;
+}
+
 function prefetchLine({ mode, pages }: RunReport): [string, string][] {
   const { prefetched, prefetchHits } = pages;
   const used = prefetched === 0 ? "" : `, ${Math.round((100 * prefetchHits) / prefetched)} % of them used`;
-  return mode === "svm" ? [["prefetched", `${count(prefetched)} device pages${used}`]] : [];
+  return mode === "svm" ? [["prefetched", `${devicePages(prefetched)}${used}`]] : [];
 }
 
 /** The report as a few aligned lines. */
@@ -51,7 +55,7 @@ export function statsText(report: RunReport): string {
     ["time", `${wallMs.toFixed(0)} ms, ${count(rounds)} ${rounds === 1 ? "round" : "rounds"}`],
     ["to device", `${formatBytes(bytes.toDevice)} (${count(pages.uploaded)} pages, ${count(pages.mapped)} are mapped)`],
     ["to host", formatBytes(bytes.toHost)],
-    ["evicted", `${formatBytes(bytes.evicted)}${mode === "svm" ? ` (${count(pages.evicted)} device pages)` : ""}`],
+    ["evicted", `${formatBytes(bytes.evicted)}${mode === "svm" ? ` (${devicePages(pages.evicted)})` : ""}`],
     ["faults", `${count(faults.device)} device, ${count(faults.cpu)} CPU`],
     ...prefetchLine(report),
     ...Object.entries(outputs).map(([name, output]): [string, string] => [

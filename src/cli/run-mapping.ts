@@ -1,16 +1,15 @@
 /** Maps what the command line names. */
 import { KernelError } from "../base/index.ts";
 import type { SharedMapping, SharedMirror } from "../node.ts";
-import { urlError } from "./errors.ts";
+import { failsAs } from "./errors.ts";
 import { visibleLength } from "./run-bind.ts";
 import type { MapPlan } from "./run-plan.ts";
 
 async function mapUrl(pm: SharedMirror, name: string, length: number, url: string): Promise<SharedMapping> {
-  const op = `map ${name}`;
-  const object = await pm.openUrl(url).catch(urlError(op));
+  const object = await pm.openUrl(url);
   try {
     if (object.length !== length) {
-      throw new KernelError("EIO", op, `${url} changed while the command started: run it again`);
+      throw new KernelError("EIO", "map", `${url} changed while the command started: run it again`);
     }
     return await pm.mm.mmap({ length: visibleLength(length), object, shared: true, prot: "r", name });
   } finally {
@@ -19,7 +18,11 @@ async function mapUrl(pm: SharedMirror, name: string, length: number, url: strin
 }
 
 /** Makes the mapping of a `--map`. @throws KernelError what opening and mapping the source throws */
-export async function mapSource(pm: SharedMirror, { name, length, file, url }: MapPlan): Promise<SharedMapping> {
+export function mapSource(pm: SharedMirror, map: MapPlan): Promise<SharedMapping> {
+  return makeMapping(pm, map).catch(failsAs(`map ${map.name}`));
+}
+
+async function makeMapping(pm: SharedMirror, { name, length, file, url }: MapPlan): Promise<SharedMapping> {
   if (url !== undefined) {
     return mapUrl(pm, name, length, url);
   }

@@ -3,7 +3,7 @@ import { constants } from "node:fs";
 import { access, readFile, stat } from "node:fs/promises";
 import { KernelError } from "../base/index.ts";
 import { statUrl } from "../platform/http/index.ts";
-import { fileError, UsageError, urlError } from "./errors.ts";
+import { failsAs, fileError, UsageError } from "./errors.ts";
 import { type MapMode, type MapSpec, parseMaps, parseOuts, parseWorkgroups } from "./map-spec.ts";
 import { fileIdentity } from "./output.ts";
 import { mappingValues, type ParamSpec, parseParams } from "./param-spec.ts";
@@ -113,7 +113,7 @@ async function planMap({ name, source }: MapSpec): Promise<MapPlan> {
   }
   const op = `map ${name}`;
   if (source.kind === "url") {
-    const { length } = await statUrl(source.url).catch(urlError(op));
+    const { length } = await statUrl(source.url).catch(failsAs(op));
     return { name, length, file: undefined, url: source.url };
   }
   const { path, mode } = source;

@@ -1,7 +1,7 @@
 /** What `run` sends its events to: a trace file, the live inspector. */
-import { KernelError, listenToTrace, type MaybePromise } from "../base/index.ts";
+import { KernelError, listenToTrace } from "../base/index.ts";
 import { EventStore } from "../inspect/index.ts";
-import { writeTrace } from "../platform/node/trace-file.ts";
+import { type TraceFile, writeTrace } from "../platform/node/trace-file.ts";
 import { InspectServer } from "./inspect-server.ts";
 import { fileIdentity } from "./output.ts";
 
@@ -13,15 +13,15 @@ export interface WatchPlan {
 
 /** Listens until it is disposed of; then the trace file is complete. */
 export class Watch implements AsyncDisposable {
-  readonly #stops: (() => MaybePromise<void>)[] = [];
+  #stop: (() => void) | undefined;
+  #file: TraceFile | undefined;
   #server: InspectServer | undefined;
 
   /** Starts to listen. @throws KernelError of the trace file; ENOENT the inspector's page was not built */
   static async start({ trace, inspect }: WatchPlan): Promise<Watch> {
     const watch = new Watch();
     if (trace !== undefined) {
-      const file = writeTrace(trace);
-      watch.#stops.push(() => file.close());
+      watch.#file = writeTrace(trace);
     }
     if (inspect) {
       await watch.#serve();
@@ -34,10 +34,15 @@ export class Watch implements AsyncDisposable {
     const origin = performance.now();
     const server = await InspectServer.start({ store, live: true });
     this.#server = server;
-    this.#stops.push(
-      listenToTrace(({ name, fields, at, duration }) => store.add(name, fields, (at - origin) * 1000, duration * 1000)),
+    this.#stop = listenToTrace(({ name, fields, at, duration }) =>
+      store.add(name, fields, (at - origin) * 1000, duration * 1000),
     );
     process.stderr.write(`pagemirror: inspector: ${server.url}\n`);
+  }
+
+  /** The trace file is complete on return. Idempotent. @throws KernelError ENOSPC, EIO it could not be written */
+  async endTrace(): Promise<void> {
+    await this.#file?.close();
   }
 
   /** The run is over: serves what it has seen until Ctrl-C. Returns at once without an inspector. */
@@ -52,10 +57,10 @@ export class Watch implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop?.();
     await this.#server?.close();
-    for (const stop of this.#stops.splice(0)) {
-      await stop();
-    }
+    // A run that failed has said why; the trace may fail for the same reason, and only one line is told.
+    await this.endTrace().catch(() => undefined);
   }
 }
 

@@ -3,7 +3,7 @@ import { createReadStream } from "node:fs";
 import { KernelError, type MaybePromise } from "../base/index.ts";
 import type { MemoryErrorEvent, probeUserfaultfd, SharedMapping, SharedMirror } from "../node.ts";
 import { fileError } from "./errors.ts";
-import { OutputFiles, type OutputReport } from "./output.ts";
+import { OutputFiles } from "./output.ts";
 import { openProgress, type Progress } from "./progress.ts";
 import { type RunReport, statsText } from "./report.ts";
 import { dispatchPlan, type Ran } from "./run-dispatch.ts";
@@ -72,13 +72,14 @@ function cleanUpOnSignals(outputs: OutputFiles, progress: Progress): Disposable 
   };
 }
 
+/** Writes the outputs' bytes to where they wait for the commit. */
 async function collectOutputs(
   pm: SharedMirror,
   plan: RunPlan,
   ran: Ran,
   outputs: OutputFiles,
   progress: Progress,
-): Promise<Record<string, OutputReport>> {
+): Promise<void> {
   for (const out of plan.outs) {
     const reached = ran.reached.find(({ map }) => map.name === out.name);
     if (reached !== undefined) {
@@ -87,7 +88,6 @@ async function collectOutputs(
     }
   }
   await refuseFaults(pm);
-  return outputs.commit();
 }
 
 /** @throws KernelError the first error that a plain access met: what it read are not the mapping's bytes */
@@ -115,7 +115,10 @@ function chooseMmu({ mmu }: RunPlan, probe: typeof probeUserfaultfd, progress: P
   return works ? "userfaultfd" : "software";
 }
 
-async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress): Promise<RunReport> {
+/** What a run says of itself before its outputs are in their places. */
+type Figures = Omit<RunReport, "wallMs" | "outputs">;
+
+async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress): Promise<Figures> {
   progress.stage("opening the adapter");
   // Not before the command line is known to be good: this is where the GPU's library comes in.
   const library = await import("../node.ts");
@@ -133,7 +136,7 @@ async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress):
     progress.stop();
     process.stdout.write(await pm.mm.smaps());
   }
-  const written = await collectOutputs(pm, plan, ran, outputs, progress);
+  await collectOutputs(pm, plan, ran, outputs, progress);
   const { mode, reached, stats } = ran;
   const { bytesToDevice, bytesToHost, pagesUploaded, bytesEvicted } = await pm.device.stats();
   const { faults: cpuFaults } = await pm.counts();
@@ -142,7 +145,6 @@ async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress):
     adapter: pm.adapter?.name ?? "none",
     mode,
     mmu: pm.mmu.name,
-    wallMs: Math.round(performance.now() * 10) / 10,
     rounds: stats.rounds + (mode === "bind" ? stats.restarts : 0),
     // In bind mode the device is given its pages and raises no fault. On the software MMU the CPU's faults bring written
     // pages home, and nothing else.
@@ -160,7 +162,6 @@ async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress):
       prefetchHits: stats.prefetchHits,
       evicted: stats.evictions,
     },
-    outputs: written,
   };
 }
 
@@ -168,17 +169,21 @@ async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress):
 export async function runCommand(kernelPath: string, args: RunArguments): Promise<void> {
   const plan = await planRun(kernelPath, args);
   await using watch = await Watch.start(plan.watch);
-  await runOnce(plan);
+  await runOnce(plan, watch);
   await watch.linger();
 }
 
-async function runOnce(plan: RunPlan): Promise<void> {
+async function runOnce(plan: RunPlan, watch: Watch): Promise<void> {
   using outputs = await OutputFiles.create(plan.outs);
   const progress = await openProgress(process.stderr);
   using _signals = cleanUpOnSignals(outputs, progress);
   let report: RunReport;
   try {
-    report = await runPlan(plan, outputs, progress);
+    const figures = await runPlan(plan, outputs, progress);
+    // What may still fail comes before the outputs appear.
+    await watch.endTrace();
+    const written = await outputs.commit();
+    report = { ...figures, wallMs: Math.round(performance.now() * 10) / 10, outputs: written };
   } finally {
     progress.stop();
   }

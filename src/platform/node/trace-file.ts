@@ -1,7 +1,7 @@
 /** A trace file, written by a thread of its own: what is traced pays for a row of numbers, and not for text and disk. */
 import { closeSync, openSync } from "node:fs";
 import type { Worker } from "node:worker_threads";
-import { KernelError, listenToTrace } from "../../base/index.ts";
+import { type Errno, KernelError, listenToTrace } from "../../base/index.ts";
 import { EventPacker } from "../../trace/index.ts";
 import { errnoOfOpen } from "./file-pager.ts";
 import { startThread } from "./start-thread.ts";
@@ -14,6 +14,14 @@ const EXIT_BUDGET_MS = 5000;
 
 /** What the thread has said in shared memory. */
 export const TraceFileState = { Writing: 0, Ended: 1 } as const;
+
+/** Why a trace cannot be written, and what to do. */
+const REASONS: Partial<Record<Errno, string>> = {
+  ENOENT: "cannot be made, a folder of its path is not there: make the folder, or name another file",
+  EISDIR: "is a folder: name a file in it",
+  EACCES: "may not be written by this user: name another file",
+  ENOSPC: "does not fit on its disk: make room, or name a file elsewhere",
+};
 
 /** A trace file that grows until it is closed. */
 export class TraceFile implements AsyncDisposable {
@@ -100,10 +108,9 @@ export class TraceFile implements AsyncDisposable {
   }
 
   #error(cause: unknown): KernelError {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    return new KernelError(errnoOfOpen(cause), "trace", `${this.#path}: ${why}: name a file that can be written`, {
-      cause,
-    });
+    const code = errnoOfOpen(cause);
+    const why = REASONS[code] ?? `${cause instanceof Error ? cause.message : String(cause)}: name another file`;
+    return new KernelError(code, "trace", `${this.#path} ${why}`, { cause });
   }
 
   [Symbol.asyncDispose](): Promise<void> {
