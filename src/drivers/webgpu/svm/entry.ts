@@ -39,11 +39,18 @@ export const PASSED_BUILTINS: ReadonlyMap<string, string> = new Map([
   ["num_subgroups", "u32"],
 ]);
 
+/**
+ * Never true. Every access is clamped to the length of its array; a compiler that has met the lengths here need not work them
+ * out there, and some divide for them.
+ */
+const LENGTHS = `if ((${["pm_pool", "pm_pt", "pm_ctl"].map((name) => `arrayLength(&${name})`).join(" | ")}) == 0u) { return; }`;
+
 function header(shape: EntryShape): string {
   const passed = [...shape.passed].map(([name, type]) => `, @builtin(${name}) pm_in_${name}: ${type}`).join("");
   return `@compute ${shape.sizeAttribute}
 fn ${ENTRY}(@builtin(workgroup_id) pm_hw: vec3u, @builtin(num_workgroups) pm_hw_grid: vec3u,
-  @builtin(local_invocation_id) pm_lid: vec3u, @builtin(local_invocation_index) pm_lidx: u32${passed}) {`;
+  @builtin(local_invocation_id) pm_lid: vec3u, @builtin(local_invocation_index) pm_lidx: u32${passed}) {
+  ${LENGTHS}`;
 }
 
 function call(shape: EntryShape): string {
