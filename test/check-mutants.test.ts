@@ -62,6 +62,20 @@ const MUTANTS: readonly Mutant[] = [
     scenario: "unload+munmap",
     breaks: "I-HMM-1",
   },
+  {
+    what: "a device gets a page for itself without a look at invalidations under way",
+    from: "this.isInvalidating(at, at + PAGE_SIZE)",
+    to: "false",
+    scenario: "dontneed+exclusive",
+    breaks: "I-HMM-1",
+  },
+  {
+    what: "a page that a device has for itself is taken back without its lock",
+    from: "object.updateFlags(first, last, PageFlag.Busy, 0);\n    return announceOnObject",
+    to: "return announceOnObject",
+    scenario: "exclusive+exclusive-touch",
+    breaks: "I-HMM-1",
+  },
 ];
 
 test.each(MUTANTS)(

@@ -1,5 +1,5 @@
 /** The schedule explorer over the production code. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { appendFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
@@ -22,7 +22,7 @@ const SCHEDULES = 8;
 const ACTIONS =
   "register unregister range-fault munmap mprotect fork migrate exit put get synchronize unload device-lost".split(" ");
 const MORE =
-  "interval-fault interval-insert cpu-write to-device to-coherent to-system device-read exclusive evict no-frames".split(
+  "interval-fault interval-insert cpu-write dontneed to-device to-coherent to-system device-read exclusive evict no-frames exclusive-touch".split(
     " ",
   );
 
@@ -165,11 +165,17 @@ describe("pagemirror check", () => {
         ...args,
       ]);
     try {
-      const first = await nightly("--scenario", "put+get");
-      expect(first.stdout).toMatch(/\[1\/1\] put\+get: 5 schedules in .* ok/);
-      const second = await nightly("--scenario", "put+get", "--scenario", "exit+put");
+      const first = await nightly("--scenario", "get+synchronize");
+      expect(first.stdout).toMatch(/\[1\/1\] get\+synchronize: \d schedules, all of them, and 1000 random ones in/);
+      appendFileSync(results, '{"build":"cut o');
+      const both = ["--scenario", "get+synchronize", "--scenario", "range-fault+fork"];
+      const second = await nightly(...both);
       expect(second.stdout).toContain("2 scenarios, 1 of them done before");
-      expect(second.stdout).toMatch(/2 scenarios, 10 schedules, .*: nothing is wrong/);
+      expect(second.stdout).toMatch(/range-fault\+fork: 5 schedules, not all, and 5 random ones in/);
+      expect(second.stdout).toMatch(/2 scenarios, 1 of them exhausted: \d+ schedules in order, 1005 random .* wrong/);
+      const third = await nightly(...both, "--json");
+      expect(third.stderr).toContain("2 of them done before");
+      expect(JSON.parse(third.stdout)).toMatchObject({ ok: true, complete: 1, random: 1005, seed: 1, failures: [] });
       expect([first.status, second.status]).toEqual([0, 0]);
       expect((await nightly("--scenario", "nap+sleep")).status).toBe(2);
     } finally {

@@ -236,6 +236,11 @@ export class AccessRecorder {
         }
       } else if (isCollection(object)) {
         this.#add(object, "*", mask);
+      } else if (key === "*") {
+        // A copy of all that it has.
+        for (const own of Object.keys(object)) {
+          this.#add(object, own, mask);
+        }
       } else {
         this.#add(object, key, mask);
       }

@@ -162,6 +162,14 @@ export class Scheduler implements JobQueue, Host {
     this.#ready.push(job);
   }
 
+  madeRace(promise: object): void {
+    this.recorder.make(promise);
+  }
+
+  races(promise: object): void {
+    this.recorder.access(promise, "end", Access.Read | Access.Write);
+  }
+
   rejectedAlone(promise: TaskPromise<unknown>): void {
     this.#rejected.push(promise);
   }

@@ -35,6 +35,10 @@ export interface JobQueue {
   captureStack(): string | undefined;
   /** The job may run from now on. */
   enable(job: Job): void;
+  /** A promise was made whose end may come from several sides: who comes first decides. */
+  madeRace(promise: object): void;
+  /** Somebody would end such a promise. */
+  races(promise: object): void;
   /** A promise was rejected while nobody listened; `handled` tells whether somebody does by the end. */
   rejectedAlone(promise: TaskPromise<unknown>): void;
 }
@@ -136,6 +140,7 @@ export class TaskPromise<T> {
   }
 
   #resolveOnce(value: unknown): void {
+    queue.races(this);
     if (!this.#locked) {
       this.#locked = true;
       this.resolve(value);
@@ -143,6 +148,7 @@ export class TaskPromise<T> {
   }
 
   #rejectOnce(reason: unknown): void {
+    queue.races(this);
     if (!this.#locked) {
       this.#locked = true;
       this.settle(REJECTED, reason);
@@ -234,6 +240,7 @@ export class TaskPromise<T> {
 
   static all(values: Iterable<unknown>): TaskPromise<unknown[]> {
     const promise = new TaskPromise<unknown[]>();
+    queue.madeRace(promise);
     const results: unknown[] = [];
     let left = 1;
     const done = (): void => {
@@ -248,6 +255,7 @@ export class TaskPromise<T> {
       TaskPromise.resolve(value).react({
         settled(state, result) {
           if (state === REJECTED) {
+            queue.races(promise);
             if (promise.#state === PENDING) {
               promise.settle(REJECTED, result);
             }
@@ -262,11 +270,29 @@ export class TaskPromise<T> {
     return promise;
   }
 
+  static allSettled(values: Iterable<unknown>): TaskPromise<unknown[]> {
+    const settled = [...values].map((value) =>
+      TaskPromise.resolve(value).outcome((state, result) =>
+        state === FULFILLED ? { status: "fulfilled", value: result } : { status: "rejected", reason: result },
+      ),
+    );
+    return TaskPromise.all(settled);
+  }
+
+  /** At once, as everything that is not user code. */
+  outcome(of: (state: State, result: unknown) => unknown): TaskPromise<unknown> {
+    const promise = new TaskPromise<unknown>();
+    this.react({ settled: (state, result) => promise.settle(FULFILLED, of(state, result)) });
+    return promise;
+  }
+
   static race(values: Iterable<unknown>): TaskPromise<unknown> {
     const promise = new TaskPromise<unknown>();
+    queue.madeRace(promise);
     for (const value of values) {
       TaskPromise.resolve(value).react({
         settled(state, result) {
+          queue.races(promise);
           if (promise.#state === PENDING) {
             promise.settle(state, result);
           }

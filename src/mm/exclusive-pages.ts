@@ -1,6 +1,6 @@
 /** Pages of an object that a device has for itself, in system memory, and how they are taken from it. */
 import { type MaybePromise, vpnOf } from "../base/index.ts";
-import type { MemoryObject } from "./memory-object.ts";
+import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import { PTE_NONE, PTE_WRITE, PteKind, pteIsKind, ptePfn, ptePresent } from "./pte.ts";
 import { announceOnObject, rewriteEntries } from "./rmap.ts";
 import { type Vma, VmFlags } from "./vma.ts";
@@ -31,7 +31,9 @@ export function isExclusive(object: MemoryObject, page: number, end: number): bo
 }
 
 /**
- * Takes pages of `[page, end)` from the device that has them for itself: it is told, and the CPU has them as before.
+ * Takes pages of `[page, end)`, none of which is locked, from the device that has them for itself: it is told, and the CPU
+ * has them as before. They are locked until that is done: a device that was told and then gets a page for itself would
+ * lose it again without a word.
  * @linux mm/memory.c remove_device_exclusive_entry
  */
 export function revokeExclusive(object: MemoryObject, page: number, end: number): MaybePromise<void> {
@@ -44,9 +46,12 @@ export function revokeExclusive(object: MemoryObject, page: number, end: number)
   if (first >= last) {
     return undefined;
   }
+  object.updateFlags(first, last, PageFlag.Busy, 0);
   return announceOnObject(object, first, last, "exclusive", () => {
     rewriteEntries(object, first, last, (pte, vma) => sharedEntry(pte, vma, PTE_WRITE));
     forgetExclusive(object, first, last);
+    object.updateFlags(first, last, 0, PageFlag.Busy);
+    object.wq.wakeAll();
   });
 }
 

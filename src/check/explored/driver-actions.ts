@@ -50,6 +50,7 @@ export const DRIVER_ACTIONS: Readonly<Record<string, Action>> = {
   },
   "cpu-write": (world) => () =>
     allowed(world, () => withUser(world, () => new Mapping(world.mm, START, 2 * PAGE, "cpu").write(8, ONE))),
+  dontneed: (world) => () => allowed(world, () => world.mm.madvise(BASE, 2 * PAGE, "dontneed")),
   "to-device": command(0, false, (device) => device.migrateToDevice(BASE, 2 * PAGE)),
   "to-coherent": command(2, false, (device) => device.migrateToDevice(BASE, 2 * PAGE)),
   "to-system": command(0, true, (device) => device.migrateToSystem(BASE, 2 * PAGE)),
@@ -67,5 +68,15 @@ export const DRIVER_ACTIONS: Readonly<Record<string, Action>> = {
         world.host.fail("I-MIG-2", `${device.device.framesInUse} frames are in use for two pages`);
       }
     };
+  },
+  // After the others: what a device has for itself does not migrate.
+  "exclusive-touch": async (world) => {
+    const device = await world.open();
+    await device.exclusive(BASE, 2 * PAGE);
+    // Somebody for whom the announcement waits, so that others may come in between.
+    const probe = await world.get();
+    world.endings.push(() => world.release(probe));
+    return () =>
+      allowed(world, () => withUser(world, () => new Mapping(world.mm, START, 2 * PAGE, "cpu").write(8, ONE)));
   },
 };

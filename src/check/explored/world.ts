@@ -32,11 +32,19 @@ export const PAGE = 4096;
 
 const mmu = new CheckMmu();
 
+/** An entry of a device's table. */
+interface CheckedEntry {
+  readonly pfn: number;
+  readonly write: boolean;
+  /** The device has the page for itself. */
+  readonly exclusive?: boolean;
+}
+
 /** A device whose entries are compared with the CPU's. */
 export interface CheckedDevice {
   readonly mm: AddressSpace;
   /** By virtual page number. */
-  readonly table: { entries(): Iterable<[number, { readonly pfn: number; readonly write: boolean }]> };
+  readonly table: { entries(): Iterable<[number, CheckedEntry]> };
 }
 
 /** The state of one run. */
@@ -154,6 +162,8 @@ export class World {
         );
       } else if (entry.write && !(pte & PTE_WRITE)) {
         this.host.fail("I-HMM-1", `a device may write page ${page}, the CPU may not`);
+      } else if (entry.exclusive && !pteIsKind(pte, PteKind.DeviceExclusive)) {
+        this.host.fail("I-HMM-1", `a device has page ${page} for itself, and so has the CPU`);
       }
     }
   }

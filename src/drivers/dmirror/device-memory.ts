@@ -10,11 +10,14 @@ import {
 } from "../../mm/index.ts";
 import { RwSemaphore } from "../../sync/index.ts";
 
-/** Frames that follow each other, named together. */
+/** Frames whose bytes follow each other. They are made when the first of them is used: few pages cost little. */
+const PIECE_FRAMES = 32;
+
+/** Frames that are named together: 512, as everywhere. */
 interface Chunk {
   readonly first: number;
   /** Private memory only: coherent memory is seen in the windows of what is in it. */
-  readonly bytes: Uint8Array | undefined;
+  readonly pieces: (Uint8Array | undefined)[];
 }
 
 /** A device's memory as one machine sees it. @linux lib/test_hmm.c struct dmirror_chunk, dmirror_allocate_chunk */
@@ -53,8 +56,7 @@ export class DeviceMemory {
 
   #addChunk(): void {
     const first = this.pagemap.addFrames(PAGES_PER_BLOCK);
-    const bytes = this.pagemap.kind === "private" ? new Uint8Array(PAGES_PER_BLOCK * PAGE_SIZE) : undefined;
-    this.#chunks.set(first / PAGES_PER_BLOCK, { first, bytes });
+    this.#chunks.set(first / PAGES_PER_BLOCK, { first, pieces: [] });
     for (let i = PAGES_PER_BLOCK - 1; i >= 0; i--) {
       this.#free.push(first + i);
     }
@@ -66,12 +68,20 @@ export class DeviceMemory {
     this.#free.push(frame);
   }
 
-  /** The bytes of `count` frames of private memory, which are in one block of 512. */
+  /** The bytes of `count` frames of private memory, which end where {@link runEnd} says or before. */
   bytesOf(frame: number, count = 1): Uint8Array {
     const chunk = this.#chunks.get(Math.floor(frame / PAGES_PER_BLOCK));
-    invariant(chunk?.bytes !== undefined, "I-MIG-2", () => `device frame ${frame} has no bytes`);
-    const at = (frame - chunk.first) * PAGE_SIZE;
-    return chunk.bytes.subarray(at, at + count * PAGE_SIZE);
+    const isPrivate = this.pagemap.kind === "private";
+    invariant(chunk !== undefined && isPrivate, "I-MIG-2", () => `device frame ${frame} has no bytes`);
+    const piece = Math.floor((frame - chunk.first) / PIECE_FRAMES);
+    chunk.pieces[piece] ??= new Uint8Array(PIECE_FRAMES * PAGE_SIZE);
+    const at = (frame % PIECE_FRAMES) * PAGE_SIZE;
+    return chunk.pieces[piece].subarray(at, at + count * PAGE_SIZE);
+  }
+
+  /** One past the last frame, below `limit`, whose bytes follow those of `frame`. */
+  runEnd(frame: number, limit: number): number {
+    return Math.min(limit, frame + PIECE_FRAMES - (frame % PIECE_FRAMES));
   }
 
   /** The bytes that a pfn of private memory names, or undefined for another's frame. */
@@ -165,7 +175,7 @@ export function copyHome(moving: MigratingPages, memory: DeviceMemory): void {
       i++;
       continue;
     }
-    const limit = moving.hostRunEnd(i, Math.min(moving.npages, i + PAGES_PER_BLOCK - (frame % PAGES_PER_BLOCK)));
+    const limit = moving.hostRunEnd(i, i + memory.runEnd(frame, frame + (moving.npages - i)) - frame);
     let stop = i + 1;
     while (stop < limit && frameAt(moving, memory, stop) === frame + (stop - i)) {
       stop++;

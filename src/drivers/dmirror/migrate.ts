@@ -110,7 +110,7 @@ function copyToDevice(moving: MigrateVma, device: DmirrorDevice, frames: Int32Ar
     }
   }
   for (let i = 0; i < moving.npages; ) {
-    const stop = frames[i] < 0 ? i + 1 : runEnd(moving, frames, i);
+    const stop = frames[i] < 0 ? i + 1 : runEnd(moving, deviceMemory, frames, i);
     if (frames[i] >= 0) {
       copyRun(moving, deviceMemory, frames[i], i, stop);
     }
@@ -119,8 +119,8 @@ function copyToDevice(moving: MigrateVma, device: DmirrorDevice, frames: Int32Ar
 }
 
 /** One past the last page that follows page i in system memory and in the device's, and has bytes if that one has. */
-function runEnd(moving: MigrateVma, frames: Int32Array, i: number): number {
-  const limit = moving.hostRunEnd(i, Math.min(moving.npages, i + PAGES_PER_BLOCK - (frames[i] % PAGES_PER_BLOCK)));
+function runEnd(moving: MigrateVma, memory: DeviceMemory, frames: Int32Array, i: number): number {
+  const limit = moving.hostRunEnd(i, i + memory.runEnd(frames[i], frames[i] + (moving.npages - i)) - frames[i]);
   const bits = MIGRATE_PFN_VALID;
   let stop = i + 1;
   while (
