@@ -1,6 +1,6 @@
 /** What a kernel's fatal access becomes for its caller. */
-import { formatAddr, KernelError } from "../../../base/index.ts";
-import { type AddressSpace, addrOfSvm } from "../../../mm/index.ts";
+import { formatAddr, KernelError, PAGE_SIZE, type VirtAddr } from "../../../base/index.ts";
+import { type AddressSpace, addrOfSvm, type Vma, VmFlags } from "../../../mm/index.ts";
 import type { CompiledSvmKernel } from "./compile-svm.ts";
 import type { FatalAccess } from "./control.ts";
 import type { FatalCode } from "./control-layout.ts";
@@ -18,10 +18,11 @@ export function fatalError(
   const where = `svm address ${fatal.address} (${formatAddr(addr)})`;
   const who = `${reflection.entryPoint}, workgroup ${fatal.workgroup}, invocation ${fatal.lane},`;
   const inside = vma === undefined ? "outside every mapping" : `in ${vma.name}`;
+  const remedy = vma === undefined ? ": check the kernel's pointers" : whyUnreachable(vma, addr);
   const instead = unresumed === undefined ? "" : `; resume points do not apply: ${unresumed}`;
   const messages: Record<Exclude<FatalCode, 0>, readonly ["EFAULT" | "EPERM" | "ENOTSUP", string]> = {
-    1: ["EFAULT", `${who} reads ${where}, ${inside}: check the kernel's pointers`],
-    2: ["EFAULT", `${who} writes ${where}, ${inside}: check the kernel's pointers`],
+    1: ["EFAULT", `${who} reads ${where}, ${inside}${remedy}`],
+    2: ["EFAULT", `${who} writes ${where}, ${inside}${remedy}`],
     3: ["EPERM", `${who} writes ${where}, ${inside}, which is mapped read-only: map it writable`],
     4: [
       "ENOTSUP",
@@ -39,4 +40,14 @@ export function fatalError(
   };
   const [code, why] = messages[fatal.code === 0 ? 1 : fatal.code];
   return new KernelError(code, op, why);
+}
+
+function whyUnreachable(vma: Vma, addr: VirtAddr): string {
+  const { pages } = vma.object;
+  if (vma.objectPage(addr) >= pages) {
+    return `, past the end of its ${pages * PAGE_SIZE} bytes: check the kernel's pointers`;
+  }
+  return (vma.flags & VmFlags.Read) === 0
+    ? ", which may not be read: mprotect it first"
+    : ", which is no memory that a device could mirror: check the kernel's pointers";
 }

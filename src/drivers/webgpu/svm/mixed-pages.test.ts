@@ -41,6 +41,29 @@ describe("a device page of several kinds", () => {
     validateMm(m.mm);
   });
 
+  test("memory that is mapped and cannot be reached is named with the reason", async () => {
+    await using m = await svmMachine(4);
+    const kernel = await m.device.kernel(SVM_INCREMENT);
+    const data = await filled(m, 4, 5);
+    const object = new MemoryObject(m.memory, { pages: 1 });
+    const short = await m.mm.mmap({ length: SVM_PAGE, object, shared: true, name: "short" });
+    await object.put();
+    await m.mm.mprotect(data.start + PAGE_SIZE, PAGE_SIZE, "none");
+    for (let times = 0; times < 2; times++) {
+      await expect(bump(kernel, data, 1, 1)).rejects.toThrow(
+        /EFAULT: main, .* reads svm address \d+ .*, in data, which may not be read: mprotect it first/,
+      );
+      await expect(bump(kernel, short, 3, 1)).rejects.toThrow(
+        /EFAULT: main, .* reads svm address \d+ .*, in short, past the end of its 4096 bytes: check/,
+      );
+      await m.device.prefetch(data, { write: true });
+      await m.device.prefetch(short, { write: true });
+      await bump(kernel, short, 0);
+      await bump(kernel, data, 2);
+    }
+    expect(new Uint32Array((await data.read(2 * PAGE_SIZE, 4)).buffer)[0]).toBe(7);
+  });
+
   test("what may only be read is read, its neighbours are written, and a store to it is refused by its address", async () => {
     await using m = await svmMachine(4);
     const kernel = await m.device.kernel(SVM_INCREMENT);
