@@ -55,7 +55,7 @@ describe("tracing", () => {
   });
 
   it("numbers a space once", () => {
-    const [a, b] = [{}, {}];
+    const [a, b] = [{ traceId: 0 }, { traceId: 0 }];
     expect(traceIdOf(a)).toBe(traceIdOf(a));
     expect(traceIdOf(a)).not.toBe(traceIdOf(b));
   });

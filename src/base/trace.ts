@@ -7,6 +7,7 @@
  *       trace("gpu.upload", { device, space, start, end, pages, bytes }, since);
  *     }
  */
+import { addrOf, PAGE_SIZE } from "./addr.ts";
 import type { TraceFields, TraceName } from "./trace-points.ts";
 
 /** One event as a listener gets it. */
@@ -22,22 +23,81 @@ export interface TraceEvent<N extends TraceName = TraceName> {
 /** Called synchronously, in the middle of what is traced: it must neither throw nor call back into the library. */
 export type TraceListener = (event: TraceEvent) => void;
 
-/** What can tell a listener that comes late about what is there already. */
-export type TraceSource = () => void;
+/**
+ * A listener that gets events in parts, so that no object need be made of them. What holds for a {@link TraceListener} holds
+ * here. The events that come with every page have calls of their own, in page numbers: what they would cost as objects is
+ * more than all else of an event.
+ */
+export abstract class TraceSink {
+  abstract take(name: TraceName, fields: TraceFields, at: number, duration: number): void;
+
+  fault(
+    space: number,
+    vpn: number,
+    vpnEnd: number,
+    write: boolean,
+    device: boolean,
+    at: number,
+    duration: number,
+  ): void {
+    this.take("mm.fault", { space, start: addrOf(vpn), end: addrOf(vpnEnd), write, device }, at, duration);
+  }
+
+  start(
+    space: number,
+    vpn: number,
+    vpnEnd: number,
+    event: string,
+    blockable: boolean,
+    at: number,
+    duration: number,
+  ): void {
+    this.take("mmu.start", { space, start: addrOf(vpn), end: addrOf(vpnEnd), event, blockable }, at, duration);
+  }
+
+  end(space: number, vpn: number, vpnEnd: number, event: string, at: number): void {
+    this.take("mmu.end", { space, start: addrOf(vpn), end: addrOf(vpnEnd), event }, at, 0);
+  }
+
+  upload(device: string, space: number, vpn: number, vpnEnd: number, at: number, duration: number): void {
+    const pages = vpnEnd - vpn;
+    const [start, end] = [addrOf(vpn), addrOf(vpnEnd)];
+    this.take("gpu.upload", { device, space, start, end, pages, bytes: pages * PAGE_SIZE }, at, duration);
+  }
+}
 
 /** True while somebody listens. Look at it before making an event's fields. */
 export let traceOn = false;
 
-let listeners: readonly TraceListener[] = [];
+let sinks: readonly TraceSink[] = [];
+/** When the last event was sent. */
+let latest = 0;
 
 /** Calls `listener` for every event until the returned function is called, which is idempotent. */
 export function listenToTrace(listener: TraceListener): () => void {
-  const own: TraceListener = (event) => listener(event);
-  listeners = [...listeners, own];
+  return addTraceSink(new ListenerSink(listener));
+}
+
+class ListenerSink extends TraceSink {
+  readonly #listener: TraceListener;
+
+  constructor(listener: TraceListener) {
+    super();
+    this.#listener = listener;
+  }
+
+  override take(name: TraceName, fields: TraceFields, at: number, duration: number): void {
+    this.#listener({ name, fields, at, duration } as unknown as TraceEvent);
+  }
+}
+
+/** {@link listenToTrace} for who hears a million events. One sink may be added once at a time. */
+export function addTraceSink(sink: TraceSink): () => void {
+  sinks = [...sinks, sink];
   traceOn = true;
   return () => {
-    listeners = listeners.filter((other) => other !== own);
-    traceOn = listeners.length > 0;
+    sinks = sinks.filter((other) => other !== sink);
+    traceOn = sinks.length > 0;
   };
 }
 
@@ -46,36 +106,101 @@ export function traceNow(): number {
   return traceOn ? performance.now() : 0;
 }
 
+/** When the last event was sent. What follows it at once happens then too: the clock costs more than the rest of an event. */
+export function traceLatest(): number {
+  return latest;
+}
+
 /**
  * Sends an event. `since` is what {@link traceNow} said at the start of a slice; a slice that began while nobody listened
- * has no known start and is sent as if it took no time.
+ * has no known start and is sent as if it took no time. `now` is its end, where the caller knows it.
  */
-export function trace<N extends TraceName>(name: N, fields: TraceFields<N>, since = 0): void {
+export function trace<N extends TraceName>(name: N, fields: TraceFields<N>, since = 0, now = performance.now()): void {
+  const at = since === 0 ? now : since;
+  latest = now;
+  const told = sinks;
+  for (let i = 0; i < told.length; i++) {
+    told[i].take(name, fields as TraceFields, at, now - at);
+  }
+}
+
+/** Sends mm.fault. `since` is as for {@link trace}. */
+export function traceFault(
+  space: number,
+  vpn: number,
+  vpnEnd: number,
+  write: boolean,
+  device: boolean,
+  since: number,
+): void {
   const now = performance.now();
   const at = since === 0 ? now : since;
-  const event = { name, fields, at, duration: now - at } as unknown as TraceEvent;
-  const told = listeners;
-  for (let i = 0; i < told.length; i++) {
-    told[i](event);
+  latest = now;
+  for (let i = 0; i < sinks.length; i++) {
+    sinks[i].fault(space, vpn, vpnEnd, write, device, at, now - at);
+  }
+}
+
+/** Sends mmu.start. `since` is as for {@link trace}. */
+export function traceStart(
+  space: number,
+  vpn: number,
+  vpnEnd: number,
+  event: string,
+  blockable: boolean,
+  since: number,
+): void {
+  const now = performance.now();
+  const at = since === 0 ? now : since;
+  latest = now;
+  for (let i = 0; i < sinks.length; i++) {
+    sinks[i].start(space, vpn, vpnEnd, event, blockable, at, now - at);
+  }
+}
+
+/** Sends mmu.end, which was at `now`. */
+export function traceEnd(space: number, vpn: number, vpnEnd: number, event: string, now: number): void {
+  latest = now;
+  for (let i = 0; i < sinks.length; i++) {
+    sinks[i].end(space, vpn, vpnEnd, event, now);
+  }
+}
+
+/** Sends gpu.upload, which began at `since` and was over at `now`. */
+export function traceUpload(
+  device: string,
+  space: number,
+  vpn: number,
+  vpnEnd: number,
+  since: number,
+  now: number,
+): void {
+  const at = since === 0 ? now : since;
+  latest = now;
+  for (let i = 0; i < sinks.length; i++) {
+    sinks[i].upload(device, space, vpn, vpnEnd, at, now - at);
   }
 }
 
 /** Sends an event that another thread sent, its time already counted as this one does. */
-export function relayTrace(event: TraceEvent): void {
-  for (const listener of listeners) {
-    listener(event);
+export function relayTrace({ name, fields, at, duration }: TraceEvent): void {
+  for (const sink of sinks) {
+    sink.take(name, fields, at, duration);
   }
 }
 
-const numbers = new WeakMap<object, number>();
+/** What events name by a small number. */
+export interface TraceSpace {
+  /** 0 until the first event names it. Written by {@link traceIdOf} only. */
+  traceId: number;
+}
+
 let lastNumber = 0;
 
 /** A small number for an address space, the same as long as it lives. */
-export function traceIdOf(space: object): number {
-  let id = numbers.get(space);
-  if (id === undefined) {
-    id = ++lastNumber;
-    numbers.set(space, id);
+export function traceIdOf(space: TraceSpace): number {
+  if (space.traceId === 0) {
+    space.traceId = ++lastNumber;
   }
-  return id;
+  return space.traceId;
 }

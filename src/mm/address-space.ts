@@ -40,6 +40,8 @@ export class AddressSpace implements AsyncDisposable {
   readonly pageTable: PageTable;
   /** Subscriptions of mmu notifiers; made by the first registration, kept until the structure dies. */
   notifiers: MmNotifierHooks | undefined;
+  /** @internal Its number in trace events. */
+  traceId = 0;
   #disposed = false;
   readonly #usersLedger: LedgerEntry;
   readonly #countLedger: LedgerEntry;

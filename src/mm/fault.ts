@@ -6,7 +6,6 @@
  * read copy of the page, since "device access to system memory" is a copy in WebGPU.
  */
 import {
-  addrOf,
   blockOfVpn,
   chain,
   formatAddr,
@@ -15,7 +14,7 @@ import {
   KernelError,
   type MaybePromise,
   PAGES_PER_BLOCK,
-  trace,
+  traceFault,
   traceIdOf,
   traceNow,
   traceOn,
@@ -258,9 +257,7 @@ function mapReadyPages(
     object.reserve(first, last);
     setEntries(vma, from, first, last, need.write);
     if (traceOn) {
-      // Written out: a spread costs thirty times what the event does.
-      const [start, end] = [addrOf(from), addrOf(to)];
-      trace("mm.fault", { space: traceIdOf(mm), start, end, write: need.write, device: !need.cpu }, since);
+      traceFault(traceIdOf(mm), from, to, need.write, !need.cpu, since);
     }
     return true;
   };

@@ -1,9 +1,18 @@
 /** From a page of an object to every page-table entry that maps it. */
-import { isPromise, type MaybePromise, PAGE_SIZE, traceOn, type VirtAddr, vpnOf } from "../base/index.ts";
+import {
+  isPromise,
+  type MaybePromise,
+  PAGE_SIZE,
+  traceLatest,
+  traceNow,
+  traceOn,
+  type VirtAddr,
+  vpnOf,
+} from "../base/index.ts";
 import type { MemoryObject } from "./memory-object.ts";
 import type { MmuNotifierRange, MmuNotifyEvent } from "./ports.ts";
 import { PTE_PRESENT, PTE_WRITE } from "./pte.ts";
-import { tracedStart, traceEnd } from "./trace-mm.ts";
+import { tracedEnd, tracedStart } from "./trace-mm.ts";
 import type { Vma } from "./vma.ts";
 
 /** Calls `visit` with the part of each VMA that maps pages `[page, end)`, in virtual page numbers. */
@@ -79,10 +88,11 @@ export function announce<T>(
     }
   }
   let value: T;
+  const before = traceLatest();
   try {
     value = change();
   } catch (error) {
-    const ended = endAll(ranges);
+    const ended = endAll(ranges, before);
     if (ended === undefined) {
       throw error;
     }
@@ -90,7 +100,7 @@ export function announce<T>(
       throw error;
     });
   }
-  return endAll(ranges)?.then(() => value) ?? value;
+  return endAll(ranges, before)?.then(() => value) ?? value;
 }
 
 function startOf(range: MmuNotifierRange): MaybePromise<0 | "EAGAIN"> | undefined {
@@ -113,6 +123,7 @@ async function announceRest<T>(
     mm.mmgrab();
   }
   let told = at;
+  let before: number | undefined;
   try {
     await started;
     told++;
@@ -126,9 +137,10 @@ async function announceRest<T>(
         ranges.push(range);
       }
     } while (told < ranges.length);
+    before = traceLatest();
     return change();
   } finally {
-    await endAll(ranges.slice(0, told));
+    await endAll(ranges.slice(0, told), before);
     for (const mm of grabbed) {
       mm.mmdrop();
     }
@@ -145,14 +157,16 @@ function newRanges(
   );
 }
 
-/** Tells the end of every range; a promise when a callback has to wait. */
-function endAll(ranges: readonly MmuNotifierRange[]): Promise<void> | undefined {
+/** Tells the end of every range; a promise when a callback has to wait. `before`: when the latest event before the change was. */
+function endAll(ranges: readonly MmuNotifierRange[], before: number | undefined): Promise<void> | undefined {
   let pending: Promise<void>[] | undefined;
+  // An event that the change has sent is the last thing that it did.
+  const now = before === undefined || before === traceLatest() ? traceNow() : traceLatest();
   for (const range of ranges) {
-    const ended = range.mm.notifiers?.invalidateRangeEnd(range);
     if (traceOn) {
-      traceEnd(range);
+      tracedEnd(range, now);
     }
+    const ended = range.mm.notifiers?.invalidateRangeEnd(range);
     if (ended !== undefined && isPromise(ended)) {
       pending ??= [];
       pending.push(ended);

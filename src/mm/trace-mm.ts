@@ -1,5 +1,15 @@
 /** Sending events about memory. Called only while somebody listens. */
-import { isPromise, type MaybePromise, PAGE_SIZE, trace, traceIdOf, traceNow } from "../base/index.ts";
+import {
+  isPromise,
+  type MaybePromise,
+  PAGE_SIZE,
+  trace,
+  traceEnd,
+  traceIdOf,
+  traceNow,
+  traceStart,
+  vpnOf,
+} from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import type { MemoryObject } from "./memory-object.ts";
 import type { MmuNotifierRange } from "./ports.ts";
@@ -28,23 +38,28 @@ export function tracedStart(range: MmuNotifierRange): MaybePromise<0 | "EAGAIN">
     return undefined;
   }
   if (isPromise(started)) {
-    void started.then(
-      () => sendStart(range, since),
-      () => undefined,
-    );
+    sendStartLater(started, range, since);
   } else {
     sendStart(range, since);
   }
   return started;
 }
 
-function sendStart({ mm, start, end, event, blockable }: MmuNotifierRange, since: number): void {
-  trace("mmu.start", { space: traceIdOf(mm), start, end, event, blockable }, since);
+/** By itself, because a function that makes closures pays for them also when it does not. */
+function sendStartLater(started: Promise<unknown>, range: MmuNotifierRange, since: number): void {
+  void started.then(
+    () => sendStart(range, since),
+    () => undefined,
+  );
 }
 
-/** Sends the end of an invalidation. */
-export function traceEnd({ mm, start, end, event }: MmuNotifierRange): void {
-  trace("mmu.end", { space: traceIdOf(mm), start, end, event });
+function sendStart({ mm, start, end, event, blockable }: MmuNotifierRange, since: number): void {
+  traceStart(traceIdOf(mm), vpnOf(start), vpnOf(end), event, blockable, since);
+}
+
+/** Sends the end of an invalidation, which was at `now`. */
+export function tracedEnd({ mm, start, end, event }: MmuNotifierRange, now: number): void {
+  traceEnd(traceIdOf(mm), vpnOf(start), vpnOf(end), event, now);
 }
 
 /** Sends that pages of an object have moved, for each place where they are mapped. */

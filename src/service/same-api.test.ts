@@ -35,6 +35,7 @@ type OfTheOwner = {
     | "vmas"
     | "pageTable"
     | "notifiers"
+    | "traceId"
     | "users"
     | "count"
     | "mmget"

@@ -6,7 +6,7 @@
  */
 import { TRACE_NAMES, TRACEPOINTS, type TraceEvent, type TraceName, type TraceUnit } from "../base/index.ts";
 import { type EventChunk, EventPacker, ROW_FIELDS, ROW_STRIDE } from "./event-chunk.ts";
-import { TextBytes, utf8 } from "./text-bytes.ts";
+import { type Piece, piece, TextBytes } from "./text-bytes.ts";
 
 const PID = 1;
 /** Events that wait for a fault's upload: the oldest are forgotten. */
@@ -50,9 +50,9 @@ interface Shape {
   readonly kind: "slice" | "instant" | "counter";
   readonly lane: number;
   /** Up to the number of the lane. */
-  readonly head: Uint8Array;
+  readonly head: Piece;
   /** What comes before each field's value. */
-  readonly labels: readonly Uint8Array[];
+  readonly labels: readonly Piece[];
   readonly units: readonly TraceUnit[];
   /** Where a row has the field, or -1. */
   readonly device: number;
@@ -72,8 +72,8 @@ const SHAPES: readonly Shape[] = TRACE_NAMES.map((name) => {
     name,
     kind: shape,
     lane: LANE_NAMES.indexOf(LANES[name]),
-    head: utf8(`,\n{"ph":"${shape === "slice" ? "X" : "i"}","name":"${name}","cat":"${category}","pid":${PID},"tid":`),
-    labels: keys.map((key, i) => utf8(`${i === 0 ? "" : ","}"${key}":`)),
+    head: piece(`,\n{"ph":"${shape === "slice" ? "X" : "i"}","name":"${name}","cat":"${category}","pid":${PID},"tid":`),
+    labels: keys.map((key, i) => piece(`${i === 0 ? "" : ","}"${key}":`)),
     units: Object.values<TraceUnit>(fields),
     device: at("device"),
     space: at("space"),
@@ -82,13 +82,13 @@ const SHAPES: readonly Shape[] = TRACE_NAMES.map((name) => {
   };
 });
 
-const TIME = utf8(',"ts":');
-const DURATION = utf8(',"dur":');
-const INSTANT = utf8(',"s":"t"');
-const ARGS = utf8(',"args":{');
-const END = utf8("}}");
-const TRUE = utf8("true");
-const FALSE = utf8("false");
+const TIME = piece(',"ts":');
+const DURATION = piece(',"dur":');
+const INSTANT = piece(',"s":"t"');
+const ARGS = piece(',"args":{');
+const END = piece("}}");
+const TRUE = piece("true");
+const FALSE = piece("false");
 
 /** Slices of one lane that overlap in time are drawn below each other: each in a row that is free by then. */
 interface Lane {
@@ -111,14 +111,19 @@ interface PendingFault {
 export class ChromeTraceWriter {
   readonly #write: (piece: Uint8Array) => void;
   readonly #origin: number;
-  readonly #packer = new EventPacker(MOST_QUEUED);
+  readonly #packer = new EventPacker(new Float64Array(MOST_QUEUED * ROW_STRIDE), {
+    onFirst: () => {
+      this.#timer = setTimeout(() => this.#drain(), WRITE_EVERY_MS);
+    },
+    onFull: () => this.#drain(),
+  });
   #timer: ReturnType<typeof setTimeout> | undefined;
   readonly #text = new TextBytes(2 * PIECE);
   /** By the number of their device's name, plus one, and then by the number of their own. */
   readonly #lanes: Lane[][] = [];
   readonly #names: string[] = [];
   /** The names as JSON. */
-  readonly #quoted: Uint8Array[] = [];
+  readonly #quoted: Piece[] = [];
   #pending: PendingFault[] = [];
   #flows = 0;
   #tids = 0;
@@ -128,18 +133,13 @@ export class ChromeTraceWriter {
   constructor(write: (piece: Uint8Array) => void, origin: number) {
     this.#write = write;
     this.#origin = origin;
-    this.#text.put(utf8(`[\n{"ph":"M","name":"process_name","pid":${PID},"tid":0,"args":{"name":"pagemirror"}}`));
+    this.#text.text(`[\n{"ph":"M","name":"process_name","pid":${PID},"tid":0,"args":{"name":"pagemirror"}}`);
   }
 
   /** Takes one event. It is written a little later, when the process waits for something anyway. */
-  add(event: TraceEvent): void {
-    if (this.#ended) {
-      return;
-    }
-    if (this.#packer.add(event)) {
-      this.#drain();
-    } else {
-      this.#timer ??= setTimeout(() => this.#drain(), WRITE_EVERY_MS);
+  add({ name, fields, at, duration }: TraceEvent): void {
+    if (!this.#ended) {
+      this.#packer.take(name, fields, at, duration);
     }
   }
 
@@ -147,7 +147,7 @@ export class ChromeTraceWriter {
   addChunk({ rows, texts }: EventChunk): void {
     for (const text of texts) {
       this.#names.push(text);
-      this.#quoted.push(utf8(JSON.stringify(text)));
+      this.#quoted.push(piece(JSON.stringify(text)));
     }
     for (let row = 0; row < rows.length; row += ROW_STRIDE) {
       this.#event(SHAPES[rows[row]], rows, row);
@@ -165,16 +165,15 @@ export class ChromeTraceWriter {
     if (!this.#ended) {
       this.#drain();
       this.#ended = true;
-      this.#text.put(utf8("\n]\n"));
+      this.#text.text("\n]\n");
       this.#send();
     }
   }
 
   #drain(): void {
     clearTimeout(this.#timer);
-    this.#timer = undefined;
     if (!this.#packer.empty) {
-      this.addChunk(this.#packer.take());
+      this.addChunk(this.#packer.takeChunk());
     }
   }
 
@@ -236,7 +235,7 @@ export class ChromeTraceWriter {
   }
 
   #line(json: string): void {
-    this.#text.put(utf8(`,\n${json}`));
+    this.#text.text(`,\n${json}`);
   }
 
   /** Pages and bytes are curves of their own: one scale would flatten the smaller. */

@@ -1,22 +1,16 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { TRACE_NAMES, TRACEPOINTS, type TraceEvent, type TraceUnit } from "../base/index.ts";
-import { type EventChunk, EventPacker, ROW_FIELDS, ROW_STRIDE } from "./event-chunk.ts";
-
-/** What a reader of chunks makes of the rows. `texts` is what came before. */
-function unpack({ rows, texts: fresh }: EventChunk, texts: string[]): unknown[] {
-  texts.push(...fresh);
-  const events: unknown[] = [];
-  for (let row = 0; row < rows.length; row += ROW_STRIDE) {
-    const name = TRACE_NAMES[rows[row]];
-    const fields = Object.entries(TRACEPOINTS[name].fields).map(([key, unit], i) => {
-      const value = rows[row + ROW_FIELDS + i];
-      return [key, unit === "text" ? texts[value] : unit === "flag" ? value === 1 : value];
-    });
-    events.push({ name, fields: Object.fromEntries(fields), at: rows[row + 1], duration: rows[row + 2] });
-  }
-  return events;
-}
+import {
+  TRACE_NAMES,
+  TRACEPOINTS,
+  type TraceEvent,
+  type TraceFields,
+  type TraceName,
+  TraceSink,
+  type TraceUnit,
+  vpnOf,
+} from "../base/index.ts";
+import { EventPacker, EventUnpacker, ROW_STRIDE } from "./event-chunk.ts";
 
 function anyOf(unit: TraceUnit): fc.Arbitrary<string | number | boolean> {
   switch (unit) {
@@ -41,22 +35,73 @@ const anEvent = fc.constantFrom(...TRACE_NAMES).chain((name) =>
   }),
 ) as unknown as fc.Arbitrary<TraceEvent>;
 
-test("events are the same after they were packed, in chunks of any size", () => {
+const pageSinks: Partial<Record<TraceName, (sink: TraceSink, event: TraceEvent) => void>> = {
+  "mm.fault": (sink, { fields, at, duration }) => {
+    const { space, start, end, write, device } = fields as TraceFields<"mm.fault">;
+    sink.fault(space, vpnOf(start), vpnOf(end), write, device, at, duration);
+  },
+  "mmu.start": (sink, { fields, at, duration }) => {
+    const { space, start, end, event, blockable } = fields as TraceFields<"mmu.start">;
+    sink.start(space, vpnOf(start), vpnOf(end), event, blockable, at, duration);
+  },
+  "mmu.end": (sink, { fields, at }) => {
+    const { space, start, end, event } = fields as TraceFields<"mmu.end">;
+    sink.end(space, vpnOf(start), vpnOf(end), event, at);
+  },
+  "gpu.upload": (sink, { fields, at, duration }) => {
+    const { device, space, start, end } = fields as TraceFields<"gpu.upload">;
+    sink.upload(device, space, vpnOf(start), vpnOf(end), at, duration);
+  },
+};
+
+class Listener extends TraceSink {
+  readonly events: TraceEvent[] = [];
+
+  override take(name: TraceName, fields: TraceFields, at: number, duration: number): void {
+    this.events.push({ name, fields, at, duration } as unknown as TraceEvent);
+  }
+}
+
+/** Packs what `send` sends, in chunks of `capacity` rows. */
+function packed(capacity: number, same: boolean, send: (sink: TraceSink) => void): TraceEvent[] {
+  const rows = () => new Float64Array(capacity * ROW_STRIDE);
+  const unpacker = new EventUnpacker();
+  const seen: TraceEvent[] = [];
+  const take = () => void seen.push(...unpacker.unpack(same ? packer.takeChunk() : packer.takeChunk(rows())));
+  const packer = new EventPacker(rows(), { onFull: take });
+  send(packer);
+  if (!packer.empty) {
+    take();
+  }
+  return seen;
+}
+
+const aCapacity = fc.integer({ min: 1, max: 5 });
+
+test("events are the same after they were packed, in chunks of any size, in new rows or the same", () => {
   fc.assert(
-    fc.property(fc.array(anEvent), fc.integer({ min: 1, max: 5 }), (events, capacity) => {
-      const packer = new EventPacker(capacity);
-      const texts: string[] = [];
-      const seen: unknown[] = [];
-      const send = () => seen.push(...unpack(packer.take(), texts));
-      for (const event of events) {
-        if (packer.add(event)) {
-          send();
+    fc.property(fc.array(anEvent), aCapacity, fc.boolean(), (events, capacity, same) => {
+      const seen = packed(capacity, same, (sink) => {
+        for (const { name, fields, at, duration } of events) {
+          sink.take(name, fields, at, duration);
         }
-      }
-      if (!packer.empty) {
-        send();
-      }
+      });
       expect(seen).toEqual(events);
+    }),
+  );
+});
+
+test("events that come with every page are packed as a listener gets them", () => {
+  fc.assert(
+    fc.property(fc.array(anEvent), aCapacity, (events, capacity) => {
+      const send = (sink: TraceSink) => {
+        for (const event of events) {
+          pageSinks[event.name]?.(sink, event);
+        }
+      };
+      const listener = new Listener();
+      send(listener);
+      expect(packed(capacity, true, send)).toEqual(listener.events);
     }),
   );
 });

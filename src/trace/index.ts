@@ -1,3 +1,3 @@
 export { ChromeTraceWriter } from "./chrome.ts";
-export { type EventChunk, EventPacker } from "./event-chunk.ts";
+export { type EventChunk, EventPacker, EventUnpacker, ROW_STRIDE } from "./event-chunk.ts";
 export { type MeterLike, sendMetrics } from "./metrics.ts";

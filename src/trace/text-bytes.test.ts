@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { TextBytes, utf8 } from "./text-bytes.ts";
+import { piece, TextBytes } from "./text-bytes.ts";
 
 function written(write: (text: TextBytes) => void): string {
   const text = new TextBytes(1);
@@ -29,15 +29,15 @@ test("thousandths are printed as the number they are", () => {
   );
 });
 
-test("pieces follow each other, however long", () => {
+test("pieces and texts follow each other, however long", () => {
   fc.assert(
-    fc.property(fc.array(fc.string({ unit: "binary" })), (pieces) => {
-      const text = written((t) => {
-        for (const piece of pieces) {
-          t.put(utf8(piece));
+    fc.property(fc.array(fc.tuple(fc.string({ unit: "binary" }), fc.boolean())), (parts) => {
+      const all = written((t) => {
+        for (const [part, often] of parts) {
+          often ? t.put(piece(part)) : t.text(part);
         }
       });
-      expect(text).toBe(pieces.join(""));
+      expect(all).toBe(parts.map(([part]) => part).join(""));
     }),
   );
 });

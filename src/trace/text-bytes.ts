@@ -11,18 +11,35 @@ const POWERS = Float64Array.from({ length: 10 }, (_, i) => 10 ** i);
 
 const encoder = new TextEncoder();
 
-/** UTF-8 of a text. */
-export function utf8(text: string): Uint8Array {
-  return encoder.encode(text);
+/** A text that is put again and again: its UTF-8 in words, the last one filled up with zeros. */
+export interface Piece {
+  readonly length: number;
+  readonly words: Int32Array;
+}
+
+/** UTF-8 of a text, ready to be put. */
+export function piece(text: string): Piece {
+  const bytes = encoder.encode(text);
+  const words = new Int32Array(Math.ceil(bytes.length / 4));
+  const view = new DataView(words.buffer);
+  bytes.forEach((byte, i) => {
+    view.setUint8(i, byte);
+  });
+  for (let i = 0; i < words.length; i++) {
+    words[i] = view.getInt32(i * 4, true);
+  }
+  return { length: bytes.length, words };
 }
 
 /** A growing line of bytes. */
 export class TextBytes {
   #bytes: Uint8Array<ArrayBuffer>;
+  #view: DataView;
   #length = 0;
 
   constructor(capacity: number) {
     this.#bytes = new Uint8Array(capacity);
+    this.#view = new DataView(this.#bytes.buffer);
   }
 
   get length(): number {
@@ -38,17 +55,28 @@ export class TextBytes {
     this.#length = 0;
   }
 
-  put(piece: Uint8Array): void {
-    const bytes = this.#room(piece.length);
-    const at = this.#length;
-    bytes.set(piece, at);
-    this.#length = at + piece.length;
+  /** A word at a time: for some dozens of bytes quicker than copying an array. */
+  put({ length, words }: Piece): void {
+    const from = this.#length;
+    this.#room(words.length * 4);
+    const view = this.#view;
+    for (let i = 0; i < words.length; i++) {
+      view.setInt32(from + i * 4, words[i], true);
+    }
+    this.#length = from + length;
+  }
+
+  /** A text that is put once. */
+  text(text: string): void {
+    const bytes = encoder.encode(text);
+    this.#room(bytes.length).set(bytes, this.#length);
+    this.#length += bytes.length;
   }
 
   /** A number: whole ones of up to 53 bits quickly, others as JavaScript prints them. */
   number(value: number): void {
     if (!Number.isSafeInteger(value)) {
-      this.put(utf8(String(value)));
+      this.text(String(value));
       return;
     }
     let rest = value;
@@ -122,6 +150,7 @@ export class TextBytes {
       const larger = new Uint8Array(Math.max(this.#bytes.length * 2, this.#length + more));
       larger.set(this.bytes);
       this.#bytes = larger;
+      this.#view = new DataView(larger.buffer);
     }
     return this.#bytes;
   }

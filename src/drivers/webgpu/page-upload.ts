@@ -3,7 +3,7 @@ import { BugError, isPromise, type MaybePromise, PAGE_SIZE, traceNow, traceOn } 
 import { type AddressSpace, isZeroPage, type MemoryObject, PageFlag, readPages, type Transit } from "../../mm/index.ts";
 import type { WebGpuDevice } from "./device.ts";
 import { type Extent, PageState } from "./extent.ts";
-import { traceUpload } from "./trace-gpu.ts";
+import { traceUploads } from "./trace-gpu.ts";
 import type { TransferBatch, UploadRun } from "./transfer-batch.ts";
 
 /** Pages of an extent that need their object's bytes. */
@@ -58,7 +58,7 @@ export async function uploadRuns(
   }
   device.counts.pagesUploaded += plan.pages;
   if (traceOn) {
-    traceUpload(device, mm, plan, since);
+    traceUploads(device, mm, plan, since);
   }
 }
 

@@ -1,5 +1,5 @@
 /** Sending events about a device. Called only while somebody listens. */
-import { PAGE_SIZE, trace, traceIdOf } from "../../base/index.ts";
+import { trace, traceIdOf, traceNow, traceUpload, vpnOf } from "../../base/index.ts";
 import type { AddressSpace } from "../../mm/index.ts";
 import type { WebGpuDevice } from "./device.ts";
 import type { Extent } from "./extent.ts";
@@ -26,14 +26,14 @@ export function traceDispatch(
 }
 
 /** Sends the pages that a plan uploads, neighbours together. The first run carries the time that all of them took. */
-export function traceUpload(device: WebGpuDevice, mm: AddressSpace, plan: UploadPlan, since: number): void {
+export function traceUploads(device: WebGpuDevice, mm: AddressSpace, plan: UploadPlan, since: number): void {
   const space = traceIdOf(mm);
   const { label } = device;
+  const now = traceNow();
   let from = since;
   for (const { extent, page, end: stop } of plan.filled) {
-    const [start, end] = [extent.addrOf(page), extent.addrOf(stop)];
-    const pages = stop - page;
-    trace("gpu.upload", { device: label, space, start, end, pages, bytes: pages * PAGE_SIZE }, from);
+    const vpn = vpnOf(extent.start) + page;
+    traceUpload(label, space, vpn, vpn + (stop - page), from, now);
     from = 0;
   }
 }

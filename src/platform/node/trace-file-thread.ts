@@ -1,8 +1,8 @@
 /** The thread of a trace file: makes text of events and writes it, until it is told to end. */
 import { writeSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
-import { ChromeTraceWriter, type EventChunk } from "../../trace/index.ts";
-import { TraceFileState } from "./trace-file.ts";
+import { ChromeTraceWriter } from "../../trace/index.ts";
+import { type ToTraceFile, TraceFileState } from "./trace-file.ts";
 
 const { file, state, origin } = workerData as {
   readonly file: number;
@@ -24,7 +24,7 @@ const writer = new ChromeTraceWriter((piece) => {
   }
 }, origin);
 
-parentPort?.on("message", (told: EventChunk | "end") => {
+parentPort?.on("message", (told: ToTraceFile | "end") => {
   if (told === "end") {
     writer.end();
     Atomics.store(state, 0, TraceFileState.Ended);
@@ -32,6 +32,8 @@ parentPort?.on("message", (told: EventChunk | "end") => {
     parentPort?.close();
     return;
   }
-  writer.addChunk(told);
+  const { rows, used, texts, taken } = told;
+  writer.addChunk({ rows: rows.subarray(0, used), texts });
+  Atomics.store(taken, 0, 0);
   writer.flush();
 });

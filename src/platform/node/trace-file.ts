@@ -1,13 +1,13 @@
 /** A trace file, written by a thread of its own: what is traced pays for a row of numbers, and not for text and disk. */
 import { closeSync, openSync } from "node:fs";
 import type { Worker } from "node:worker_threads";
-import { type Errno, KernelError, listenToTrace } from "../../base/index.ts";
-import { EventPacker } from "../../trace/index.ts";
+import { addTraceSink, type Errno, KernelError } from "../../base/index.ts";
+import { EventPacker, ROW_STRIDE } from "../../trace/index.ts";
 import { errnoOfOpen } from "./file-pager.ts";
 import { startThread } from "./start-thread.ts";
 
 /** Events that wait to be sent, at most, and how long. */
-const MOST_WAITING = 4096;
+const MOST_WAITING = 16_384;
 const SEND_EVERY_MS = 50;
 /** How long the end of the process waits for the thread. */
 const EXIT_BUDGET_MS = 5000;
@@ -23,11 +23,37 @@ const REASONS: Partial<Record<Errno, string>> = {
   ENOSPC: "does not fit on its disk: make room, or name a file elsewhere",
 };
 
+/** Rows that both threads see. They are sent to and fro: a message with a copy of them would cost more than what is traced. */
+export interface SharedRows {
+  readonly rows: Float64Array;
+  /** 1 while the thread has them. */
+  readonly taken: Int32Array;
+}
+
+/** What the thread is told: so many numbers of the rows count, and these texts are new. */
+export interface ToTraceFile extends SharedRows {
+  readonly used: number;
+  readonly texts: readonly string[];
+}
+
+function makeRows(): SharedRows {
+  const buffer = new SharedArrayBuffer(8 + MOST_WAITING * ROW_STRIDE * 8);
+  return { taken: new Int32Array(buffer, 0, 1), rows: new Float64Array(buffer, 8) };
+}
+
 /** A trace file that grows until it is closed. */
 export class TraceFile implements AsyncDisposable {
   readonly #path: string;
   readonly #file: number;
-  readonly #packer = new EventPacker(MOST_WAITING);
+  readonly #all: SharedRows[] = [makeRows()];
+  #current = this.#all[0];
+  readonly #packer = new EventPacker(this.#current.rows, {
+    // Written as it comes: a run that is killed leaves a file that can be read up to there.
+    onFirst: () => {
+      this.#timer = setTimeout(() => this.#send(), SEND_EVERY_MS).unref();
+    },
+    onFull: () => this.#send(),
+  });
   readonly #state = new Int32Array(new SharedArrayBuffer(4));
   readonly #thread: Worker;
   readonly #ended: Promise<void>;
@@ -55,14 +81,7 @@ export class TraceFile implements AsyncDisposable {
       this.#failure ??= failure;
     });
     this.#ended = new Promise((resolve) => this.#thread.once("exit", () => resolve()));
-    this.#stop = listenToTrace((event) => {
-      if (this.#packer.add(event)) {
-        this.#send();
-      } else {
-        // Written as it comes: a run that is killed leaves a file that can be read up to there.
-        this.#timer ??= setTimeout(() => this.#send(), SEND_EVERY_MS).unref();
-      }
-    });
+    this.#stop = addTraceSink(this.#packer);
     process.once("exit", this.#atExit);
   }
 
@@ -88,11 +107,24 @@ export class TraceFile implements AsyncDisposable {
 
   #send(): void {
     clearTimeout(this.#timer);
-    this.#timer = undefined;
-    if (!this.#packer.empty) {
-      const chunk = this.#packer.take();
-      this.#thread.postMessage(chunk, [chunk.rows.buffer]);
+    if (this.#packer.empty) {
+      return;
     }
+    const sent = this.#current;
+    Atomics.store(sent.taken, 0, 1);
+    this.#current = this.#freeRows();
+    const { rows, texts } = this.#packer.takeChunk(this.#current.rows);
+    this.#thread.postMessage({ ...sent, used: rows.length, texts } satisfies ToTraceFile);
+  }
+
+  /** Rows that the thread is done with; new ones where it has all, for what is traced does not wait. */
+  #freeRows(): SharedRows {
+    let free = this.#all.find(({ taken }) => Atomics.load(taken, 0) === 0);
+    if (free === undefined) {
+      free = makeRows();
+      this.#all.push(free);
+    }
+    return free;
   }
 
   #sendEnd(): void {

@@ -1,5 +1,5 @@
 /** Sending events about kernels that follow pointers. Called only while somebody listens. */
-import { PAGE_SIZE, trace, traceIdOf } from "../../../base/index.ts";
+import { PAGE_SIZE, trace, traceIdOf, traceNow, traceUpload, vpnOf } from "../../../base/index.ts";
 import type { WebGpuDevice } from "../device.ts";
 import { traceMemory } from "../trace-gpu.ts";
 import { decodeFault, type RoundReport } from "./control.ts";
@@ -105,13 +105,12 @@ export function traceFrameUpload(
   runs: readonly { readonly frame: SvmFrame; readonly sub: number; readonly pages: number }[],
   since: number,
 ): void {
+  const now = traceNow();
   let from = since;
   for (const { frame, sub, pages } of runs) {
-    const start = frame.addrOf(sub);
     const { mirror, mm } = frame.table;
-    const bytes = pages * PAGE_SIZE;
-    const [device, space] = [mirror.hmm.ops.name, traceIdOf(mm)];
-    trace("gpu.upload", { device, space, start, end: start + bytes, pages, bytes }, from);
+    const vpn = vpnOf(frame.addrOf(sub));
+    traceUpload(mirror.hmm.ops.name, traceIdOf(mm), vpn, vpn + pages, from, now);
     from = 0;
   }
 }
