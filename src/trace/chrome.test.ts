@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { TraceEvent, TraceFields, TraceName } from "../base/index.ts";
 import { ChromeTraceWriter } from "./chrome.ts";
@@ -45,8 +46,10 @@ function check(e: ChromeEvent): void {
   expect(Number.isInteger(e.pid) && Number.isInteger(e.tid)).toBe(true);
   switch (e.ph) {
     case "M":
-      expect(["process_name", "thread_name"]).toContain(e.name);
-      expect(typeof e.args?.name).toBe("string");
+      expect(["process_name", "thread_name", "thread_sort_index"]).toContain(e.name);
+      expect(typeof (e.name === "thread_sort_index" ? e.args?.sort_index : e.args?.name)).toBe(
+        e.name === "thread_sort_index" ? "number" : "string",
+      );
       return;
     case "X":
       expect(e.dur).toBeGreaterThanOrEqual(0);
@@ -119,5 +122,71 @@ describe("a trace file", () => {
     expect(second).not.toBe(first);
     expect(third).toBe(first);
     expect(fourth).toBe(first);
+  });
+
+  it("draws nothing over what is in the same row, by no nanosecond: viewers drop such slices", () => {
+    const slices = fc.array(
+      fc.record({
+        at: fc.double({ min: 100, max: 100.00002, noNaN: true }),
+        duration: fc.double({ min: 0, max: 0.00001, noNaN: true }),
+        what: fc.nat(2),
+      }),
+      { maxLength: 20 },
+    );
+    fc.assert(
+      fc.property(slices, (parts) => {
+        const sorted = [...parts].sort((a, b) => a.at + a.duration - b.at - b.duration);
+        const rows = new Map<number, { readonly from: number; readonly to: number }[]>();
+        const make = [
+          (at: number, duration: number) => event("sync.wait", at, duration, { lock: "mmap", mode: "read" }),
+          (at: number) => fault(at, 4096, 8192),
+          (at: number, duration: number) => ({ ...upload(at, 4096, 8192), duration }),
+        ];
+        for (const { ph, tid, ts = 0, dur = 0 } of written(sorted.map((p) => make[p.what](p.at, p.duration)))) {
+          if (ph === "X") {
+            const from = Math.round(ts * 1000);
+            rows.set(tid, [...(rows.get(tid) ?? []), { from, to: from + Math.round(dur * 1000) }]);
+          }
+        }
+        for (const row of rows.values()) {
+          row.sort((a, b) => a.from - b.from || a.to - b.to);
+          expect(row.slice(1).every(({ from }, i) => row[i].to <= from)).toBe(true);
+        }
+      }),
+    );
+  });
+
+  it("binds both ends of each arrow to a slice that lasts at that moment, on the same row", () => {
+    const events = written([fault(100, 4096, 8192), { ...upload(100.5, 4096, 8192), duration: 0 }]);
+    const arrows = events.filter(({ ph }) => ph === "s" || ph === "f");
+    expect(arrows.map(({ ph }) => ph)).toEqual(["s", "f"]);
+    for (const { tid, ts = 0 } of arrows) {
+      const around = events.filter((e) => {
+        const [from, to] = [e.ts ?? 0, (e.ts ?? 0) + (e.dur ?? 0)];
+        return e.ph === "X" && e.tid === tid && from <= ts && ts < to;
+      });
+      expect(around).toHaveLength(1);
+    }
+  });
+
+  it("names each row before its first event, and puts those of devices first", () => {
+    const events = written([
+      event("sync.wait", 100, 10, { lock: "mmap", mode: "read" }),
+      event("gpu.fence", 100, 10, { device: "gpu", why: "idle" }),
+      upload(105, 0, 4096),
+    ]);
+    const order = new Map<number, number>();
+    const names = new Map<number, string>();
+    for (const { ph, name, tid, args } of events) {
+      if (name === "thread_name") {
+        names.set(tid, String(args?.name));
+      } else if (name === "thread_sort_index") {
+        order.set(tid, Number(args?.sort_index));
+      } else if (ph !== "M") {
+        expect(names.has(tid) && order.has(tid)).toBe(true);
+      }
+    }
+    const sorted = [...order].sort(([, a], [, b]) => a - b).map(([tid]) => names.get(tid));
+    expect(sorted).toEqual(["gpu transfers", "gpu waits", "lock waits"]);
   });
 });

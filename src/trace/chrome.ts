@@ -13,6 +13,8 @@ const PID = 1;
 const MOST_PENDING = 4096;
 /** Rows of one lane: what overlaps more often is drawn in the last. */
 const MOST_ROWS = 31;
+/** More than there are devices. */
+const MOST_NAMES = 2 ** 16;
 /** Events that wait to be written, at most, and how long. */
 const MOST_QUEUED = 4096;
 const WRITE_EVERY_MS = 50;
@@ -44,16 +46,21 @@ const LANES: Readonly<Record<TraceName, string>> = {
   "gpu.memory": "memory",
 };
 
+const [NUMBER, TEXT, FLAG] = [0, 1, 2];
+
 /** How a name's events are written, made once. */
 interface Shape {
   readonly name: TraceName;
   readonly kind: "slice" | "instant" | "counter";
   readonly lane: number;
+  /** Arrows begin or end at its events. */
+  readonly arrows: boolean;
   /** Up to the number of the lane. */
   readonly head: Piece;
   /** What comes before each field's value. */
   readonly labels: readonly Piece[];
-  readonly units: readonly TraceUnit[];
+  /** What each of its fields is: {@link NUMBER}, {@link TEXT} or {@link FLAG}. */
+  readonly kinds: readonly number[];
   /** Where a row has the field, or -1. */
   readonly device: number;
   readonly space: number;
@@ -70,11 +77,15 @@ const SHAPES: readonly Shape[] = TRACE_NAMES.map((name) => {
   const at = (key: string) => (keys.includes(key) ? ROW_FIELDS + keys.indexOf(key) : -1);
   return {
     name,
-    kind: shape,
+    // An arrow binds to a slice: where one begins, an instant is a slice of a nanosecond.
+    kind: name === "gpu.fault" ? "slice" : shape,
     lane: LANE_NAMES.indexOf(LANES[name]),
-    head: piece(`,\n{"ph":"${shape === "slice" ? "X" : "i"}","name":"${name}","cat":"${category}","pid":${PID},"tid":`),
+    head: piece(
+      `,\n{"ph":"${shape === "slice" || name === "gpu.fault" ? "X" : "i"}","name":"${name}","cat":"${category}","pid":${PID},"tid":`,
+    ),
     labels: keys.map((key, i) => piece(`${i === 0 ? "" : ","}"${key}":`)),
-    units: Object.values<TraceUnit>(fields),
+    kinds: Object.values<TraceUnit>(fields).map((unit) => (unit === "text" ? TEXT : unit === "flag" ? FLAG : NUMBER)),
+    arrows: name === "gpu.fault" || name === "gpu.upload",
     device: at("device"),
     space: at("space"),
     start: at("start"),
@@ -82,19 +93,25 @@ const SHAPES: readonly Shape[] = TRACE_NAMES.map((name) => {
   };
 });
 
-const TIME = piece(',"ts":');
 const DURATION = piece(',"dur":');
-const INSTANT = piece(',"s":"t"');
 const ARGS = piece(',"args":{');
+const INSTANT_ARGS = piece(',"s":"t","args":{');
 const END = piece("}}");
 const TRUE = piece("true");
 const FALSE = piece("false");
 
-/** Slices of one lane that overlap in time are drawn below each other: each in a row that is free by then. */
+/**
+ * Slices of one lane that overlap in time are drawn below each other: each in a row that is free by then. What is in one row
+ * must not overlap by a nanosecond; Perfetto drops what does.
+ */
 interface Lane {
   readonly name: string;
+  /** Where it is shown among all lanes. */
+  readonly order: number;
   readonly tids: number[];
-  /** When the last slice of each row ends, in microseconds. */
+  /** The number of each row, as it is written. */
+  readonly pieces: Piece[];
+  /** When the last slice of each row ends, in nanoseconds. */
   readonly ends: number[];
 }
 
@@ -124,6 +141,8 @@ export class ChromeTraceWriter {
   readonly #names: string[] = [];
   /** The names as JSON. */
   readonly #quoted: Piece[] = [];
+  /** Start and duration of the event that is being written, in nanoseconds. */
+  readonly #times = new Float64Array(2);
   #pending: PendingFault[] = [];
   #flows = 0;
   #tids = 0;
@@ -185,52 +204,62 @@ export class ChromeTraceWriter {
   }
 
   #event(shape: Shape, rows: Float64Array, row: number): void {
-    // Microseconds.
-    const at = (rows[row + 1] - this.#origin) * 1000;
-    const duration = rows[row + 2] * 1000;
+    const times = this.#times;
+    const start = Math.round((rows[row + 1] - this.#origin) * 1e6);
+    const end = Math.max(
+      start + (shape.arrows ? 1 : 0),
+      Math.round((rows[row + 1] + rows[row + 2] - this.#origin) * 1e6),
+    );
+    times[0] = start;
+    times[1] = end - start;
     if (shape.kind === "counter") {
-      this.#counters(shape, rows, row, at);
+      this.#counters(shape, rows, row, start / 1000);
       return;
     }
-    const device = shape.device === -1 ? -1 : rows[row + shape.device];
-    const tid = this.#tid(device, shape.lane, at, at + duration);
+    const device = shape.device === -1 ? 0 : rows[row + shape.device] + 1;
+    const lane = this.#lanes[device]?.[shape.lane] ?? this.#newLane(device, shape.lane);
+    let at = 0;
+    while (at < lane.ends.length && lane.ends[at] > start && at < MOST_ROWS) {
+      at++;
+    }
+    if (at === lane.ends.length) {
+      this.#newRow(lane);
+    }
+    lane.ends[at] = end;
     const text = this.#text;
     text.put(shape.head);
-    text.number(tid);
-    text.put(TIME);
-    text.thousandths(at * 1000);
+    text.put(lane.pieces[at]);
+    text.thousandths(times, 0);
     if (shape.kind === "slice") {
       text.put(DURATION);
-      text.thousandths(duration * 1000);
+      text.thousandths(times, 1);
+      text.put(ARGS);
     } else {
-      text.put(INSTANT);
+      text.put(INSTANT_ARGS);
     }
-    text.put(ARGS);
-    for (let i = 0; i < shape.units.length; i++) {
-      text.put(shape.labels[i]);
-      this.#value(shape.units[i], rows[row + ROW_FIELDS + i]);
-    }
+    this.#fields(shape, rows, row + ROW_FIELDS);
     text.put(END);
     if (shape.name === "gpu.fault") {
-      this.#faulted(this.#rangeOf(shape, rows, row), tid, at);
+      this.#faulted(this.#rangeOf(shape, rows, row), lane.tids[at], start / 1000);
     } else if (shape.name === "gpu.upload" && this.#pending.length > 0) {
-      this.#uploaded(this.#rangeOf(shape, rows, row), tid, at);
+      this.#uploaded(this.#rangeOf(shape, rows, row), lane.tids[at], start / 1000);
     }
     if (text.length > PIECE) {
       this.#send();
     }
   }
 
-  #value(unit: TraceUnit, value: number): void {
-    switch (unit) {
-      case "text":
-        this.#text.put(this.#quoted[value]);
-        break;
-      case "flag":
-        this.#text.put(value === 0 ? FALSE : TRUE);
-        break;
-      default:
-        this.#text.number(value);
+  #fields({ kinds, labels }: Shape, rows: Float64Array, first: number): void {
+    const text = this.#text;
+    for (let i = 0; i < kinds.length; i++) {
+      text.put(labels[i]);
+      if (kinds[i] === NUMBER) {
+        text.number(rows, first + i);
+      } else if (kinds[i] === TEXT) {
+        text.put(this.#quoted[rows[first + i]]);
+      } else {
+        text.put(rows[first + i] === 0 ? FALSE : TRUE);
+      }
     }
   }
 
@@ -239,8 +268,7 @@ export class ChromeTraceWriter {
   }
 
   /** Pages and bytes are curves of their own: one scale would flatten the smaller. */
-  #counters({ name, device }: Shape, rows: Float64Array, row: number, at: number): void {
-    const ts = Math.round(at * 1000) / 1000;
+  #counters({ name, device }: Shape, rows: Float64Array, row: number, ts: number): void {
     const values = { pages: {} as Record<string, number>, bytes: {} as Record<string, number> };
     for (const [i, [key, unit]] of Object.entries<TraceUnit>(TRACEPOINTS[name].fields).entries()) {
       if (unit === "pages" || unit === "bytes") {
@@ -253,26 +281,25 @@ export class ChromeTraceWriter {
     }
   }
 
-  /** `device` is the number of its name, or -1. */
-  #tid(device: number, kind: number, start: number, end: number): number {
-    this.#lanes[device + 1] ??= [];
-    this.#lanes[device + 1][kind] ??= {
-      name: device === -1 ? LANE_NAMES[kind] : `${this.#names[device]} ${LANE_NAMES[kind]}`,
-      tids: [],
-      ends: [],
-    };
-    const lane = this.#lanes[device + 1][kind];
-    let row = 0;
-    while (row < lane.ends.length && lane.ends[row] > start && row < MOST_ROWS) {
-      row++;
-    }
-    if (row === lane.ends.length) {
-      row = lane.tids.push(++this.#tids) - 1;
-      const name = row === 0 ? lane.name : `${lane.name} ${row + 1}`;
-      this.#line(JSON.stringify({ ph: "M", name: "thread_name", pid: PID, tid: this.#tids, args: { name } }));
-    }
-    lane.ends[row] = end;
-    return lane.tids[row];
+  /** `device` is the number of its name, plus one. Devices come first, then what is of no device. */
+  #newLane(device: number, kind: number): Lane {
+    const name = device === 0 ? LANE_NAMES[kind] : `${this.#names[device - 1]} ${LANE_NAMES[kind]}`;
+    const order = ((device === 0 ? MOST_NAMES : device) * LANE_NAMES.length + kind) * (MOST_ROWS + 1);
+    const lane = { name, order, tids: [], pieces: [], ends: [] };
+    this.#lanes[device] ??= [];
+    this.#lanes[device][kind] = lane;
+    return lane;
+  }
+
+  #newRow({ name, order, tids, pieces, ends }: Lane): void {
+    const tid = ++this.#tids;
+    const row = tids.push(tid) - 1;
+    pieces.push(piece(`${tid},"ts":`));
+    ends.push(0);
+    const meta = { ph: "M", pid: PID, tid };
+    const args = { name: row === 0 ? name : `${name} ${row + 1}` };
+    this.#line(JSON.stringify({ ...meta, name: "thread_name", args }));
+    this.#line(JSON.stringify({ ...meta, name: "thread_sort_index", args: { sort_index: order + row } }));
   }
 
   #rangeOf(shape: Shape, rows: Float64Array, row: number): Omit<PendingFault, "id"> {
@@ -303,8 +330,7 @@ export class ChromeTraceWriter {
     });
   }
 
-  #arrow(end: { readonly ph: "s" | "f"; readonly id: number; readonly bp?: "e" }, tid: number, at: number): void {
-    const ts = Math.round(at * 1000) / 1000;
+  #arrow(end: { readonly ph: "s" | "f"; readonly id: number; readonly bp?: "e" }, tid: number, ts: number): void {
     this.#line(JSON.stringify({ ...end, name: "brings", cat: "flow", pid: PID, tid, ts }));
   }
 }

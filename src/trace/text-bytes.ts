@@ -36,6 +36,7 @@ export class TextBytes {
   #bytes: Uint8Array<ArrayBuffer>;
   #view: DataView;
   #length = 0;
+  readonly #scratch = new Float64Array(1);
 
   constructor(capacity: number) {
     this.#bytes = new Uint8Array(capacity);
@@ -73,36 +74,38 @@ export class TextBytes {
     this.#length += bytes.length;
   }
 
-  /** A number: whole ones of up to 53 bits quickly, others as JavaScript prints them. */
-  number(value: number): void {
-    if (!Number.isSafeInteger(value)) {
+  /**
+   * A number of an array: whole ones of up to 53 bits quickly, others as JavaScript prints them. From the array, because a
+   * number that is handed on may be an object on its way.
+   */
+  number(values: Float64Array, i: number): void {
+    const value = values[i];
+    if (value >= 0 && value < BILLION && value === (value | 0)) {
+      this.#digitsOf(value | 0, 1);
+    } else if (value >= BILLION && value <= Number.MAX_SAFE_INTEGER && value === Math.floor(value)) {
+      this.#large(values, i);
+    } else {
       this.text(String(value));
-      return;
     }
-    let rest = value;
-    if (rest < 0) {
-      this.#byte(MINUS);
-      rest = -rest;
-    }
-    if (rest < BILLION) {
-      this.#digitsOf(rest, 1);
-      return;
-    }
-    const high = Math.floor(rest / BILLION);
-    this.#digitsOf(high, 1);
-    this.#digitsOf(rest - high * BILLION, 9);
+  }
+
+  #large(values: Float64Array, i: number): void {
+    const high = Math.floor(values[i] / BILLION);
+    this.#digitsOf(high | 0, 1);
+    this.#digitsOf((values[i] - high * BILLION) | 0, 9);
   }
 
   /** Thousandths, as a decimal fraction without trailing zeros. */
-  thousandths(value: number): void {
-    let rest = Math.round(value);
+  thousandths(values: Float64Array, i: number): void {
+    const whole = this.#scratch;
+    let rest = Math.round(values[i]);
     if (rest < 0) {
       this.#byte(MINUS);
       rest = -rest;
     }
-    const whole = Math.floor(rest / 1000);
-    this.number(whole);
-    const fraction = rest - whole * 1000;
+    whole[0] = Math.floor(rest / 1000);
+    this.number(whole, 0);
+    const fraction = (rest - whole[0] * 1000) | 0;
     if (fraction !== 0) {
       this.#byte(POINT);
       this.#digitsOf(fraction, 3);
@@ -114,7 +117,7 @@ export class TextBytes {
 
   /** At least `least` digits of a number below 2^31. */
   #digitsOf(value: number, least: number): void {
-    let rest = value | 0;
+    let rest = value;
     let count = 1;
     while (count < 10 && rest >= POWERS[count]) {
       count++;

@@ -25,16 +25,18 @@ export function traceDispatch(
   traceMemory(device);
 }
 
-/** Sends the pages that a plan uploads, neighbours together. The first run carries the time that all of them took. */
+/** Sends the pages that a plan uploads, neighbours together. Each run has its share of the time that all of them took. */
 export function traceUploads(device: WebGpuDevice, mm: AddressSpace, plan: UploadPlan, since: number): void {
   const space = traceIdOf(mm);
   const { label } = device;
   const now = traceNow();
-  let from = since;
+  let at = since === 0 ? now : since;
+  const perPage = (now - at) / plan.pages;
   for (const { extent, page, end: stop } of plan.filled) {
     const vpn = vpnOf(extent.start) + page;
-    traceUpload(label, space, vpn, vpn + (stop - page), from, now);
-    from = 0;
+    const next = at + (stop - page) * perPage;
+    traceUpload(label, space, vpn, vpn + (stop - page), at, next);
+    at = next;
   }
 }
 

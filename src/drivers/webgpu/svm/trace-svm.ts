@@ -100,17 +100,19 @@ export function traceEvictedFrames(table: SvmTable, frames: readonly SvmFrame[],
   }
 }
 
-/** Sends runs of CPU pages that are on their way to frames. The first carries the time that all of them took. */
+/** Sends runs of CPU pages that are on their way to frames. Each has its share of the time that all of them took. */
 export function traceFrameUpload(
   runs: readonly { readonly frame: SvmFrame; readonly sub: number; readonly pages: number }[],
   since: number,
 ): void {
   const now = traceNow();
-  let from = since;
+  let at = since === 0 ? now : since;
+  const perPage = (now - at) / runs.reduce((sum, { pages }) => sum + pages, 0);
   for (const { frame, sub, pages } of runs) {
     const { mirror, mm } = frame.table;
     const vpn = vpnOf(frame.addrOf(sub));
-    traceUpload(mirror.hmm.ops.name, traceIdOf(mm), vpn, vpn + pages, from, now);
-    from = 0;
+    const next = at + pages * perPage;
+    traceUpload(mirror.hmm.ops.name, traceIdOf(mm), vpn, vpn + pages, at, next);
+    at = next;
   }
 }
