@@ -22,17 +22,23 @@ export interface OutSpec {
   readonly path: string;
 }
 
-const IDENTIFIER = /^(?!__)(?!_$)[\p{XID_Start}_]\p{XID_Continue}*$/u;
+/** A name that WGSL can have. */
+export const IDENTIFIER = /^(?!__)(?!_$)[\p{XID_Start}_]\p{XID_Continue}*$/u;
 
 /** Splits `NAME=VALUE`; `form` is for the error. @throws UsageError */
-export function splitNamed(option: string, text: string, form: string): [name: string, value: string] {
+export function splitNamed(
+  option: string,
+  text: string,
+  form: string,
+  isName = (name: string) => IDENTIFIER.test(name),
+): [name: string, value: string] {
   const at = text.indexOf("=");
   const name = text.slice(0, at);
   const value = text.slice(at + 1);
   if (at < 0 || value === "") {
     throw new UsageError(`${option} "${text}": write it as ${form}`);
   }
-  if (!IDENTIFIER.test(name)) {
+  if (!isName(name)) {
     throw new UsageError(`${option} "${text}": "${name}" cannot be a WGSL name: write it as ${form}`);
   }
   return [name, value];

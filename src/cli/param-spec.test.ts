@@ -36,6 +36,14 @@ describe("--set", () => {
     expect(() => parseParams([text])).toThrow(UsageError);
   });
 
+  test("names members of structs in the struct, and of one of several", () => {
+    const specs = parseParams(["camera.eye=1,2,3", "lights[2].at=4", "lights[10].on.off=5", "list=6,7"]);
+    expect(specs.map(({ name }) => name)).toEqual(["camera.eye", "lights[2].at", "lights[10].on.off", "list"]);
+    for (const name of ["a.", ".a", "a..b", "a[]", "a[x]", "[0]", "a[0]b", "1.a"]) {
+      expect(() => parseParams([`${name}=1`])).toThrow(UsageError);
+    }
+  });
+
   test("refuses one name twice", () => {
     expect(() => parseParams(["a=1", "a=2"])).toThrow(/^--set names a twice/);
   });

@@ -1,7 +1,7 @@
 /** The `--set` arguments: what fills the uniform `params`. */
 import { KernelError } from "../base/index.ts";
 import { UsageError } from "./errors.ts";
-import { refuseTwice, splitNamed } from "./map-spec.ts";
+import { IDENTIFIER, refuseTwice, splitNamed } from "./map-spec.ts";
 
 /** `@NAME`, the svm address of a mapping, or `#NAME`, its length in bytes. */
 export interface MappingValue {
@@ -19,6 +19,8 @@ export interface ParamSpec {
 export type Params = Record<string, number | number[]>;
 
 const NUMBER = /^[+-]?(?:0[xX][\da-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)$/;
+/** A member of `params`, of a struct in it (`camera.eye`), or of one of several (`lights[2].at`). */
+const isMember = (name: string) => name.split(".").every((part) => IDENTIFIER.test(part.replace(/(?<=.)\[\d+\]$/, "")));
 const FORM = "NAME=NUMBER, NAME=@MAPPING, NAME=#MAPPING or NAME=VALUE,VALUE,...";
 /** What a u32 holds. */
 const MOST = 2 ** 32 - 1;
@@ -30,7 +32,7 @@ const MOST = 2 ** 32 - 1;
  */
 export function parseParams(texts: readonly string[]): readonly ParamSpec[] {
   const specs = texts.map((text): ParamSpec => {
-    const [name, value] = splitNamed("--set", text, FORM);
+    const [name, value] = splitNamed("--set", text, FORM, isMember);
     return { name, parts: value.split(",").map((part) => parsePart(part, name, text)) };
   });
   return refuseTwice("--set", specs);

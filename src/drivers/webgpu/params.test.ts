@@ -68,6 +68,13 @@ test("numbers are written little-endian, columns and elements at their strides",
   ]);
 });
 
+test("typed arrays give their numbers", () => {
+  const values = { m: Float32Array.of(1, 2, 3, 4), v: Uint32Array.of(5, 6), big: BigInt64Array.of(7n, -8n) };
+  const bytes = packParams(paramsOf("m: mat2x2f, v: vec2u, big: vec2i"), values);
+  expect([...new Float32Array(bytes.buffer, 0, 4)]).toEqual([1, 2, 3, 4]);
+  expect([...new Int32Array(bytes.buffer, 16, 4)]).toEqual([5, 6, 7, -8]);
+});
+
 test("16-bit floats are written where the kernel enables them", () => {
   const bytes = packParams(paramsOf("a: f16, v: vec3h, n: u32", "enable f16;"), { a: 1, v: [0.5, -2, 65504], n: 7 });
   const view = new DataView(bytes.buffer);

@@ -3,8 +3,11 @@ import { KernelError } from "../../base/index.ts";
 import { floatToHalf } from "./half.ts";
 import type { ParamMember, ParamsLayout } from "./params-layout.ts";
 
-/** A number for a scalar; for vectors, matrices and arrays their numbers in the order in which they lie in memory. */
-export type ParamValue = number | bigint | readonly (number | bigint)[];
+/**
+ * A number for a scalar; for vectors, matrices and arrays their numbers in the order in which they lie in memory, as an
+ * array or a typed one.
+ */
+export type ParamValue = number | bigint | ArrayLike<number | bigint>;
 
 /** Values by member name. */
 export type ParamValues = Readonly<Record<string, ParamValue>>;
@@ -57,7 +60,7 @@ function packMember(view: DataView, member: ParamMember, value: ParamValue, op: 
     );
   }
   const scalarBytes = member.scalar === "f16" ? 2 : 4;
-  numbers.forEach((number, i) => {
+  for (let i = 0; i < needed; i++) {
     const row = i % rows;
     const column = Math.floor(i / rows) % columns;
     const element = Math.floor(i / (rows * columns));
@@ -65,10 +68,10 @@ function packMember(view: DataView, member: ParamMember, value: ParamValue, op: 
       view,
       member.offset + element * member.elementStride + column * member.columnStride + row * scalarBytes,
       member,
-      number,
+      numbers[i],
       op,
     );
-  });
+  }
 }
 
 function packScalar(view: DataView, at: number, member: ParamMember, given: number | bigint, op: string): void {
