@@ -72,6 +72,8 @@ export let traceOn = false;
 let sinks: readonly TraceSink[] = [];
 /** When the last event was sent. */
 let latest = 0;
+/** Events that were sent. */
+export let traceCount = 0;
 
 /** Calls `listener` for every event until the returned function is called, which is idempotent. */
 export function listenToTrace(listener: TraceListener): () => void {
@@ -118,13 +120,14 @@ export function traceLatest(): number {
 export function trace<N extends TraceName>(name: N, fields: TraceFields<N>, since = 0, now = performance.now()): void {
   const at = since === 0 ? now : since;
   latest = now;
+  traceCount++;
   const told = sinks;
   for (let i = 0; i < told.length; i++) {
     told[i].take(name, fields as TraceFields, at, now - at);
   }
 }
 
-/** Sends mm.fault. `since` is as for {@link trace}. */
+/** Sends mm.fault. `since` and `now` are as for {@link trace}. */
 export function traceFault(
   space: number,
   vpn: number,
@@ -132,10 +135,11 @@ export function traceFault(
   write: boolean,
   device: boolean,
   since: number,
+  now = performance.now(),
 ): void {
-  const now = performance.now();
   const at = since === 0 ? now : since;
   latest = now;
+  traceCount++;
   for (let i = 0; i < sinks.length; i++) {
     sinks[i].fault(space, vpn, vpnEnd, write, device, at, now - at);
   }
@@ -153,6 +157,7 @@ export function traceStart(
   const now = performance.now();
   const at = since === 0 ? now : since;
   latest = now;
+  traceCount++;
   for (let i = 0; i < sinks.length; i++) {
     sinks[i].start(space, vpn, vpnEnd, event, blockable, at, now - at);
   }
@@ -161,6 +166,7 @@ export function traceStart(
 /** Sends mmu.end, which was at `now`. */
 export function traceEnd(space: number, vpn: number, vpnEnd: number, event: string, now: number): void {
   latest = now;
+  traceCount++;
   for (let i = 0; i < sinks.length; i++) {
     sinks[i].end(space, vpn, vpnEnd, event, now);
   }
@@ -177,6 +183,7 @@ export function traceUpload(
 ): void {
   const at = since === 0 ? now : since;
   latest = now;
+  traceCount++;
   for (let i = 0; i < sinks.length; i++) {
     sinks[i].upload(device, space, vpn, vpnEnd, at, now - at);
   }

@@ -14,8 +14,10 @@ import {
   KernelError,
   type MaybePromise,
   PAGES_PER_BLOCK,
+  traceCount,
   traceFault,
   traceIdOf,
+  traceLatest,
   traceNow,
   traceOn,
   vpnOf,
@@ -39,6 +41,9 @@ export interface FaultFlags {
   /** The fault may drop the mmap lock instead of waiting under it; it then answers "retry". */
   readonly allowRetry?: boolean | undefined;
 }
+
+/** Entries that are set in no time worth telling. */
+const FEW_ENTRIES = 16;
 
 const SPECIAL_VMA = VmFlags.Io | VmFlags.PfnMap | VmFlags.MixedMap;
 
@@ -252,12 +257,15 @@ function mapReadyPages(
   const to = lastWithout(mm, from, vpn + count, wanted);
   const first = page + (from - vpn);
   const last = page + (to - vpn);
+  const before = traceCount;
   const commit = () => {
     // Reserved again: while callbacks were waited for, madvise may have given blocks of the object back.
     object.reserve(first, last);
     setEntries(vma, from, first, last, need.write);
     if (traceOn) {
-      traceFault(traceIdOf(mm), from, to, need.write, !need.cpu, since);
+      // Setting a few entries takes less than looking at the clock: it is still the time at which notifiers had let go.
+      const now = traceCount !== before && to - from <= FEW_ENTRIES ? traceLatest() : undefined;
+      traceFault(traceIdOf(mm), from, to, need.write, !need.cpu, since, now);
     }
     return true;
   };

@@ -3,6 +3,7 @@ import {
   isPromise,
   type MaybePromise,
   PAGE_SIZE,
+  traceCount,
   traceLatest,
   traceNow,
   traceOn,
@@ -88,7 +89,7 @@ export function announce<T>(
     }
   }
   let value: T;
-  const before = traceLatest();
+  const before = traceCount;
   try {
     value = change();
   } catch (error) {
@@ -137,7 +138,7 @@ async function announceRest<T>(
         ranges.push(range);
       }
     } while (told < ranges.length);
-    before = traceLatest();
+    before = traceCount;
     return change();
   } finally {
     await endAll(ranges.slice(0, told), before);
@@ -157,11 +158,11 @@ function newRanges(
   );
 }
 
-/** Tells the end of every range; a promise when a callback has to wait. `before`: when the latest event before the change was. */
+/** Tells the end of every range; a promise when a callback has to wait. `before`: events that had been sent before the change. */
 function endAll(ranges: readonly MmuNotifierRange[], before: number | undefined): Promise<void> | undefined {
   let pending: Promise<void>[] | undefined;
   // An event that the change has sent is the last thing that it did.
-  const now = before === undefined || before === traceLatest() ? traceNow() : traceLatest();
+  const now = before === undefined || before === traceCount ? traceNow() : traceLatest();
   for (const range of ranges) {
     if (traceOn) {
       tracedEnd(range, now);
