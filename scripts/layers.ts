@@ -80,7 +80,7 @@ export const LAYERS: readonly Layer[] = [
   { name: "browser-client", imports: ["base", "mm", "service", "browser-worker"], packages: [], node: false },
   {
     name: "browser-worker",
-    imports: ["browser", "service", "base", "platform/http", "platform/userfaultfd/fault-log"],
+    imports: ["browser", "service", "base", "mm", "platform/http", "platform/userfaultfd/fault-log"],
     packages: [],
     node: false,
   },
@@ -95,7 +95,15 @@ export const LAYERS: readonly Layer[] = [
   // Both sides of a service, over any channel; the files after it know how a thread is made on Node.
   {
     name: "service",
-    imports: ["base", "mm", "drivers/webgpu", "platform/adapter", "platform/http", "platform/userfaultfd/fault-log"],
+    imports: [
+      "base",
+      "mm",
+      "trace",
+      "drivers/webgpu",
+      "platform/adapter",
+      "platform/http",
+      "platform/userfaultfd/fault-log",
+    ],
     packages: [],
     node: false,
   },

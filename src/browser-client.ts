@@ -1,9 +1,10 @@
 /** Opens a worker that owns the address space and the device, and is used from the page with plain calls. */
-import { KernelError } from "./base/index.ts";
+import { KernelError, traceOn } from "./base/index.ts";
 import type { WorkerOpen, WorkerOpened } from "./browser-worker.ts";
 import type { AdoptableMemory } from "./mm/index.ts";
 import { SharedMirror } from "./service/client.ts";
-import type { Notice } from "./service/protocol.ts";
+import type { Notice, Wish } from "./service/protocol.ts";
+import { TraceReceiver } from "./service/trace-relay.ts";
 import { errorOf, PortChannel } from "./service/wire.ts";
 
 export interface OpenWorkerOptions {
@@ -28,23 +29,29 @@ export async function openWorker(options: OpenWorkerOptions = {}): Promise<Share
     postMessage: (value) => worker.postMessage(value),
     on: (_event, listener) => worker.addEventListener("message", ({ data }) => listener(data)),
   });
+  const trace = new TraceReceiver((wanted) => worker.postMessage({ trace: wanted } satisfies Wish));
+  let mirror: SharedMirror | undefined;
+  worker.addEventListener("message", ({ data }) => {
+    const { fault, traced } = data as Notice;
+    if (fault !== undefined) {
+      mirror?.report(errorOf(fault), fault.address);
+    }
+    if (traced !== undefined) {
+      trace.receive(traced);
+    }
+  });
   try {
-    await started(worker, { open: { deviceMemory } });
+    await started(worker, { open: { deviceMemory }, traced: traceOn });
   } catch (error) {
+    trace[Symbol.dispose]();
     worker.terminate();
     throw error;
   }
   const end = async () => {
+    trace[Symbol.dispose]();
     worker.terminate();
     channel.die("it was closed: open a new one");
   };
-  let mirror: SharedMirror | undefined;
-  worker.addEventListener("message", ({ data }) => {
-    const { fault } = data as Notice;
-    if (fault !== undefined) {
-      mirror?.report(errorOf(fault), fault.address);
-    }
-  });
   worker.addEventListener("error", ({ message }) => channel.die(`the worker failed (${message}): open a new one`));
   const hello = await channel.call("hello", undefined);
   mirror = new SharedMirror(
@@ -81,12 +88,13 @@ function started(worker: Worker, open: WorkerOpen): Promise<void> {
       worker.removeEventListener("error", onError);
     };
     const onMessage = ({ data }: MessageEvent) => {
-      leave();
-      const { failed } = data as WorkerOpened;
-      if (failed === undefined) {
-        resolve();
-      } else {
+      const { opened, failed } = data as Partial<WorkerOpened>;
+      if (failed !== undefined) {
+        leave();
         reject(new KernelError(failed.code, failed.op, failed.why));
+      } else if (opened) {
+        leave();
+        resolve();
       }
     };
     const onError = ({ message }: ErrorEvent) => {

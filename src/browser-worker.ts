@@ -4,17 +4,23 @@
  */
 import { KernelError } from "./base/index.ts";
 import { open } from "./browser.ts";
+import type { AddressSpace } from "./mm/index.ts";
 import { FaultLog } from "./platform/userfaultfd/fault-log.ts";
 import { ServiceHost } from "./service/host.ts";
+import type { Notice, Wish } from "./service/protocol.ts";
+import { TraceSender } from "./service/trace-relay.ts";
 import { type Endpoint, serveChannel, wireError } from "./service/wire.ts";
 
 /** What the page sends first. */
 export interface WorkerOpen {
   readonly open: { readonly deviceMemory?: number | undefined };
+  /** Events of tracepoints are wanted. */
+  readonly traced: boolean;
 }
 
 /** What it is answered: nothing is wrong, or an error. */
 export interface WorkerOpened {
+  readonly opened: boolean;
   readonly failed?: Pick<KernelError, "code" | "op" | "why">;
 }
 
@@ -36,7 +42,16 @@ const endpoint: Endpoint = {
 };
 
 /** Opens what a page asked for, and serves it. */
-export async function serve({ open: options }: WorkerOpen): Promise<WorkerOpened> {
+export async function serve({ open: options, traced }: WorkerOpen): Promise<WorkerOpened> {
+  const trace = new TraceSender((chunk) => endpoint.postMessage({ traced: chunk } satisfies Notice));
+  trace.want(traced);
+  let spaces = (): readonly AddressSpace[] => [];
+  endpoint.on("message", (message) => {
+    const { trace: wanted } = message as Wish;
+    if (wanted !== undefined) {
+      trace.want(wanted, spaces());
+    }
+  });
   try {
     const pm = await open(options);
     let closing = false;
@@ -58,22 +73,25 @@ export async function serve({ open: options }: WorkerOpen): Promise<WorkerOpened
       },
       openUrl: (url, urlOptions) => pm.openUrl(url, urlOptions),
       populate: () => undefined,
-      close: () => {
+      close: async () => {
         closing = true;
-        return pm.close();
+        await pm.close();
+        trace.end();
       },
     });
+    spaces = () => host.spaces;
     pm.device.gpu.lost.onLost(() => {
       if (!closing) {
         endpoint.postMessage({ fault: { error: wireError(pm.device.gpu.lost.error("device")), address: undefined } });
       }
     });
     serveChannel(endpoint, host);
-    return {};
+    return { opened: true };
   } catch (error) {
     const { code, op, why } =
       error instanceof KernelError ? error : { code: "EIO" as const, op: "open", why: String(error) };
-    return { failed: { code, op, why } };
+    trace.end();
+    return { opened: false, failed: { code, op, why } };
   }
 }
 

@@ -31,6 +31,7 @@ export {
 } from "./service/shared-device.ts";
 export { SharedMapping, type SharedRange } from "./service/shared-mapping.ts";
 export { type SharedFile, SharedMemory, type SharedMmapOptions } from "./service/shared-memory.ts";
+export { ChromeTraceWriter } from "./trace/index.ts";
 
 export interface OpenOptions {
   /** The most bytes of GPU buffers that hold pages. */

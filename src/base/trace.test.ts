@@ -9,6 +9,7 @@ import {
   traceIdOf,
   traceNow,
   traceOn,
+  watchTrace,
 } from "./index.ts";
 
 describe("tracing", () => {
@@ -34,6 +35,20 @@ describe("tracing", () => {
     expect(traceNow()).toBeGreaterThan(0);
     second();
     expect(traceOn).toBe(false);
+  });
+
+  it("tells who watches when the first listens and when the last has stopped", () => {
+    const seen: boolean[] = [];
+    const unwatch = watchTrace((on) => seen.push(on));
+    const [first, second] = [listenToTrace(() => undefined), listenToTrace(() => undefined)];
+    first();
+    expect(seen).toEqual([true]);
+    second();
+    second();
+    expect(seen).toEqual([true, false]);
+    unwatch();
+    listenToTrace(() => undefined)();
+    expect(seen).toEqual([true, false]);
   });
 
   it("sends each event to every listener, in the order of the calls", () => {

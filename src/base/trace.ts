@@ -95,12 +95,26 @@ class ListenerSink extends TraceSink {
 
 /** {@link listenToTrace} for who hears a million events. One sink may be added once at a time. */
 export function addTraceSink(sink: TraceSink): () => void {
-  sinks = [...sinks, sink];
-  traceOn = true;
-  return () => {
-    sinks = sinks.filter((other) => other !== sink);
-    traceOn = sinks.length > 0;
-  };
+  setSinks([...sinks, sink]);
+  return () => setSinks(sinks.filter((other) => other !== sink));
+}
+
+const watchers = new Set<(on: boolean) => void>();
+
+/** Calls `change` whenever the first begins to listen or the last has stopped, until the returned function is called. */
+export function watchTrace(change: (on: boolean) => void): () => void {
+  watchers.add(change);
+  return () => void watchers.delete(change);
+}
+
+function setSinks(next: readonly TraceSink[]): void {
+  sinks = next;
+  if (traceOn !== next.length > 0) {
+    traceOn = next.length > 0;
+    for (const change of [...watchers]) {
+      change(traceOn);
+    }
+  }
 }
 
 /** The start of a slice; 0 when nobody listens. */

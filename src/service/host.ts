@@ -74,9 +74,14 @@ export class ServiceHost implements Channel {
     return await this.#handlers[op](args, signal);
   }
 
+  /** The address spaces that are there. */
+  get spaces(): readonly AddressSpace[] {
+    return [...this.#spaces.values()];
+  }
+
   /** Finds plain writes to what may only be read; the MMU reports them. */
   async sweep(): Promise<void> {
-    for (const mm of [...this.#spaces.values()]) {
+    for (const mm of this.spaces) {
       await syncReadOnly(mm);
     }
   }

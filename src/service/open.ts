@@ -1,7 +1,7 @@
 /** Opening a service: in a thread of its own on userfaultfd, in this one on the software MMU. */
 import { writeSync } from "node:fs";
 import { MessageChannel, type MessagePort } from "node:worker_threads";
-import { KernelError, relayTrace, traceOn } from "../base/index.ts";
+import { KernelError, traceOn } from "../base/index.ts";
 import type { AdoptableMemory } from "../mm/index.ts";
 import { FaultLog } from "../platform/userfaultfd/fault-log.ts";
 import { endProcess, Libc } from "../platform/userfaultfd/libc.ts";
@@ -10,9 +10,10 @@ import { SharedMirror } from "./client.ts";
 import { ServiceHost } from "./host.ts";
 import type { ServiceOptions, SharedOptions } from "./options.ts";
 import { openSoftwareParts } from "./parts.ts";
-import type { Notice } from "./protocol.ts";
+import type { Notice, Wish } from "./protocol.ts";
 import { type Rescued, type Session, WORDS, Word } from "./session.ts";
 import { ended, keepAlive, putServiceThread, takeServiceThread, watchService } from "./threads.ts";
+import { TraceReceiver } from "./trace-relay.ts";
 import { errorOf, fromWire, PortChannel } from "./wire.ts";
 
 /** See {@link ServiceOptions.stuckMs}. */
@@ -117,10 +118,11 @@ async function openThread(options: ServiceOptions, why: string): Promise<SharedM
     if (fault !== undefined) {
       mirror?.report(errorOf(fault), fault.address);
     }
-    for (const event of traced?.events ?? []) {
-      relayTrace({ ...event, at: event.at + (traced?.timeOrigin ?? 0) - performance.timeOrigin });
+    if (traced !== undefined) {
+      trace.receive(traced);
     }
   });
+  const trace = new TraceReceiver((wanted) => client.postMessage({ trace: wanted } satisfies Wish));
   const exited = ended(service);
   const session: Session = { options, log, words, client: toClient, rescue: toRescue, traced: traceOn };
   service.postMessage({ open: session }, [toClient, toRescue]);
@@ -150,6 +152,7 @@ async function openThread(options: ServiceOptions, why: string): Promise<SharedM
   open.add(quit);
   const settled = rescue.over.then(async ({ poisoned = false, stuck = false }) => {
     open.delete(quit);
+    trace[Symbol.dispose]();
     if (open.size === 0) {
       process.off("exit", endAll);
       process.off("uncaughtExceptionMonitor", noteUncaught);

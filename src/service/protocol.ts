@@ -1,5 +1,5 @@
 /** What a client and the thread that serves it say to each other. Values are structured-cloneable. */
-import type { Errno, TraceEvent } from "../base/index.ts";
+import type { Errno } from "../base/index.ts";
 import type {
   CompileOptions,
   DispatchOptions,
@@ -21,6 +21,7 @@ import type {
 } from "../mm/index.ts";
 import type { AdapterReport } from "../platform/adapter.ts";
 import type { OpenUrlOptions } from "../platform/http/index.ts";
+import type { TracedChunk } from "./trace-relay.ts";
 
 /** An address space of the service: 0 is the one that it opened with. */
 export type SpaceId = number;
@@ -145,7 +146,7 @@ export interface WireError {
 export interface Notice {
   /** Something went wrong that no call reports. `address` is of the address space, where it has one. */
   readonly fault?: { readonly error: WireError; readonly address: number | undefined };
-  readonly traced?: { readonly events: readonly TraceEvent[]; readonly timeOrigin: number };
+  readonly traced?: TracedChunk;
   /** The service cannot go on. */
   readonly fatal?: string;
   /** It was opened, or could not be. */
@@ -153,4 +154,10 @@ export interface Notice {
   readonly failed?: WireError;
   /** The last that it says. */
   readonly closed?: true;
+}
+
+/** What a client wants outside of operations. */
+export interface Wish {
+  /** Events of tracepoints. */
+  readonly trace?: boolean;
 }

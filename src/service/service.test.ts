@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { PAGE_SIZE } from "../base/index.ts";
+import { listenToTrace, PAGE_SIZE, type TraceEvent } from "../base/index.ts";
 import { POISON_WORD } from "../platform/userfaultfd/fault-log.ts";
 import { probeUserfaultfd } from "../platform/userfaultfd/probe.ts";
 import { INCREMENT, SUM } from "../testing/machine.ts";
@@ -53,6 +53,25 @@ test("the loss of the device is an error that no call has to report", async () =
 });
 
 describe.skipIf(!report.works)("the service thread", () => {
+  test("sends its events while somebody listens here, from the mappings that are there on", async () => {
+    await using pm = await openShared({ mmu: "userfaultfd", device: false });
+    const data = await pm.mm.mmap({ length: 4 * PAGE_SIZE, name: "data" });
+    const events: TraceEvent[] = [];
+    const stop = listenToTrace((event) => events.push(event));
+    try {
+      await data.write(0, Uint8Array.of(1));
+      await expect.poll(() => events.map(({ name }) => name)).toContain("mm.fault");
+    } finally {
+      stop();
+    }
+    const [map] = events;
+    expect(map).toMatchObject({ name: "mm.map", fields: { name: "data", start: data.start } });
+    const { length } = events;
+    await data.write(PAGE_SIZE, Uint8Array.of(1));
+    await pm.mm.stats();
+    expect(events).toHaveLength(length);
+  });
+
   test("plain arrays of this thread and of others, and kernels, share one memory", async () => {
     await using pm = await openShared({ mmu: "userfaultfd" });
     await using thread = new PlainThread();

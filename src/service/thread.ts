@@ -3,18 +3,16 @@
  * event loop. It outlives its service: the next one that is opened finds it warm.
  */
 import { type MessagePort, parentPort } from "node:worker_threads";
-import { type KernelError, listenToTrace, type TraceEvent } from "../base/index.ts";
+import type { KernelError } from "../base/index.ts";
 import { rememberLookups } from "../platform/node/name-lookups.ts";
 import { FaultLog } from "../platform/userfaultfd/fault-log.ts";
 import { pinThread } from "../platform/userfaultfd/pin.ts";
 import { ServiceHost } from "./host.ts";
 import { openTrapParts, type TrapParts } from "./parts.ts";
-import type { Notice } from "./protocol.ts";
+import type { Notice, Wish } from "./protocol.ts";
 import { BEAT_MS, type Session, type Told, Word } from "./session.ts";
+import { TraceSender } from "./trace-relay.ts";
 import { serveChannel, wireError } from "./wire.ts";
-
-/** Trace events that go in one message. */
-const TRACE_BATCH = 512;
 
 /** How often writes to what may only be read are looked for. A scan takes 2 ms a GiB. */
 const SWEEP_MS = 250;
@@ -44,12 +42,13 @@ async function serve(session: Session): Promise<void> {
   };
   tellClient = tell;
   const beats = setInterval(pulse, BEAT_MS);
-  const stopTrace = traced ? sendTrace(tell) : () => {};
+  const trace = new TraceSender((chunk) => tell({ traced: chunk }));
+  trace.want(traced);
   let sweeps: NodeJS.Timeout | undefined;
   const over = () => {
     clearInterval(beats);
     clearInterval(sweeps);
-    stopTrace();
+    trace.end();
     stopServing = () => {};
     tellClient = undefined;
     // After the answer to whoever closed it.
@@ -105,13 +104,22 @@ async function serve(session: Session): Promise<void> {
       sweeping = false;
     }
   }, SWEEP_MS);
-  obey(client, { quit: () => mmu.close(), words });
+  obey(client, { quit: () => mmu.close(), trace: (wanted) => trace.want(wanted, host.spaces), words });
   tell({ ready: true });
 }
 
+interface Obeyed {
+  readonly quit: () => void;
+  readonly trace: (wanted: boolean) => void;
+  readonly words: Int32Array;
+}
+
 /** What the client's thread wants outside of operations. */
-function obey(client: MessagePort, { quit, words }: { readonly quit: () => void; readonly words: Int32Array }): void {
-  client.on("message", (wish: { readonly quit?: true; readonly provoke?: "die" | "hang" }) => {
+function obey(client: MessagePort, { quit, trace, words }: Obeyed): void {
+  client.on("message", (wish: Wish & { readonly quit?: true; readonly provoke?: "die" | "hang" }) => {
+    if (wish.trace !== undefined) {
+      trace(wish.trace);
+    }
     if (wish.quit) {
       quit();
       Atomics.store(words, Word.LetGo, 1);
@@ -122,28 +130,6 @@ function obey(client: MessagePort, { quit, words }: { readonly quit: () => void;
     }
     while (wish.provoke === "hang" && Atomics.load(words, Word.GivenUp) === 0);
   });
-}
-
-/** Sends events of tracepoints on, some at a time. */
-function sendTrace(tell: (notice: Notice) => void): () => void {
-  let events: TraceEvent[] = [];
-  const send = () => {
-    if (events.length > 0) {
-      tell({ traced: { events, timeOrigin: performance.timeOrigin } });
-      events = [];
-    }
-  };
-  const timer = setInterval(send, BEAT_MS);
-  const stop = listenToTrace((event) => {
-    if (events.push(event) >= TRACE_BATCH) {
-      send();
-    }
-  });
-  return () => {
-    stop();
-    clearInterval(timer);
-    send();
-  };
 }
 
 rememberLookups();

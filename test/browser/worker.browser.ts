@@ -1,6 +1,6 @@
 /** A worker that owns the device, and files that only workers can read without a detour. */
 import { describe, expect, test } from "vitest";
-import { openWorker } from "../../src/browser.ts";
+import { listenToTrace, openWorker, type TraceEvent } from "../../src/browser.ts";
 
 const PAGE_SIZE = 4096;
 const BYTES = 3 * PAGE_SIZE + 10;
@@ -27,6 +27,29 @@ describe.skipIf(!globalThis.crossOriginIsolated)("a worker that owns the device"
     using lease = await data.lease("r");
     expect(lease.u32.findIndex((word) => word !== 42)).toBe(-1);
     await expect(pm.device.kernel("fn main() {}")).rejects.toMatchObject({ code: "EINVAL" });
+  });
+
+  test("whoever listens in the page hears its events, in the page's time, from the mappings that are there on", async () => {
+    await using pm = await openWorker();
+    const data = await pm.mm.mmap({ length: 4 * PAGE_SIZE, name: "data" });
+    const kernel = await pm.device.kernel(INCREMENT, { name: "increment" });
+    const events: TraceEvent[] = [];
+    const before = performance.now();
+    const stop = listenToTrace((event) => events.push(event));
+    try {
+      await kernel.dispatch({ bind: { data }, workgroups: 64 });
+      await expect.poll(() => events.map(({ name }) => name)).toContain("gpu.dispatch");
+    } finally {
+      stop();
+    }
+    const after = performance.now();
+    const map = events.find((event): event is TraceEvent<"mm.map"> => event.name === "mm.map");
+    expect(map?.fields).toMatchObject({ name: "data", start: data.start, write: true });
+    // Clocks of two threads differ by what their origins were rounded to.
+    expect(events.every(({ at, duration }) => at > before - 1 && at + duration < after + 1)).toBe(true);
+    const { length } = events;
+    await kernel.dispatch({ bind: { data }, workgroups: 64 });
+    expect(events).toHaveLength(length);
   });
 
   test("svm mode works there, and what is closed says so", async () => {
