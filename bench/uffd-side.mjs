@@ -6,19 +6,24 @@ const [mode, pagesText, aroundText] = process.argv.slice(2);
 const pages = Number(pagesText);
 const faultAround = Number(aroundText);
 const PAGE = 4096;
+/** Long-lived services are what matters, so the compiler has done its work before the clock starts: faults, and scans. */
+const WARM_UP_PASSES = 8;
+const WARM_UP_FAULTS = 2048;
+const WARM_UP_SCANS = 60;
 
 /** First touch of each page, from this thread, served by the service thread: microseconds a page. */
 async function touch(inMemory) {
   const pm = await openShared({ mmu: "userfaultfd", device: false, faultAround });
-  // Long-lived services are what matters, so the compiler has done its work before the clock starts.
-  const warm = await pm.mm.mmap({ length: 2048 * faultAround * PAGE });
-  if (inMemory) {
-    await warm.write(0, new Uint8Array(warm.length).fill(1));
+  for (let pass = 0; pass < WARM_UP_PASSES; pass++) {
+    const warm = await pm.mm.mmap({ length: WARM_UP_FAULTS * faultAround * PAGE });
+    if (inMemory) {
+      await warm.write(0, new Uint8Array(warm.length).fill(1));
+    }
+    for (let p = 0; p < WARM_UP_FAULTS * faultAround; p++) {
+      Atomics.load(warm.u32, p * 1024);
+    }
+    await warm.munmap();
   }
-  for (let p = 0; p < 2048 * faultAround; p++) {
-    Atomics.load(warm.u32, p * 1024);
-  }
-  await warm.munmap();
   const data = await pm.mm.mmap({ length: pages * PAGE });
   if (inMemory) {
     for (let at = 0; at < data.length; at += 2 ** 24) {
@@ -59,7 +64,7 @@ async function scan() {
   const { trap } = await shown();
   const u32 = new Uint32Array(trap.buffer, trap.byteOffset, pages * 1024);
   const times = [];
-  for (let round = 0; round < 41; round++) {
+  for (let round = 0; round < WARM_UP_SCANS + 21; round++) {
     for (let p = 0; p < pages; p += 100) {
       u32[p * 1024] = round;
     }
@@ -73,7 +78,7 @@ async function scan() {
       throw new Error(`${found} pages were written`);
     }
   }
-  return median(times.slice(20));
+  return median(times.slice(WARM_UP_SCANS));
 }
 
 /** All pages out and in again: milliseconds. */

@@ -5,15 +5,7 @@
  * page by page. A page that the trap shows is write-protected in a way that costs the writer next to nothing: a write is
  * not announced when it happens but collected later, before anybody relies on there having been none.
  */
-import {
-  blockOfVpn,
-  chain,
-  indexInBlock,
-  isPromise,
-  KernelError,
-  type MaybePromise,
-  PAGES_PER_BLOCK,
-} from "../base/index.ts";
+import { blockOfVpn, chain, indexInBlock, isPromise, KernelError, type MaybePromise } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { mappedAround } from "./fault-around.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
@@ -125,7 +117,10 @@ export interface PageSpan {
 export function findShowable(object: MemoryObject, page: number, around: number, out: PageSpan): boolean {
   const vma = object.vmas.only;
   const flags = object.block(blockOfVpn(page))?.flags;
-  if (vma === undefined || flags === undefined || object.shadows.size > 0 || !(vma.flags & VmFlags.Read)) {
+  if (vma === undefined || flags === undefined || !(vma.flags & VmFlags.Read)) {
+    return false;
+  }
+  if (object.shadows.size > 0 || object.exclusive.size > 0) {
     return false;
   }
   const shift = page - indexInBlock(page);
@@ -148,7 +143,7 @@ export function findShowable(object: MemoryObject, page: number, around: number,
   return true;
 }
 
-/** How many pages a fault may bring along: from host memory, and from a device. */
+/** How many pages a fault may bring along: from host memory, and from a device unless more of them are at home. */
 export interface FaultAround {
   readonly host: number;
   readonly device: number;
@@ -172,10 +167,11 @@ export function serveCpuFault(object: MemoryObject, page: number, around: FaultA
     return { page, end: page + 1, error: poisonedError(object, page) };
   }
   const [from, to] =
-    flags & PageFlag.Device
-      ? chooseAround(object, page, mapped, deviceAround(object, page, around.device))
-      : chooseAround(object, page, mapped, around.host);
-  if ((flags & KIND) === PageFlag.Uptodate && object.shadows.size === 0) {
+    object.exclusive.size > 0
+      ? // What a device has for itself is taken from it for who asks, not for his neighbours.
+        [page, page + 1]
+      : chooseAround(object, page, mapped, flags & PageFlag.Device ? around.device : around.host);
+  if ((flags & KIND) === PageFlag.Uptodate && object.shadows.size === 0 && object.exclusive.size === 0) {
     return { page: from, end: to, error: undefined };
   }
   // A copy that reads through this object gets its bytes now: later writes come unannounced.
@@ -203,17 +199,18 @@ export function serveCpuFault(object: MemoryObject, page: number, around: FaultA
 }
 
 /**
- * Sets out to bring pages home that an access in order will want soon. Nobody waits for it; what fails is met again by the
- * access itself.
+ * Sets out to bring pages home that an access in order will want soon. The promise, for who wants to go on from there, never
+ * fails: what is not there is met again by the access itself. Undefined when there is nothing to do.
  */
-export function readAheadFromDevice(object: MemoryObject, page: number, end: number): void {
-  const mapped = mappedAround(object, page);
+export function readAheadFromDevice(object: MemoryObject, page: number, end: number): Promise<void> | undefined {
+  // First, because every fault of an access in order asks, and mostly nothing is on a device.
   const flags = object.flagsOf(page) & (PageFlag.Device | PageFlag.Busy);
-  if (mapped === undefined || flags !== PageFlag.Device) {
-    return;
+  const mapped = flags === PageFlag.Device ? mappedAround(object, page) : undefined;
+  if (mapped === undefined) {
+    return undefined;
   }
   object.get();
-  void migrateToRam(object, page, Math.min(end, mapped[1]))
+  return migrateToRam(object, page, Math.min(end, mapped[1]))
     .catch(() => undefined)
     .then(() => object.put())
     .catch(() => undefined);
@@ -278,30 +275,12 @@ function chooseAround(
   return [from, to];
 }
 
-/** As long as more than half of the next larger stretch would be at home: what is used densely comes in few pieces. */
-function deviceAround(object: MemoryObject, page: number, smallest: number): number {
-  const flags = object.block(blockOfVpn(page))?.flags;
-  let around = smallest;
-  while (flags !== undefined && around < PAGES_PER_BLOCK) {
-    const index = indexInBlock(page);
-    const start = index - (index % (2 * around));
-    let home = around;
-    for (let i = start; i < start + 2 * around; i++) {
-      home += flags[i] & PageFlag.Uptodate ? 1 : 0;
-    }
-    if (home * 2 <= 2 * around) {
-      break;
-    }
-    around *= 2;
-  }
-  return around;
-}
-
 /** The run of pages around one that may be shown now. */
 function showable(object: MemoryObject, page: number, from: number, to: number): CpuFault | Promise<void> {
   const ready = (p: number) =>
     (object.flagsOf(p) & (NOT_PLAIN | PageFlag.Uptodate)) === PageFlag.Uptodate &&
-    (object.shadows.size === 0 || !shadowsLack(object, p, p + 1));
+    (object.shadows.size === 0 || !shadowsLack(object, p, p + 1)) &&
+    !object.exclusive.has(p);
   if (pagesAreReady(object, from, to, { cpu: true, write: true })) {
     return { page: from, end: to, error: undefined };
   }

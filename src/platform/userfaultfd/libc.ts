@@ -11,7 +11,7 @@ export class NoLibc extends Error {}
 
 /** 64 KiB for the arguments of system calls: mapped once, never the garbage collector's. */
 const SCRATCH_BYTES = 65_536;
-const TWO_32 = 2 ** 32;
+export const TWO_32 = 2 ** 32;
 
 /** Watches a descriptor from the event loop, outside libuv's thread pool. */
 export interface Watch {

@@ -1,7 +1,15 @@
 import { spawnSync } from "node:child_process";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { PAGE_SIZE } from "../../base/index.ts";
-import { AddressSpace, MemoryObject, type Pager, PhysicalMemory, poisonPages, syncCpuWrites } from "../../mm/index.ts";
+import {
+  AddressSpace,
+  MemoryObject,
+  makeDeviceExclusive,
+  type Pager,
+  PhysicalMemory,
+  poisonPages,
+  syncCpuWrites,
+} from "../../mm/index.ts";
 import { openMachine, SUM } from "../../testing/machine.ts";
 import { PlainThread, WORDS } from "../../testing/plain-thread.ts";
 import { POISON_WORD } from "./fault-log.ts";
@@ -215,6 +223,23 @@ describe.skipIf(!report.works)("plain arrays on the userfaultfd MMU", () => {
     await thread.run(FILL, { ...view, value: 1 });
     await mm.madvise(mapping.start, mapping.length, "dontneed");
     expect(await thread.run(SUM_ALL, view)).toBe(0);
+  });
+
+  test("a page that a device has for itself is taken back by who touches it, not by his neighbours", async () => {
+    const { mapping, object, view } = await map(4);
+    await thread.run(FILL, { ...view, value: 1 });
+    {
+      using lock = await mm.mmapLock.read();
+      const taken = await makeDeviceExclusive(mm, lock, mapping.start + PAGE_SIZE, {});
+      if (taken !== "EBUSY") {
+        taken[Symbol.dispose]();
+      }
+    }
+    object.trapAt(0)?.trap.unmap(0, 4);
+    expect(await thread.run(`${WORDS} return Atomics.load(u32, 0) + Atomics.load(u32, 3 * 1024)`, view)).toBe(5);
+    expect([...object.exclusive]).toEqual([1]);
+    expect(await thread.run(SUM_ALL, view)).toBe(10);
+    expect([...object.exclusive]).toEqual([]);
   });
 
   test("a synced write of a page that no fault mapped is announced and harmless", async () => {

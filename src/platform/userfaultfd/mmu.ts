@@ -15,7 +15,6 @@ import {
   createWindowMemory,
   type FaultAround,
   findShowable,
-  forEachMapping,
   forEachReadOnly,
   hasReadOnly,
   type MemoryObject,
@@ -28,6 +27,7 @@ import {
 import { lockdepTask } from "../../sync/index.ts";
 import { collectSometimes } from "./collect.ts";
 import { FaultLog, POISON_WORD } from "./fault-log.ts";
+import { readOnlyError, spaceAddress } from "./fault-report.ts";
 import type { TrappedMemory } from "./poison.ts";
 import { mappedExtent } from "./process-maps.ts";
 import { type Sides, UffdTrap, type WindowOwner } from "./trap.ts";
@@ -38,10 +38,9 @@ const WASM_PAGE = 65_536;
 const ARENA_BYTES = 16 * 2 ** 20;
 /** Pages that a fault brings along from host memory, and from a device when faults are not sequential. */
 const AROUND: FaultAround = { host: 64, device: 16 };
-const SEQUENTIAL: FaultAround = { host: 64, device: 512 };
-
-/** Pieces of 2 MiB that are on their way home when accesses are sequential. */
-const READ_AHEAD = 2;
+const SEQUENTIAL: FaultAround = { host: 64, device: PAGES_PER_BLOCK };
+/** When the block has just come home. */
+const COME_HOME: FaultAround = { host: PAGES_PER_BLOCK, device: PAGES_PER_BLOCK };
 
 export interface UserfaultfdMmuOptions {
   /** Pages that a fault on host memory may bring along: a power of two up to 512. Default 64. */
@@ -62,29 +61,6 @@ export interface MmuCounts {
   faults: number;
   pagesShown: number;
   errors: number;
-}
-
-/** Where a page is in the first space that maps it. */
-function spaceAddress({ object, base }: UffdTrap, page: number): number | undefined {
-  let address: number | undefined;
-  if (object !== undefined) {
-    forEachMapping(object, base + page, base + page + 1, (_vma, vpn) => {
-      address ??= vpn * PAGE_SIZE;
-    });
-  }
-  return address;
-}
-
-function readOnlyError(object: MemoryObject, page: number): KernelError {
-  let what = object.pager?.name ?? "";
-  forEachMapping(object, page, page + 1, ({ name }) => {
-    what ||= name;
-  });
-  return new KernelError(
-    "EACCES",
-    "write",
-    `a plain array wrote to ${what}, which is mapped read-only: the bytes changed in memory only; map it "rw" first`,
-  );
 }
 
 export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
@@ -205,7 +181,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     this.#serve(trap, Math.floor((address - trap.address) / PAGE_SIZE), inFile);
   }
 
-  #serve(trap: UffdTrap, page: number, inFile: boolean): void {
+  #serve(trap: UffdTrap, page: number, inFile: boolean, wide?: FaultAround): void {
     const { object, base } = trap;
     if (trap.released || object === undefined) {
       this.uffd.wake(trap.address + page * PAGE_SIZE, PAGE_SIZE);
@@ -216,13 +192,17 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
       return;
     }
     const failure = takeCpuFailure(object, base + page);
-    const around = page === trap.sequentialPage ? this.#sequential : this.#around;
+    const inOrder = page === trap.sequentialPage;
+    const around = wide ?? (inOrder ? this.#sequential : this.#around);
+    if (!inOrder) {
+      trap.ahead.restart();
+    }
     const span = this.#span;
     if (failure === undefined && findShowable(object, base + page, around.host, span)) {
-      trap.sequentialPage = span.end - base;
       this.#show(trap, span.page - base, span.end - base, page, inFile);
-      if (around === this.#sequential) {
-        this.#readAhead(trap, span.end);
+      trap.sequentialPage = trap.firstHidden(span.end - base);
+      if (inOrder) {
+        this.#readAhead(trap, base + page);
       }
       return;
     }
@@ -230,9 +210,13 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
       failure === undefined
         ? serveCpuFault(object, base + page, around)
         : { page: base + page, end: base + page + 1, error: failure };
+    if (inOrder) {
+      // Also when this page has to be waited for: the next ones come along.
+      this.#readAhead(trap, base + page);
+    }
     if (served instanceof Promise) {
       served.then(
-        () => this.#serve(trap, page, true),
+        () => this.#serve(trap, page, true, inOrder ? COME_HOME : undefined),
         (error: unknown) => {
           warnOn(true, "I-UFFD-2", () => `a fault cannot be served: ${String(error)}`);
           this.#fail(trap, page, new KernelError("EIO", "fault", String(error)));
@@ -244,22 +228,36 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
       this.#fail(trap, page, served.error);
       return;
     }
-    trap.sequentialPage = served.end - base;
     this.#show(trap, served.page - base, served.end - base, page, inFile);
-    if (around === this.#sequential) {
-      this.#readAhead(trap, served.end);
+    trap.sequentialPage = trap.firstHidden(served.end - base);
+  }
+
+  /** Of what is on a device behind the block of a page of the trap's object. */
+  #readAhead(trap: UffdTrap, page: number): void {
+    const { object, base, ahead } = trap;
+    const limit = base + trap.byteLength / PAGE_SIZE;
+    for (let from = ahead.next(page, limit); object !== undefined && from >= 0; from = ahead.next(page, limit)) {
+      const to = Math.min(from + PAGES_PER_BLOCK, limit);
+      const home = trap.isHeld(from - base) ? undefined : readAheadFromDevice(object, from, to);
+      if (home !== undefined) {
+        ahead.brought();
+        void home.then(() => this.#showAhead(trap, from - base, to - base));
+      }
     }
   }
 
-  /** Of what is on a device beyond `page` of the trap's object. */
-  #readAhead(trap: UffdTrap, page: number): void {
+  /** Shows what has come home before anybody asked, but for the first page: see {@link ReadAhead}. */
+  #showAhead(trap: UffdTrap, page: number, end: number): void {
     const { object, base } = trap;
-    for (let ahead = 0; ahead < READ_AHEAD && object !== undefined; ahead++) {
-      const next = page + ahead * PAGES_PER_BLOCK;
-      if (trap.isHeld(next - base)) {
-        return;
+    const span = this.#span;
+    for (let p = page + 1; p < end && !trap.released && object !== undefined; ) {
+      if (trap.isHeld(p) || !findShowable(object, base + p, PAGES_PER_BLOCK, span)) {
+        p++;
+        continue;
       }
-      readAheadFromDevice(object, next, Math.min(next + PAGES_PER_BLOCK, base + trap.byteLength / PAGE_SIZE));
+      const to = Math.min(end, span.end - base);
+      this.#show(trap, p, to, p, true);
+      p = to;
     }
   }
 

@@ -3,6 +3,7 @@ import { invariant, KernelError, PAGE_SIZE, PAGES_PER_BLOCK } from "../../base/i
 import type { CpuTrap, CpuWindow, MemoryObject } from "../../mm/index.ts";
 import { ErrnoNumber } from "./abi.ts";
 import { mappedExtent } from "./process-maps.ts";
+import { ReadAhead } from "./read-ahead.ts";
 import type { Uffd } from "./uffd.ts";
 
 /** The two sides of a window, both over the same bytes of the file. */
@@ -47,6 +48,7 @@ export class UffdTrap implements CpuTrap {
   readonly address: number;
   /** Where the next fault would be if accesses were sequential. */
   sequentialPage = -1;
+  readonly ahead = new ReadAhead();
   readonly #sides: Sides;
   readonly #owner: WindowOwner;
   readonly #fileOffset: number;
@@ -135,6 +137,16 @@ export class UffdTrap implements CpuTrap {
     }
   }
 
+  /** The first hidden page from `page` on, as far as a block goes: what an access in order faults on next. */
+  firstHidden(page: number): number {
+    const limit = Math.min(this.#pages, page + PAGES_PER_BLOCK);
+    let p = page;
+    while (p < limit && this.#shown[p] === 1) {
+      p++;
+    }
+    return p;
+  }
+
   #markShown(page: number, end: number): void {
     for (let p = page; p < end; p++) {
       // A window has at most 2^20 pages: the operator is exact.
@@ -154,14 +166,15 @@ export class UffdTrap implements CpuTrap {
   #scan(page: number, end: number, protect: boolean, visit: (page: number, end: number) => void): void {
     const { uffd } = this.#owner;
     const { address } = this;
+    const low = address >>> 0;
     const shown = this.#shown;
     const toTell = this.#owner.hasReadOnly(this, page, end);
     const stop = address + end * PAGE_SIZE;
     for (let at = address + page * PAGE_SIZE; at < stop; at = uffd.scanEnd) {
       const regions = uffd.scanWritten(at, stop, protect);
       for (let i = 0; i < regions; i++) {
-        const last = uffd.regionPage(i, 1, address);
-        let p = uffd.regionPage(i, 0, address);
+        const last = uffd.endPage(i, low);
+        let p = uffd.firstPage(i, low);
         while (p < last) {
           if (shown[p] === 0) {
             p++;
@@ -283,11 +296,11 @@ export class UffdTrap implements CpuTrap {
    */
   show(page: number, end: number, wanted: number, inFile: boolean): void {
     const { uffd } = this.#owner;
-    if (end === page + 1 && this.#shown[page] === 0) {
-      if (uffd.showOne(this.address + page * PAGE_SIZE, !inFile) === 0) {
-        this.#markShown(page, end);
-        return;
-      }
+    if (inFile && end === page + 1 && this.#shown[page] === 0 && uffd.showOne(this.address + page * PAGE_SIZE)) {
+      // A window has at most 2^20 pages: the operator is exact.
+      this.#blocks[page >> 9]++;
+      this.#shown[page] = 1;
+      return;
     }
     let zeros = !inFile;
     const wasShown = this.#shown[wanted] === 1;

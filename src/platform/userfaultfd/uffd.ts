@@ -29,9 +29,10 @@ import {
   SCAN_WP_MATCHING,
 } from "./abi.ts";
 import { openUffd } from "./descriptor.ts";
-import { Libc, type Watch } from "./libc.ts";
+import { Libc, TWO_32, type Watch } from "./libc.ts";
 
 /** Where in the scratch memory things are; the first 4 KiB are the arguments. */
+const SHOW_ONE_AT = 2048;
 const REGIONS_AT = 4096;
 const MAX_REGIONS = 1024;
 const MESSAGES_AT = 32_768;
@@ -54,6 +55,8 @@ export class Uffd {
   /** Read only, and never anything but zeros. */
   readonly #zeros: number;
   readonly #words: Uint32Array;
+  /** Address of the argument that shows one page: all of it but the page's address is written once. */
+  readonly #oneArg: number;
   #fileUsed = 0;
   #scanEnd = 0;
   #closed = false;
@@ -68,6 +71,9 @@ export class Uffd {
   ) {
     this.libc = libc;
     this.#words = libc.words;
+    this.#oneArg = libc.scratch + SHOW_ONE_AT;
+    libc.set(SHOW_ONE_AT / 8 + 1, PAGE_SIZE);
+    libc.set(SHOW_ONE_AT / 8 + 2, CONTINUE_WP);
     this.systemCalls = systemCalls;
     this.#fd = fd;
     this.#memfd = libc.memfdCreate("pagemirror", MFD_CLOEXEC);
@@ -103,6 +109,7 @@ export class Uffd {
   /** Serves what is waiting now, without waiting. */
   #drain(onFault: (address: number, inFile: boolean) => void): void {
     const { libc } = this;
+    const words = this.#words;
     const messages = libc.scratch + MESSAGES_AT;
     let yielded = false;
     for (let i = 0; i < MAX_READS && !this.#closed; i++) {
@@ -119,16 +126,11 @@ export class Uffd {
       }
       yielded = false;
       // Serving one fault uses the scratch memory's first part only: the messages stay.
-      for (let at = 0; at < bytes; at += MSG_BYTES) {
-        this.#message((MESSAGES_AT + at) / 8, onFault);
+      for (let w = MESSAGES_AT / 4; w < (MESSAGES_AT + bytes) / 4; w += MSG_BYTES / 4) {
+        if ((words[w] & 0xff) === EVENT_PAGEFAULT) {
+          onFault(words[w + 4] + words[w + 5] * TWO_32, (words[w + 2] & FAULT_MINOR) !== 0);
+        }
       }
-    }
-  }
-
-  #message(field: number, onFault: (address: number, inFile: boolean) => void): void {
-    const { libc } = this;
-    if ((libc.words[2 * field] & 0xff) === EVENT_PAGEFAULT) {
-      onFault(libc.get(field + 2), (libc.words[2 * field + 2] & FAULT_MINOR) !== 0);
     }
   }
 
@@ -223,21 +225,10 @@ export class Uffd {
     return { pages: copied / PAGE_SIZE, errno };
   }
 
-  /** {@link Uffd.show} or {@link Uffd.showZeros} of one page. Returns what stands in the way, or 0. */
-  showOne(addr: number, zeros: boolean): number {
-    const { libc } = this;
-    libc.set(0, addr);
-    if (zeros) {
-      libc.set(1, this.#zeros);
-      libc.set(2, PAGE_SIZE);
-      libc.set(3, COPY_WP);
-      libc.set(4, 0);
-    } else {
-      libc.set(1, PAGE_SIZE);
-      libc.set(2, CONTINUE_WP);
-      libc.set(3, 0);
-    }
-    return libc.ioctl(this.#fd, zeros ? Ioctl.Copy : Ioctl.Continue, libc.scratch) === 0 ? 0 : libc.errno;
+  /** {@link Uffd.show} of one page. False when something stands in the way. */
+  showOne(addr: number): boolean {
+    this.libc.set(SHOW_ONE_AT / 8, addr);
+    return this.libc.ioctl(this.#fd, Ioctl.Continue, this.#oneArg) === 0;
   }
 
   /** Gives a stretch of the file pages, zeros where it had none. @throws KernelError ENOMEM */
@@ -278,7 +269,7 @@ export class Uffd {
 
   /**
    * Finds addresses whose pages are not write-protected, and protects them again if `protect`. Returns the number of runs,
-   * which {@link Uffd.regionPage} tells until the next call of anything; go on from {@link Uffd.scanEnd}.
+   * which {@link Uffd.firstPage} tells until the next call of anything; go on from {@link Uffd.scanEnd}.
    * @throws KernelError EIO
    * @linux fs/proc/task_mmu.c do_pagemap_scan
    */
@@ -314,11 +305,15 @@ export class Uffd {
     return this.#scanEnd;
   }
 
-  /** The page of a window at `address` that a run begins (`end` 0) or ends (1) with. */
-  regionPage(index: number, end: 0 | 1, address: number): number {
-    // A window has at most 2^32 bytes: the lower halves tell the pages apart. One less, because the end may be 2^32.
-    const low = this.#words[REGIONS_AT / 4 + index * SCAN_REGION_WORDS + 2 * end] - end;
-    return ((low - address) >>> 12) + end;
+  /** The page of a window at the address with this lower half that a run begins with; and one past its last. */
+  firstPage(index: number, low: number): number {
+    // A window has at most 2^32 bytes: the lower halves tell the pages apart.
+    return (this.#words[REGIONS_AT / 4 + index * SCAN_REGION_WORDS] - low) >>> 12;
+  }
+
+  endPage(index: number, low: number): number {
+    // One less, because the end may be 2^32 bytes away.
+    return ((this.#words[REGIONS_AT / 4 + index * SCAN_REGION_WORDS + 2] - 1 - low) >>> 12) + 1;
   }
 
   /** No fault is served from here on, and no native callback runs any more in this thread. Idempotent. */
