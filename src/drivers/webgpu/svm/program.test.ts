@@ -6,13 +6,17 @@ import { seededRandom } from "../../../testing/seeded-random.ts";
 import { expectWords, noise } from "../../../testing/svm-check.ts";
 import { SvmHost } from "../../../testing/svm-host.ts";
 import {
+  collectiveProgram,
+  isCollective,
   OWN_WORDS,
   type ProgramMemory,
   program,
-  runOnCpu,
+  rowOf,
   type Statement,
-  toWgsl,
+  THERE,
 } from "../../../testing/svm-program.ts";
+import { runOnCpu } from "../../../testing/svm-program-cpu.ts";
+import { toWgsl } from "../../../testing/svm-program-wgsl.ts";
 import { compileSvmKernel } from "./compile-svm.ts";
 import { Fatal } from "./control-layout.ts";
 
@@ -33,6 +37,8 @@ const options = fc.record({
   mostFaults: fc.constantFrom(1, 2, 32),
 });
 
+const initial = (i: number) => (noise(i) | (i >= MEMORY.shared && i < MEMORY.bins ? THERE : 0)) >>> 0;
+
 /** A program that every pipeline takes: chance alone may draw none that has resume points. */
 const walker: Statement[] = [
   { kind: "walk", index: 0, at: { kind: "id" }, turns: { kind: "number", value: 5 } },
@@ -43,45 +49,46 @@ test("whatever is resident, a kernel does what it does on the CPU, or says that 
   let done = 0;
   let resumed = 0;
   await fc.assert(
-    fc.asyncProperty(program, options, async (statements, { seed, residency, pagesPerRound, ...run }) => {
-      const kernel = await compileSvmKernel(gpu(), toWgsl(statements, MEMORY));
-      const expected = new Uint32Array(14 * P).map((_, i) => noise(i));
-      let mostStores = 0;
-      for (let id = 0; id < INVOCATIONS; id++) {
-        mostStores = Math.max(mostStores, runOnCpu(statements, MEMORY, expected, id));
-      }
-      const more = [
-        ...(typeof (await kernel.resuming()) === "string" ? [] : ["resuming" as const]),
-        ...(kernel.quick === undefined ? [] : ["quick" as const]),
-        ...(kernel.guarded === undefined ? [] : ["guarded" as const]),
-      ];
-      for (const pipeline of ["checked", "resident", ...more] as const) {
-        const host = new SvmHost(gpu(), { pages: 14, random: seededRandom(seed) });
-        try {
-          host.words.forEach((_, i) => {
-            host.words[i] = noise(i);
-          });
-          host.makeResident(pipeline === "resident" ? 1 : residency);
-          const { fatal } = await host.run(kernel, {
-            grid: [INVOCATIONS / 16, 1, 1],
-            pipeline,
-            ...run,
-            ...(pagesPerRound === undefined ? {} : { pagesPerRound }),
-          });
-          if (fatal !== undefined) {
-            expect(fatal.code).toBe(Fatal.StoreLogFull);
-            expect(pipeline).not.toBe("resident");
-            expect(mostStores).toBeGreaterThan(kernel.features.logEntries);
-          } else {
-            done++;
-            resumed += pipeline === "resuming" ? 1 : 0;
-            expectWords(await host.settle(), expected, pipeline);
+    fc.asyncProperty(
+      fc.oneof(program, collectiveProgram),
+      options,
+      async (statements, { seed, residency, pagesPerRound, ...run }) => {
+        const kernel = await compileSvmKernel(gpu(), toWgsl(statements, MEMORY, rowOf(INVOCATIONS)));
+        const expected = new Uint32Array(14 * P).map((_, i) => initial(i));
+        const mostStores = runOnCpu(statements, MEMORY, expected, INVOCATIONS);
+        const more = [
+          ...(typeof (await kernel.resuming()) === "string" ? [] : ["resuming" as const]),
+          ...(kernel.quick === undefined ? [] : ["quick" as const]),
+          ...(kernel.guarded === undefined ? [] : ["guarded" as const]),
+        ];
+        for (const pipeline of ["checked", "resident", ...more] as const) {
+          const host = new SvmHost(gpu(), { pages: 14, random: seededRandom(seed) });
+          try {
+            host.words.forEach((_, i) => {
+              host.words[i] = initial(i);
+            });
+            host.makeResident(pipeline === "resident" ? 1 : residency);
+            const { fatal } = await host.run(kernel, {
+              grid: [INVOCATIONS / 16, 1, 1],
+              pipeline,
+              ...run,
+              ...(pagesPerRound === undefined ? {} : { pagesPerRound }),
+            });
+            if (fatal !== undefined) {
+              expect(fatal.code).toBe(Fatal.StoreLogFull);
+              expect(pipeline).not.toBe("resident");
+              expect(isCollective(statements) || mostStores > kernel.features.logEntries).toBe(true);
+            } else {
+              done++;
+              resumed += pipeline === "resuming" ? 1 : 0;
+              expectWords(await host.settle(), expected, pipeline);
+            }
+          } finally {
+            host.destroy();
           }
-        } finally {
-          host.destroy();
         }
-      }
-    }),
+      },
+    ),
     {
       numRuns: Number(process.env.SVM_PROGRAMS ?? 10),
       endOnFailure: false,
