@@ -122,7 +122,7 @@ await makeFile(args.file, fileNodes * NODE, (chunk, offset) => {
 
 await using pm = await open({ deviceMemory: args.deviceMemory });
 const object = await pm.openFile(args.file);
-const dataBytes = object.pager?.length ?? 0;
+const dataBytes = object.length;
 const tree = await pm.mm.mmap({ length: dataBytes, object, shared: true, prot: "r", name: "tree" });
 await object.put();
 const bytes = LOOKUPS * 4;

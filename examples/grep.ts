@@ -81,7 +81,7 @@ await makeFile(args.file, args.size, (chunk, offset) => {
 
 await using pm = await open({ deviceMemory: args.deviceMemory });
 const object = await pm.openFile(args.file);
-const bytes = object.pager?.length ?? 0;
+const bytes = object.length;
 const groups = Math.ceil(bytes / (PIECE * WORKGROUP));
 const text = await pm.mm.mmap({ length: bytes, object, shared: true, prot: "r", name: "text" });
 await object.put();

@@ -59,7 +59,7 @@ await makeFile(args.file, Math.floor(args.size / VECTOR_BYTES) * VECTOR_BYTES, (
 
 await using pm = await open({ deviceMemory: args.deviceMemory });
 const object = await pm.openFile(args.file);
-const bytes = object.pager?.length ?? 0;
+const bytes = object.length;
 const count = Math.floor(bytes / VECTOR_BYTES);
 const groups = Math.ceil(count / WORKGROUP);
 const vectors = await pm.mm.mmap({ length: bytes, object, shared: true, prot: "r", name: "vectors" });

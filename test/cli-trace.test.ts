@@ -98,7 +98,7 @@ describe("seeing what a run does", () => {
     const wrong = await pagemirror(["inspect", "notes.txt"], { cwd: folder });
     expect([wrong.status, wrong.stderr]).toEqual([
       1,
-      "pagemirror: inspect: EINVAL: the file is no trace: make one with pagemirror run … --trace FILE\n",
+      "pagemirror: inspect: EINVAL: notes.txt is no trace: make one with pagemirror run … --trace FILE\n",
     ]);
   });
 

@@ -8,7 +8,7 @@ import { untilInterrupted } from "./run-watch.ts";
 /** Loads a trace file. @throws KernelError ENOENT, EISDIR, EACCES of the file; EINVAL it is no trace */
 export async function loadTrace(path: string): Promise<EventStore> {
   const store = new EventStore();
-  const loader = new TraceLoader(store);
+  const loader = new TraceLoader(store, path);
   try {
     const stream = createReadStream(path, { encoding: "utf8", highWaterMark: 2 ** 20 });
     for await (const text of stream as AsyncIterable<string>) {

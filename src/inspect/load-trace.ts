@@ -16,6 +16,7 @@ const BYTES_OF = "bytes ";
 /** Takes a trace file piece by piece. Files of this project have one event a line; any other JSON is read as a whole. */
 export class TraceLoader {
   readonly #store: EventStore;
+  readonly #name: string;
   #rest = "";
   /** What came before the first event. */
   #head = "";
@@ -25,8 +26,10 @@ export class TraceLoader {
   /** Events that were taken. */
   events = 0;
 
-  constructor(store: EventStore) {
+  /** `name` is the file's, for errors. */
+  constructor(store: EventStore, name = "the file") {
     this.#store = store;
+    this.#name = name;
   }
 
   /** Takes the next piece of the file. */
@@ -59,7 +62,7 @@ export class TraceLoader {
       this.#line(this.#rest);
     }
     if (this.events === 0) {
-      throw notATrace();
+      throw notATrace(this.#name);
     }
   }
 
@@ -85,10 +88,10 @@ export class TraceLoader {
       const parsed: unknown = JSON.parse(text);
       events = Array.isArray(parsed) ? parsed : (parsed as { traceEvents?: unknown } | null)?.traceEvents;
     } catch {
-      throw notATrace();
+      throw notATrace(this.#name);
     }
     if (!Array.isArray(events)) {
-      throw notATrace();
+      throw notATrace(this.#name);
     }
     for (const event of events as ChromeEvent[]) {
       this.#event(event);
@@ -111,6 +114,6 @@ export class TraceLoader {
   }
 }
 
-function notATrace(): KernelError {
-  return new KernelError("EINVAL", "inspect", "the file is no trace: make one with pagemirror run … --trace FILE");
+function notATrace(name: string): KernelError {
+  return new KernelError("EINVAL", "inspect", `${name} is no trace: make one with pagemirror run … --trace FILE`);
 }

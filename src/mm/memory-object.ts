@@ -86,6 +86,11 @@ export class MemoryObject {
     return this.#pages;
   }
 
+  /** Bytes: those of the file or URL behind it, else those of all its pages. */
+  get length(): number {
+    return this.pager?.length ?? this.#pages * PAGE_SIZE;
+  }
+
   get refs(): number {
     return this.#refs;
   }

@@ -159,7 +159,7 @@ export class SharedMirror extends EventTarget implements AsyncDisposable {
 
   /**
    * Ends everything: files are written back, threads that wait for a page go on and see zeros, the service ends. Idempotent.
-   * @throws KernelError EIO, ENOSPC a file cannot be written back; everything is ended all the same
+   * @throws KernelError EIO, ENOSPC a file cannot be written back; everything is ended all the same; ESRCH the service had died
    */
   close(): Promise<void> {
     this.#closed ??= this.#close();

@@ -115,8 +115,8 @@ export class ServiceHost implements Channel {
   }
 
   #opened(object: MemoryObject): ObjectInfo {
-    const { pages, pager } = object;
-    return { id: this.#add(this.#objects, object), pages, length: pager?.length ?? 0 };
+    const { pages, length } = object;
+    return { id: this.#add(this.#objects, object), pages, length };
   }
 
   async #disownAll(mm: AddressSpace): Promise<void> {
