@@ -115,10 +115,10 @@ function chooseMmu({ mmu }: RunPlan, probe: typeof probeUserfaultfd, progress: P
   return works ? "userfaultfd" : "software";
 }
 
-/** What a run says of itself before its outputs are in their places. */
-type Figures = Omit<RunReport, "wallMs" | "outputs">;
+/** Tells of the run, once its outputs are in their places. */
+type Reporter = (outputs: RunReport["outputs"]) => RunReport;
 
-async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress): Promise<Figures> {
+async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress): Promise<Reporter> {
   progress.stage("opening the adapter");
   // Not before the command line is known to be good: this is where the GPU's library comes in.
   const library = await import("../node.ts");
@@ -140,11 +140,12 @@ async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress):
   const { mode, reached, stats } = ran;
   const { bytesToDevice, bytesToHost, pagesUploaded, bytesEvicted } = await pm.device.stats();
   const { faults: cpuFaults } = await pm.counts();
-  return {
+  return (written) => ({
     ok: true,
     adapter: pm.adapter?.name ?? "none",
     mode,
     mmu: pm.mmu.name,
+    wallMs: Math.round(performance.now() * 10) / 10,
     rounds: stats.rounds + (mode === "bind" ? stats.restarts : 0),
     // In bind mode the device is given its pages and raises no fault. On the software MMU the CPU's faults bring written
     // pages home, and nothing else.
@@ -162,7 +163,8 @@ async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress):
       prefetchHits: stats.prefetchHits,
       evicted: stats.evictions,
     },
-  };
+    outputs: written,
+  });
 }
 
 /** Runs the command. Throws what {@link planRun} and the library throw; nothing is written then. */
@@ -179,11 +181,10 @@ async function runOnce(plan: RunPlan, watch: Watch): Promise<void> {
   using _signals = cleanUpOnSignals(outputs, progress);
   let report: RunReport;
   try {
-    const figures = await runPlan(plan, outputs, progress);
+    const reportOn = await runPlan(plan, outputs, progress);
     // What may still fail comes before the outputs appear.
     await watch.endTrace();
-    const written = await outputs.commit();
-    report = { ...figures, wallMs: Math.round(performance.now() * 10) / 10, outputs: written };
+    report = reportOn(await outputs.commit());
   } finally {
     progress.stop();
   }
