@@ -6,7 +6,11 @@ import {
   TRACEPOINTS,
   type TraceEvent,
   trace,
+  traceClearStart,
+  traceEnd,
+  traceFault,
   traceIdOf,
+  traceLatest,
   traceNow,
   traceOn,
   watchTrace,
@@ -67,6 +71,56 @@ describe("tracing", () => {
     expect(events[0].at).toBe(since);
     expect(events[0].duration).toBeGreaterThanOrEqual(5);
     expect(events[1].duration).toBe(0);
+  });
+
+  const fault = (vpn: number, now?: number) => traceFault(1, vpn, vpn + 1, true, false, 1, now);
+  const kinds = (events: readonly TraceEvent[]) =>
+    events.map(({ name, fields }) => [name, "start" in fields && fields.start]);
+
+  it("sends an announced write fault in order, at the end of the invalidation, with one end for all three", () => {
+    const events = listen();
+    const since = performance.now();
+    traceClearStart(1, 5, 6, since);
+    fault(5, traceLatest());
+    traceEnd(1, 5, 6, "clear", traceLatest());
+    const all = ["mmu.start", "mm.fault", "mmu.end"];
+    expect(kinds(events)).toEqual(all.map((name) => [name, 5 * 4096]));
+    expect(new Set(events.map(({ at, duration }) => at + duration)).size).toBe(1);
+    expect([events[0].at, events[1].at]).toEqual([since, 1]);
+  });
+
+  it("keeps the order when something else comes in between, or the end is another one", () => {
+    const events = listen();
+    traceClearStart(1, 5, 6, 0);
+    trace("gpu.fence", { device: "gpu", why: "idle" });
+    traceEnd(1, 5, 6, "clear", traceLatest());
+    expect(kinds(events.splice(0)).map(([name]) => name)).toEqual(["mmu.start", "gpu.fence", "mmu.end"]);
+    traceClearStart(1, 5, 6, 0);
+    traceClearStart(2, 5, 6, 0);
+    fault(5, traceLatest());
+    traceEnd(2, 5, 6, "clear", traceLatest());
+    traceEnd(1, 5, 6, "clear", traceLatest());
+    expect(kinds(events.splice(0)).map(([name]) => name)).toEqual([
+      "mmu.start",
+      "mmu.start",
+      "mm.fault",
+      "mmu.end",
+      "mmu.end",
+    ]);
+    traceClearStart(1, 5, 6, 0);
+    fault(5);
+    traceEnd(1, 5, 6, "clear", traceLatest());
+    traceClearStart(1, 5, 6, 0);
+    traceEnd(1, 5, 6, "clear", traceLatest());
+    expect(kinds(events).map(([name]) => name)).toEqual(["mmu.start", "mm.fault", "mmu.end", "mmu.start", "mmu.end"]);
+  });
+
+  it("loses nothing when the listener stops in the middle of an invalidation", () => {
+    const events: TraceEvent[] = [];
+    const stop = listenToTrace((event) => events.push(event));
+    traceClearStart(1, 5, 6, 0);
+    stop();
+    expect(kinds(events)).toEqual([["mmu.start", 5 * 4096]]);
   });
 
   it("numbers a space once", () => {

@@ -59,6 +59,16 @@ export abstract class TraceSink {
     this.take("mmu.end", { space, start: addrOf(vpn), end: addrOf(vpnEnd), event }, at, 0);
   }
 
+  /**
+   * A write fault that was announced, with nothing in between: mmu.start from `told` on and mm.fault from `at` on, both up to
+   * `now`, and mmu.end.
+   */
+  cleared(space: number, vpn: number, vpnEnd: number, at: number, told: number, now: number): void {
+    this.start(space, vpn, vpnEnd, "clear", true, told, now - told);
+    this.fault(space, vpn, vpnEnd, true, false, at, now - at);
+    this.end(space, vpn, vpnEnd, "clear", now);
+  }
+
   upload(device: string, space: number, vpn: number, vpnEnd: number, at: number, duration: number): void {
     const pages = vpnEnd - vpn;
     const [start, end] = [addrOf(vpn), addrOf(vpnEnd)];
@@ -108,6 +118,7 @@ export function watchTrace(change: (on: boolean) => void): () => void {
 }
 
 function setSinks(next: readonly TraceSink[]): void {
+  sendHeld();
   sinks = next;
   if (traceOn !== next.length > 0) {
     traceOn = next.length > 0;
@@ -132,12 +143,44 @@ export function traceLatest(): number {
  * has no known start and is sent as if it took no time. `now` is its end, where the caller knows it.
  */
 export function trace<N extends TraceName>(name: N, fields: TraceFields<N>, since = 0, now = performance.now()): void {
+  sendHeld();
   const at = since === 0 ? now : since;
   latest = now;
   traceCount++;
   const told = sinks;
   for (let i = 0; i < told.length; i++) {
     told[i].take(name, fields as TraceFields, at, now - at);
+  }
+}
+
+/**
+ * The start of an invalidation that was over at once, and the fault that asked for it: held back until the invalidation
+ * ends, which is in the same run to completion, because the three of them are told in one call and by three looks at the clock.
+ * Whatever else is sent comes after them.
+ */
+const held = { what: 0 as 0 | 1 | 2, space: 0, vpn: 0, vpnEnd: 0 };
+const [NOTHING, STARTED, FAULTED] = [0, 1, 2] as const;
+/** When its fault began, when notifiers were told, and when they had let go. */
+const heldTimes = new Float64Array(3);
+
+function isHeld(what: 0 | 1 | 2, space: number, vpn: number, vpnEnd: number, now: number): boolean {
+  return (
+    held.what === what && held.space === space && held.vpn === vpn && held.vpnEnd === vpnEnd && heldTimes[2] === now
+  );
+}
+
+function sendHeld(): void {
+  const { what, space, vpn, vpnEnd } = held;
+  if (what === NOTHING) {
+    return;
+  }
+  held.what = NOTHING;
+  const [at, told, now] = heldTimes;
+  for (let i = 0; i < sinks.length; i++) {
+    sinks[i].start(space, vpn, vpnEnd, "clear", true, told, now - told);
+    if (what === FAULTED) {
+      sinks[i].fault(space, vpn, vpnEnd, true, false, at, now - at);
+    }
   }
 }
 
@@ -154,6 +197,12 @@ export function traceFault(
   const at = since === 0 ? now : since;
   latest = now;
   traceCount++;
+  if (write && !device && isHeld(STARTED, space, vpn, vpnEnd, now)) {
+    held.what = FAULTED;
+    heldTimes[0] = at;
+    return;
+  }
+  sendHeld();
   for (let i = 0; i < sinks.length; i++) {
     sinks[i].fault(space, vpn, vpnEnd, write, device, at, now - at);
   }
@@ -170,6 +219,7 @@ export function traceStart(
 ): void {
   const now = performance.now();
   const at = since === 0 ? now : since;
+  sendHeld();
   latest = now;
   traceCount++;
   for (let i = 0; i < sinks.length; i++) {
@@ -177,10 +227,31 @@ export function traceStart(
   }
 }
 
+/** {@link traceStart} of a blockable "clear" of which {@link traceEnd} is called in the same run to completion. */
+export function traceClearStart(space: number, vpn: number, vpnEnd: number, since: number): void {
+  sendHeld();
+  latest = performance.now();
+  traceCount++;
+  held.what = STARTED;
+  held.space = space;
+  held.vpn = vpn;
+  held.vpnEnd = vpnEnd;
+  heldTimes[1] = since === 0 ? latest : since;
+  heldTimes[2] = latest;
+}
+
 /** Sends mmu.end, which was at `now`. */
 export function traceEnd(space: number, vpn: number, vpnEnd: number, event: string, now: number): void {
   latest = now;
   traceCount++;
+  if (isHeld(FAULTED, space, vpn, vpnEnd, now)) {
+    held.what = NOTHING;
+    for (let i = 0; i < sinks.length; i++) {
+      sinks[i].cleared(space, vpn, vpnEnd, heldTimes[0], heldTimes[1], now);
+    }
+    return;
+  }
+  sendHeld();
   for (let i = 0; i < sinks.length; i++) {
     sinks[i].end(space, vpn, vpnEnd, event, now);
   }
@@ -196,6 +267,7 @@ export function traceUpload(
   now: number,
 ): void {
   const at = since === 0 ? now : since;
+  sendHeld();
   latest = now;
   traceCount++;
   for (let i = 0; i < sinks.length; i++) {

@@ -4,6 +4,7 @@ import {
   type MaybePromise,
   PAGE_SIZE,
   trace,
+  traceClearStart,
   traceEnd,
   traceIdOf,
   traceNow,
@@ -39,6 +40,8 @@ export function tracedStart(range: MmuNotifierRange): MaybePromise<0 | "EAGAIN">
   }
   if (isPromise(started)) {
     sendStartLater(started, range, since);
+  } else if (range.event === "clear" && range.blockable) {
+    traceClearStart(traceIdOf(range.mm), vpnOf(range.start), vpnOf(range.end), since);
   } else {
     sendStart(range, since);
   }

@@ -5,7 +5,7 @@
  *     i  instant        s, f  the two ends of an arrow, from a device fault to its upload
  */
 import { TRACE_NAMES, TRACEPOINTS, type TraceEvent, type TraceName, type TraceUnit } from "../base/index.ts";
-import { type EventChunk, EventPacker, ROW_FIELDS, ROW_STRIDE } from "./event-chunk.ts";
+import { type EventChunk, EventPacker, expandRow, ROW_FIELDS, ROW_STRIDE } from "./event-chunk.ts";
 import { type Piece, piece, TextBytes } from "./text-bytes.ts";
 
 const PID = 1;
@@ -169,7 +169,14 @@ export class ChromeTraceWriter {
       this.#quoted.push(piece(JSON.stringify(text)));
     }
     for (let row = 0; row < rows.length; row += ROW_STRIDE) {
-      this.#event(SHAPES[rows[row]], rows, row);
+      const several = expandRow(rows, row);
+      if (several === undefined) {
+        this.#event(SHAPES[rows[row]], rows, row);
+        continue;
+      }
+      for (let event = 0; event < several.length; event += ROW_STRIDE) {
+        this.#event(SHAPES[several[event]], several, event);
+      }
     }
   }
 

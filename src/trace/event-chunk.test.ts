@@ -63,11 +63,19 @@ class Listener extends TraceSink {
 }
 
 /** Packs what `send` sends, in chunks of `capacity` rows. */
-function packed(capacity: number, same: boolean, send: (sink: TraceSink) => void): TraceEvent[] {
+function packed(
+  capacity: number,
+  same: boolean,
+  send: (sink: TraceSink) => void,
+  onChunk: () => void = () => undefined,
+): TraceEvent[] {
   const rows = () => new Float64Array(capacity * ROW_STRIDE);
   const unpacker = new EventUnpacker();
   const seen: TraceEvent[] = [];
-  const take = () => void seen.push(...unpacker.unpack(same ? packer.takeChunk() : packer.takeChunk(rows())));
+  const take = () => {
+    onChunk();
+    seen.push(...unpacker.unpack(same ? packer.takeChunk() : packer.takeChunk(rows())));
+  };
   const packer = new EventPacker(rows(), { onFull: take });
   send(packer);
   if (!packer.empty) {
@@ -89,6 +97,34 @@ test("events are the same after they were packed, in chunks of any size, in new 
       expect(seen).toEqual(events);
     }),
   );
+});
+
+test("a write fault that was announced is one row, and its three events again when it is unpacked", () => {
+  const send = (sink: TraceSink) => {
+    sink.fault(1, 7, 8, true, false, 0.1, 0.2);
+    sink.cleared(1, 5, 9, 1.1, 1.3, 1.7);
+    sink.cleared(2, 4, 5, 2.1, 2.3, 2.9);
+  };
+  const listener = new Listener();
+  send(listener);
+  expect(listener.events.slice(1, 4)).toEqual([
+    {
+      name: "mmu.start",
+      fields: { space: 1, start: 20_480, end: 36_864, event: "clear", blockable: true },
+      at: 1.3,
+      duration: 1.7 - 1.3,
+    },
+    {
+      name: "mm.fault",
+      fields: { space: 1, start: 20_480, end: 36_864, write: true, device: false },
+      at: 1.1,
+      duration: 1.7 - 1.1,
+    },
+    { name: "mmu.end", fields: { space: 1, start: 20_480, end: 36_864, event: "clear" }, at: 1.7, duration: 0 },
+  ]);
+  let chunks = 0;
+  expect(packed(3, true, send, () => chunks++)).toEqual(listener.events);
+  expect(chunks).toBe(1);
 });
 
 test("events that come with every page are packed as a listener gets them", () => {

@@ -23,6 +23,8 @@ const FAULT = TRACE_NAMES.indexOf("mm.fault");
 const START = TRACE_NAMES.indexOf("mmu.start");
 const END = TRACE_NAMES.indexOf("mmu.end");
 const UPLOAD = TRACE_NAMES.indexOf("gpu.upload");
+/** Not a tracepoint: a row that stands for three events, {@link expandRow}. */
+const CLEARED = TRACE_NAMES.length;
 
 /** Some events, in order. `texts` are those that no earlier chunk of the same packer brought, in the order of their numbers. */
 export interface EventChunk {
@@ -132,6 +134,17 @@ export class EventPacker extends TraceSink {
     this.#added();
   }
 
+  override cleared(space: number, vpn: number, vpnEnd: number, at: number, told: number, now: number): void {
+    const row = this.#row(CLEARED, at, now);
+    const rows = this.#rows;
+    rows[row] = space;
+    rows[row + 1] = vpn * PAGE_SIZE;
+    rows[row + 2] = vpnEnd * PAGE_SIZE;
+    rows[row + 3] = this.#textNumber(START * ROW_STRIDE, "clear");
+    rows[row + 4] = told;
+    this.#added();
+  }
+
   override upload(device: string, space: number, vpn: number, vpnEnd: number, at: number, duration: number): void {
     const row = this.#row(UPLOAD, at, duration);
     const rows = this.#rows;
@@ -181,6 +194,37 @@ export class EventPacker extends TraceSink {
   }
 }
 
+const expanded = new Float64Array(3 * ROW_STRIDE);
+
+/** The events of a row that stands for several, as rows that are good until the next call; undefined for other rows. */
+export function expandRow(rows: Float64Array, row: number): Float64Array | undefined {
+  if (rows[row] !== CLEARED) {
+    return undefined;
+  }
+  const at = rows[row + 1];
+  const now = rows[row + 2];
+  const told = rows[row + ROW_FIELDS + 4];
+  for (let event = 0; event < expanded.length; event += ROW_STRIDE) {
+    // The range is where the first three fields of all of them are, and mmu.start's and mmu.end's text after it.
+    for (let i = 0; i < 4; i++) {
+      expanded[event + ROW_FIELDS + i] = rows[row + ROW_FIELDS + i];
+    }
+    expanded[event + ROW_FIELDS + 4] = 1;
+  }
+  expanded[0] = START;
+  expanded[1] = told;
+  expanded[2] = now - told;
+  expanded[ROW_STRIDE] = FAULT;
+  expanded[ROW_STRIDE + 1] = at;
+  expanded[ROW_STRIDE + 2] = now - at;
+  expanded[ROW_STRIDE + ROW_FIELDS + 3] = 1;
+  expanded[ROW_STRIDE + ROW_FIELDS + 4] = 0;
+  expanded[2 * ROW_STRIDE] = END;
+  expanded[2 * ROW_STRIDE + 1] = now;
+  expanded[2 * ROW_STRIDE + 2] = 0;
+  return expanded;
+}
+
 /** Makes events of the chunks of one packer. */
 export class EventUnpacker {
   readonly #texts: string[] = [];
@@ -189,17 +233,27 @@ export class EventUnpacker {
   *unpack({ rows, texts }: EventChunk): IterableIterator<TraceEvent> {
     this.#texts.push(...texts);
     for (let row = 0; row < rows.length; row += ROW_STRIDE) {
-      const fields: Record<string, string | number | boolean> = {};
-      for (const [i, [key, unit]] of LAYOUTS[rows[row]].entries()) {
-        const value = rows[row + ROW_FIELDS + i];
-        fields[key] = unit === "text" ? this.#texts[value] : unit === "flag" ? value === 1 : value;
+      const several = expandRow(rows, row);
+      for (let event = 0; several !== undefined && event < several.length; event += ROW_STRIDE) {
+        yield this.#event(several, event);
       }
-      yield {
-        name: TRACE_NAMES[rows[row]],
-        fields: fields as unknown as TraceFields,
-        at: rows[row + 1],
-        duration: rows[row + 2],
-      };
+      if (several === undefined) {
+        yield this.#event(rows, row);
+      }
     }
+  }
+
+  #event(rows: Float64Array, row: number): TraceEvent {
+    const fields: Record<string, string | number | boolean> = {};
+    for (const [i, [key, unit]] of LAYOUTS[rows[row]].entries()) {
+      const value = rows[row + ROW_FIELDS + i];
+      fields[key] = unit === "text" ? this.#texts[value] : unit === "flag" ? value === 1 : value;
+    }
+    return {
+      name: TRACE_NAMES[rows[row]],
+      fields: fields as unknown as TraceFields,
+      at: rows[row + 1],
+      duration: rows[row + 2],
+    };
   }
 }

@@ -7,7 +7,7 @@ import { errnoOfOpen } from "./file-pager.ts";
 import { startThread } from "./start-thread.ts";
 
 /** Events that wait to be sent, at most, and how long. */
-const MOST_WAITING = 16_384;
+const MOST_WAITING = 4096;
 const SEND_EVERY_MS = 50;
 /** How long the end of the process waits for the thread. */
 const EXIT_BUDGET_MS = 5000;
