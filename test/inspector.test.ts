@@ -230,6 +230,33 @@ describe.skipIf(!hasBrowser())(`the inspector in ${BROWSER_HINT}`, () => {
     await page.close();
   });
 
+  test("a tooltip is in the window as a whole, also in the lower right corner of a narrow one", async () => {
+    const page = await open(390, 500, "light");
+    const [window, hint] = [{ width: 390, height: 500 }, page.getByRole("tooltip")];
+    for (const place of ["map", "timeline"]) {
+      const canvas = page.getByTestId(place);
+      await canvas.evaluate((element) => element.scrollIntoView({ block: "end" }));
+      const box = await canvas.boundingBox();
+      if (box === null) {
+        expect.fail(`the ${place} is not there`);
+      }
+      await expect
+        .poll(async () => {
+          // An event, or a page, is somewhere near the edge.
+          await page.mouse.move(box.x + box.width - 30 - Math.random() * 40, box.y + 30 + Math.random() * 60);
+          return await hint.count();
+        })
+        .toBe(1);
+      const shown = await hint.boundingBox();
+      expect(shown?.x).toBeGreaterThanOrEqual(0);
+      expect(shown?.y).toBeGreaterThanOrEqual(0);
+      expect((shown?.x ?? 0) + (shown?.width ?? 0)).toBeLessThanOrEqual(window.width);
+      expect((shown?.y ?? 0) + (shown?.height ?? 0)).toBeLessThanOrEqual(window.height);
+      await page.mouse.move(1, 1);
+    }
+    await page.close();
+  });
+
   test("follows a run that goes on, and says when it is over", async () => {
     const page = await open(1280, 900, "light");
     const count = page.getByTestId("count");

@@ -1,5 +1,5 @@
 /** The page: header, map, timeline, curves, tables. */
-import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { analyse, PAGE_STATES, rowAt, SpaceModel } from "../../src/inspect/index.ts";
 import { Curves } from "./curves.tsx";
 import type { EventFeed } from "./feed.ts";
@@ -19,6 +19,9 @@ interface Hint {
   readonly y: number;
   readonly lines: readonly string[];
 }
+
+/** Pixels between a tooltip and the window's edge. */
+const EDGE = 8;
 
 /** What happened to a page before a row, the latest first. */
 function storyOf(model: SpaceModel, slot: number, row: number): string[] {
@@ -212,17 +215,29 @@ export function App({ connect, embedded = false }: AppProps) {
       </section>
       <Why analysis={analysis} />
       <Tables analysis={analysis} model={model} onPage={showPage} />
-      {hint === undefined ? null : (
-        <div
-          class="hint"
-          role="tooltip"
-          style={{ left: `${Math.min(hint.x + 12, innerWidth - 300)}px`, top: `${hint.y + 14}px` }}
-        >
-          {hint.lines.map((line, i) => (
-            <div key={`${i} ${line}`}>{line}</div>
-          ))}
-        </div>
-      )}
+      {hint === undefined ? null : <Tooltip hint={hint} />}
     </Root>
+  );
+}
+
+/** Beside the pointer, and moved so far that all of it is in the window. */
+function Tooltip({ hint }: { readonly hint: Hint }) {
+  const element = useRef<HTMLDivElement>(null);
+  useLayoutEffect(() => {
+    if (element.current === null) {
+      return;
+    }
+    const { style, offsetWidth, offsetHeight } = element.current;
+    const { clientWidth, clientHeight } = document.documentElement;
+    const below = hint.y + 14;
+    style.left = `${Math.max(EDGE, Math.min(hint.x + 12, clientWidth - offsetWidth - EDGE))}px`;
+    style.top = `${below + offsetHeight + EDGE <= clientHeight ? below : Math.max(EDGE, hint.y - offsetHeight - EDGE)}px`;
+  });
+  return (
+    <div class="hint" role="tooltip" ref={element}>
+      {hint.lines.map((line, i) => (
+        <div key={`${i} ${line}`}>{line}</div>
+      ))}
+    </div>
   );
 }

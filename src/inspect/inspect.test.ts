@@ -113,6 +113,25 @@ describe("the model of a space", () => {
     expect(at(4)).toEqual(["migrating", "copy", "absent", "absent"]);
   });
 
+  it("makes no region of what lies beside a mapping in a device page", () => {
+    const model = new SpaceModel(
+      loaded(
+        traceText([
+          ["mm.map", { ...range(101, 2), name: "a", write: true }],
+          ["gpu.fault", { device, ...range(100, 4), write: false, pages: 4 }],
+          ["gpu.upload", { device, ...range(100, 4), pages: 4, bytes: 16_384 }],
+          ["mm.fault", { ...range(200, 1), write: true, device: false }],
+        ]),
+      ),
+    );
+    model.update();
+    expect(model.regions.map(({ name, page, pages }) => [name, page, pages])).toEqual([
+      ["a", 101, 2],
+      ["memory", 200, 1],
+    ]);
+    expect(states(model)).toEqual(["copy", "copy", "written"]);
+  });
+
   it("says the same wherever it comes from, with thousands of events", () => {
     const store = new EventStore();
     store.add("mm.map", { ...range(0, 64), name: "a", write: true }, 0, 0);

@@ -56,8 +56,15 @@ export class SpaceModel {
   update(): void {
     const { columns: c, count } = this.store;
     for (let row = this.#row; row < count; row++) {
-      if (c.page[row] >= 0) {
-        this.#cover(c.space[row], c.page[row], c.pages[row], c.kind[row] === K.map ? this.store.text(c.text[row]) : "");
+      if (c.page[row] < 0) {
+        continue;
+      }
+      const [space, page, end] = [c.space[row], c.page[row], c.page[row] + c.pages[row]];
+      if (c.kind[row] === K.map) {
+        this.#cover(space, page, end, this.store.text(c.text[row]));
+      } else if (!this.#touches(space, page, end)) {
+        // Device pages are larger than the CPU's: what lies beside a mapping in one is nobody's.
+        this.#cover(space, page, end, undefined);
       }
     }
     this.#row = count;
@@ -140,23 +147,29 @@ export class SpaceModel {
     this.#checkpoints.splice(0, this.#checkpoints.length, ...kept);
   }
 
-  /** Makes regions for pages that are in none. */
-  #cover(space: number, page: number, pages: number, name: string): void {
-    const end = page + pages;
+  /** Whether a page of the range is in a region. */
+  #touches(space: number, page: number, end: number): boolean {
+    return (
+      this.regionOf(space, page) !== undefined ||
+      this.regions.some((r) => r.space === space && r.page < end && page < r.page + r.pages)
+    );
+  }
+
+  /** Makes regions for pages that are in none: of a mapping's name, or, where it is not known, in blocks. */
+  #cover(space: number, page: number, end: number, name: string | undefined): void {
     for (let p = page; p < end; ) {
       const region = this.regionOf(space, p);
       if (region !== undefined) {
         p = region.page + region.pages;
         continue;
       }
-      let stop = name === "" ? Math.min(Math.ceil((p + 1) / BLOCK) * BLOCK, Math.max(end, p + 1)) : end;
+      let stop = name === undefined ? Math.min(Math.ceil((p + 1) / BLOCK) * BLOCK, end) : end;
       for (const other of this.regions) {
         if (other.space === space && other.page > p) {
           stop = Math.min(stop, other.page);
         }
       }
-      const label = name === "" ? "memory" : name;
-      this.regions.push({ space, page: p, pages: stop - p, name: label, slot: this.slots });
+      this.regions.push({ space, page: p, pages: stop - p, name: name ?? "memory", slot: this.slots });
       this.slots += stop - p;
       p = stop;
     }
