@@ -3,7 +3,8 @@ import { expect } from "vitest";
 import type { GpuHandle } from "../drivers/webgpu/gpu-handle.ts";
 import { compileSvmKernel } from "../drivers/webgpu/svm/compile-svm.ts";
 import { seededRandom } from "./seeded-random.ts";
-import { type PageMapping, SvmHost, type SvmRunOptions, type SvmRunResult } from "./svm-host.ts";
+import { type PageMapping, SvmHost, type SvmRunResult } from "./svm-host.ts";
+import type { SvmRunOptions } from "./svm-host-window.ts";
 
 /** A kernel, and what it should do. */
 export interface SvmCase {

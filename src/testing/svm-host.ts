@@ -3,18 +3,11 @@
  * and as many evictions as a test likes. What it holds at the end can be compared with a model on the CPU.
  */
 import type { GpuHandle } from "../drivers/webgpu/gpu-handle.ts";
-import { type ParamValues, packParams } from "../drivers/webgpu/params.ts";
-import { compactionPipeline } from "../drivers/webgpu/svm/compaction.ts";
 import type { CompiledSvmKernel } from "../drivers/webgpu/svm/compile-svm.ts";
-import {
-  CONTROL_HEADER_WORDS,
-  Control,
-  type FatalCode,
-  FaultBit,
-  replayWords,
-} from "../drivers/webgpu/svm/control-layout.ts";
+import { Control, type FatalCode, FaultBit } from "../drivers/webgpu/svm/control-layout.ts";
 import { DEVICE_PAGE, DEVICE_PAGE_WORDS, SvmPte } from "../drivers/webgpu/svm/page-entry.ts";
 import { BufferUsage, MapMode } from "../drivers/webgpu/usage.ts";
+import { FAULTS, HostWindow, SPILL_FRAMES, type SvmRunOptions } from "./svm-host-window.ts";
 
 /** How a device page is mapped. */
 export interface PageMapping {
@@ -31,28 +24,6 @@ export interface SvmHostOptions {
   readonly mapping?: (page: number) => PageMapping | undefined;
 }
 
-export interface SvmRunOptions {
-  readonly grid: readonly [number, number, number];
-  readonly params?: ParamValues;
-  /** Quick and guarded: checked only for what such a round failed without a fault. */
-  readonly pipeline?: "checked" | "quick" | "guarded" | "resident" | "resident-linear" | "resuming";
-  /** Pages that an invocation may ask for in a round, with resume points. Default: any number. */
-  readonly mostFaults?: number;
-  /** Pages that a round brings at most, of those that were asked for; at least one. Default: a random number. */
-  readonly pagesPerRound?: number;
-  /** Chance that a page that nobody asked for is evicted after a round. */
-  readonly evict?: number;
-  /** Workgroups of a window. Default: the whole grid. */
-  readonly window?: number;
-  readonly fuel?: number;
-  /** Faults that a round can report. */
-  readonly faultCapacity?: number;
-  readonly track?: boolean;
-  /** Gives up after so many rounds. */
-  readonly maxRounds?: number;
-  readonly replayCapacity?: number;
-}
-
 export interface SvmRunResult {
   readonly rounds: number;
   readonly fatal:
@@ -64,9 +35,6 @@ export interface SvmRunResult {
   readonly firstFaults: readonly number[];
 }
 
-const FAULTS = 4096;
-/** Frames of the pool for what invocations keep. */
-const SPILL_FRAMES = 16;
 /** Rounds of a window after which nothing is evicted any more. */
 const EVICTING_ROUNDS = 20;
 
@@ -229,176 +197,71 @@ export class SvmHost {
     first: number,
     count: number,
   ): Promise<SvmRunResult> {
-    const { device, queue } = this.#gpu;
-    const { grid, pipeline = "checked", evict = 0, maxRounds = 400, track = false } = options;
-    const compaction = await compactionPipeline(this.#gpu);
-    const bitmap = Math.ceil(this.pages / 32);
-    const invocations = count * kernel.invocationsPerWorkgroup;
-    const replayCapacity = options.replayCapacity ?? kernel.replayRecords;
-    const areas = layout({
-      faults: FAULTS,
-      listOut: count,
-      listIn: count,
-      reads: bitmap,
-      writes: bitmap,
-      accessed: bitmap,
-      done: Math.ceil(invocations / 32),
-      replay: kernel.replayRecords > 0 ? invocations * replayWords(64) : 0,
-    });
-    const usage = BufferUsage.Storage | BufferUsage.CopyDst | BufferUsage.CopySrc;
-    const control = device.createBuffer({ label: "test control", size: areas.words * 4, usage });
-    const head = device.createBuffer({
-      label: "test header",
-      size: CONTROL_HEADER_WORDS * 4,
-      usage: BufferUsage.Uniform | BufferUsage.CopyDst,
-    });
-    const back = device.createBuffer({
-      size: (areas.done + Math.ceil(invocations / 32)) * 4,
-      usage: BufferUsage.MapRead | BufferUsage.CopyDst,
-    });
-    const uniform = packParams(kernel.reflection.params, options.params ?? {});
-    const params = device.createBuffer({
-      size: Math.max(16, Math.ceil(uniform.byteLength / 16) * 16),
-      usage: BufferUsage.Uniform | BufferUsage.CopyDst,
-    });
-    queue.writeBuffer(params, 0, uniform);
-    const header = new Uint32Array(CONTROL_HEADER_WORDS);
-    header.set(grid, Control.GridX);
-    header[Control.First] = first;
-    header[Control.WindowFirst] = first;
-    header[Control.Pages] = this.pages;
-    header[Control.DoneBase] = areas.done;
-    header[Control.ListIn] = areas.listIn;
-    header[Control.ListOut] = areas.listOut;
-    header[Control.ReadBits] = areas.reads;
-    header[Control.WriteBits] = areas.writes;
-    header[Control.AccessedBits] = areas.accessed;
-    header[Control.FaultList] = areas.faults;
-    header[Control.FaultCapacity] = options.faultCapacity ?? FAULTS;
-    header[Control.Fuel] = options.fuel ?? 0;
-    header[Control.LaneEnd] = 0xffffffff;
-    header[Control.ReplayBase] = areas.replay;
-    header[Control.ReplayStride] = invocations;
-    header[Control.Invocations] = kernel.doneBits ? kernel.invocationsPerWorkgroup : 0;
-    let resuming: GPUComputePipeline | undefined;
-    if (pipeline === "resuming") {
-      const made = await kernel.resuming();
-      if (typeof made === "string" || made.words * invocations > SPILL_FRAMES * DEVICE_PAGE_WORDS) {
-        throw new Error(typeof made === "string" ? made : "the test pool has too little room for what is kept");
-      }
-      resuming = made.pipeline;
-      const clear = device.createCommandEncoder();
-      clear.clearBuffer(this.#pool, (this.pages + 1) * DEVICE_PAGE, SPILL_FRAMES * DEVICE_PAGE);
-      queue.submit([clear.finish()]);
-    }
-    header[Control.SpillBase] = (this.pages + 1) * DEVICE_PAGE_WORDS;
-    header[Control.SpillFirst] = first;
-    header[Control.SpillLanes] = kernel.invocationsPerWorkgroup;
-    header[Control.MostFaults] = options.mostFaults ?? 0xffffffff;
-    let capacity = replayCapacity;
+    const { pipeline = "checked", evict = 0, maxRounds = 400, track = false } = options;
+    const where = { pages: this.pages, pool: this.#pool, table: this.#table, first, count };
+    using window = await HostWindow.open(this.#gpu, kernel, options, where);
+    const { areas } = window;
+    let capacity = options.replayCapacity ?? kernel.replayRecords;
     const accessed = new Set<number>();
     let firstFaults: readonly number[] | undefined;
     let pending: Uint32Array<ArrayBuffer> | undefined;
     let thorough = false;
-    try {
-      for (let rounds = 1; ; rounds++) {
-        const run = pending?.length ?? count;
-        header[Control.Count] = run;
-        header[Control.Mode] = pending === undefined ? 0 : 1;
-        header[Control.ReplayCapacity] = capacity;
-        queue.writeBuffer(head, 0, header);
-        queue.writeBuffer(control, 0, new Uint32Array(CONTROL_HEADER_WORDS));
-        if (pending !== undefined) {
-          queue.writeBuffer(control, areas.listIn * 4, pending);
+    for (let rounds = 1; ; rounds++) {
+      const run = pending?.length ?? count;
+      this.#writeTable(track);
+      const quick: boolean = (pipeline === "quick" || pipeline === "guarded") && !thorough;
+      const words = await window.round(pending, quick, capacity);
+      const code = words[Control.FatalCode] as FatalCode;
+      for (let page = 0; page < this.pages; page++) {
+        if (((words[areas.accessed + (page >> 5)] ?? 0) >>> (page & 31)) & 1) {
+          accessed.add(page);
         }
-        this.#writeTable(track);
-        const quick: boolean = (pipeline === "quick" || pipeline === "guarded") && !thorough;
-        const chosen = resuming ?? (await pipelineOf(kernel, pipeline, quick));
-        const encoder = device.createCommandEncoder();
-        const pass = encoder.beginComputePass();
-        pass.setPipeline(chosen);
-        this.#bind(pass, kernel, [control, this.#table, this.#pool, head], params);
-        if (pipeline === "resident") {
-          pass.dispatchWorkgroups(...grid);
-        } else {
-          const x = Math.min(run, 1000);
-          pass.dispatchWorkgroups(x, Math.ceil(run / x));
-        }
-        pass.setPipeline(compaction.pipeline);
-        pass.setBindGroup(
-          0,
-          device.createBindGroup({
-            layout: compaction.layout,
-            entries: [
-              { binding: 0, resource: { buffer: control } },
-              { binding: 1, resource: { buffer: head } },
-            ],
-          }),
-        );
-        pass.dispatchWorkgroups(compaction.workgroupsFor(this.pages));
-        pass.end();
-        encoder.copyBufferToBuffer(control, 0, back, 0, back.size);
-        queue.submit([encoder.finish()]);
-        await back.mapAsync(MapMode.Read);
-        const words = new Uint32Array(back.getMappedRange()).slice();
-        back.unmap();
-        const code = words[Control.FatalCode] as FatalCode;
-        for (let page = 0; page < this.pages; page++) {
-          if (((words[areas.accessed + (page >> 5)] ?? 0) >>> (page & 31)) & 1) {
-            accessed.add(page);
-          }
-        }
-        const found = Math.min(words[Control.FaultCount] ?? 0, options.faultCapacity ?? FAULTS);
-        const faults = [...words.subarray(areas.faults, areas.faults + found)].map((entry) => ({
-          page: entry >>> FaultBit.PageShift,
-          write: (entry & FaultBit.Write) !== 0,
-        }));
-        firstFaults ??= faults.map(({ page, write }) => (write ? -page : page));
-        const done = (fatal: SvmRunResult["fatal"]): SvmRunResult => ({
-          rounds,
-          fatal,
-          accessed: [...accessed],
-          firstFaults: firstFaults ?? [],
-        });
-        if (code !== 0) {
-          return done({
-            code,
-            address: words[Control.FatalAddress] ?? 0,
-            workgroup: words[Control.FatalWorkgroup] ?? 0,
-            lane: words[Control.FatalLane] ?? 0,
-          });
-        }
-        if (pipeline === "resident" || pipeline === "resident-linear") {
-          return done(undefined);
-        }
-        const again = words[Control.ListOutCount] ?? 0;
-        if ((words[Control.Completed] ?? 0) + again !== run) {
-          throw new Error(`${words[Control.Completed]} workgroups completed and ${again} are to run again, of ${run}`);
-        }
-        if (again === 0) {
-          return done(undefined);
-        }
-        thorough = quick && faults.length === 0;
-        if (thorough) {
-          pending = words.slice(areas.listOut, areas.listOut + again);
-          continue;
-        }
-        capacity = Math.max(capacity, words[Control.ReplayNeeded] ?? 0);
-        if (faults.length === 0 && (words[Control.ReplayNeeded] ?? 0) === 0) {
-          throw new Error(`round ${rounds}: ${again} workgroups are not done, and no fault says why`);
-        }
-        if (rounds >= maxRounds) {
-          throw new Error(`${again} workgroups are not done after ${rounds} rounds`);
-        }
-        pending = words.slice(areas.listOut, areas.listOut + again);
-        // A chain of many pages would never be whole under evictions without end.
-        await this.#serve(faults, options.pagesPerRound, rounds < EVICTING_ROUNDS ? evict : 0);
       }
-    } finally {
-      control.destroy();
-      head.destroy();
-      back.destroy();
-      params.destroy();
+      const found = Math.min(words[Control.FaultCount] ?? 0, options.faultCapacity ?? FAULTS);
+      const faults = [...words.subarray(areas.faults, areas.faults + found)].map((entry) => ({
+        page: entry >>> FaultBit.PageShift,
+        write: (entry & FaultBit.Write) !== 0,
+      }));
+      firstFaults ??= faults.map(({ page, write }) => (write ? -page : page));
+      const done = (fatal: SvmRunResult["fatal"]): SvmRunResult => ({
+        rounds,
+        fatal,
+        accessed: [...accessed],
+        firstFaults: firstFaults ?? [],
+      });
+      if (code !== 0) {
+        return done({
+          code,
+          address: words[Control.FatalAddress] ?? 0,
+          workgroup: words[Control.FatalWorkgroup] ?? 0,
+          lane: words[Control.FatalLane] ?? 0,
+        });
+      }
+      if (pipeline === "resident" || pipeline === "resident-linear") {
+        return done(undefined);
+      }
+      const again = words[Control.ListOutCount] ?? 0;
+      if ((words[Control.Completed] ?? 0) + again !== run) {
+        throw new Error(`${words[Control.Completed]} workgroups completed and ${again} are to run again, of ${run}`);
+      }
+      if (again === 0) {
+        return done(undefined);
+      }
+      thorough = quick && faults.length === 0;
+      if (thorough) {
+        pending = words.slice(areas.listOut, areas.listOut + again);
+        continue;
+      }
+      capacity = Math.max(capacity, words[Control.ReplayNeeded] ?? 0);
+      if (faults.length === 0 && (words[Control.ReplayNeeded] ?? 0) === 0) {
+        throw new Error(`round ${rounds}: ${again} workgroups are not done, and no fault says why`);
+      }
+      if (rounds >= maxRounds) {
+        throw new Error(`${again} workgroups are not done after ${rounds} rounds`);
+      }
+      pending = words.slice(areas.listOut, areas.listOut + again);
+      // A chain of many pages would never be whole under evictions without end.
+      await this.#serve(faults, options.pagesPerRound, rounds < EVICTING_ROUNDS ? evict : 0);
     }
   }
 
@@ -414,55 +277,4 @@ export class SvmHost {
       this.#map(page, write);
     }
   }
-
-  #bind(
-    pass: GPUComputePassEncoder,
-    kernel: CompiledSvmKernel,
-    runtime: readonly GPUBuffer[],
-    params: GPUBuffer,
-  ): void {
-    const { device } = this.#gpu;
-    kernel.groupLayouts.forEach((groupLayout, group) => {
-      const entries =
-        group === kernel.runtimeGroup
-          ? runtime.map((buffer, binding) => ({ binding, resource: { buffer } }))
-          : kernel.reflection.bindings
-              .filter((binding) => binding.group === group)
-              .map(({ binding }) => ({ binding, resource: { buffer: params } }));
-      pass.setBindGroup(group, device.createBindGroup({ layout: groupLayout, entries }));
-    });
-  }
-}
-
-async function pipelineOf(
-  kernel: CompiledSvmKernel,
-  pipeline: NonNullable<SvmRunOptions["pipeline"]>,
-  quick: boolean,
-): Promise<GPUComputePipeline> {
-  switch (pipeline) {
-    case "checked":
-    case "resuming":
-      return kernel.checked;
-    case "quick":
-      return quick && kernel.quick !== undefined ? await kernel.quick() : kernel.checked;
-    case "guarded":
-      return quick && kernel.guarded !== undefined ? await kernel.guarded() : kernel.checked;
-    case "resident":
-      return kernel.resident;
-    case "resident-linear":
-      return await kernel.residentLinear();
-    default:
-      return pipeline satisfies never;
-  }
-}
-
-function layout<K extends string>(sizes: Record<K, number>): Record<K | "words", number> {
-  let at: number = CONTROL_HEADER_WORDS;
-  const places: Record<string, number> = {};
-  for (const [name, words] of Object.entries<number>(sizes)) {
-    places[name] = at;
-    at += words;
-  }
-  places.words = at;
-  return places as Record<K | "words", number>;
 }

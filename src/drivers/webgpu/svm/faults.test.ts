@@ -3,7 +3,8 @@ import { expect, test } from "vitest";
 import { useTestGpu } from "../../../testing/gpu.ts";
 import { seededRandom } from "../../../testing/seeded-random.ts";
 import { checkSvm } from "../../../testing/svm-check.ts";
-import { type PageMapping, SvmHost, type SvmRunOptions } from "../../../testing/svm-host.ts";
+import { type PageMapping, SvmHost } from "../../../testing/svm-host.ts";
+import type { SvmRunOptions } from "../../../testing/svm-host-window.ts";
 import { compileSvmKernel } from "./compile-svm.ts";
 import { Fatal } from "./control-layout.ts";
 

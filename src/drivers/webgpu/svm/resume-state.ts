@@ -6,16 +6,10 @@ import { dieIfMixed, probes, unwritten } from "./entry.ts";
 import { typeText, type WgslType } from "./infer-type.ts";
 import type { KernelFeatures } from "./kernel-features.ts";
 import type { ParsedKernel } from "./parse-kernel.ts";
+import { type KeptVariable, NotResumable, placeVariable, type ResumeContext, resumableName } from "./resume-names.ts";
 import { findPlaces } from "./resume-points.ts";
 import { globalType } from "./resume-scopes.ts";
-import {
-  type KeptVariable,
-  NotResumable,
-  placeVariable,
-  type ResumeContext,
-  resumableName,
-  resumableText,
-} from "./resume-text.ts";
+import { resumableText } from "./resume-text.ts";
 import { poolWords } from "./runtime-common.ts";
 import { loopCheck } from "./runtime-faults.ts";
 
