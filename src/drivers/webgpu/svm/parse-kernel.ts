@@ -23,6 +23,8 @@ export interface ParsedKernel {
   readonly variables: ReadonlyMap<string, GlobalVarElem>;
   /** Names given by `import … as`. */
   readonly aliases: ReadonlyMap<string, string>;
+  /** Paths of the module itself: its own, and those that an import of it gives. */
+  readonly modules: ReadonlySet<string>;
   /** Names that something inside a function has. */
   readonly localNames: ReadonlySet<string>;
 }
@@ -51,6 +53,7 @@ export function parseKernel(wgsl: string, op: string): ParsedKernel {
   const structs = new Map<string, StructElem>();
   const variables = new Map<string, GlobalVarElem>();
   const aliases = new Map<string, string>();
+  const modules = new Set([SVM_MODULE]);
   for (const decl of module.decls) {
     if (decl.kind === "fn") {
       functions.set(decl.name.ident.originalName, decl);
@@ -59,11 +62,11 @@ export function parseKernel(wgsl: string, op: string): ParsedKernel {
     } else if (decl.kind === "gvar") {
       variables.set(decl.name.decl.ident.originalName, decl);
     } else if (decl.kind === "import") {
-      collectImports(source, decl.start, decl.imports, [], aliases);
+      collectImports(source, decl.start, decl.imports, [], { aliases, modules });
     }
   }
   const localNames = new Set<string>();
-  const kernel = { source, module, functions, structs, variables, aliases, localNames };
+  const kernel = { source, module, functions, structs, variables, aliases, modules, localNames };
   checkNames(kernel, localNames);
   return kernel;
 }
@@ -81,27 +84,32 @@ function collectImports(
   at: number,
   tree: ImportStatement,
   path: readonly string[],
-  aliases: Map<string, string>,
+  names: { readonly aliases: Map<string, string>; readonly modules: Set<string> },
 ): void {
   const here = [...path, ...tree.segments.map((segment) => segment.name)];
   const { finalSegment } = tree;
   if (finalSegment.kind === "import-collection") {
     for (const subtree of finalSegment.subtrees) {
-      collectImports(source, at, subtree, here, aliases);
+      collectImports(source, at, subtree, here, names);
     }
+    return;
+  }
+  const { name, as = name } = finalSegment;
+  if ([...here, name].join("::") === SVM_MODULE) {
+    names.modules.add(as);
     return;
   }
   if (here.join("::") !== SVM_MODULE) {
     throw source.error(
       "ENOTSUP",
       at,
-      `import of ${[...here, finalSegment.name].join("::")}: only ${SVM_MODULE} is known here; link other modules first`,
+      `import of ${[...here, name].join("::")}: only ${SVM_MODULE} is known here; link other modules first`,
     );
   }
-  if (!isOurs(finalSegment.name)) {
-    throw source.error("EINVAL", at, unknownName(finalSegment.name));
+  if (!isOurs(name)) {
+    throw source.error("EINVAL", at, unknownName(name));
   }
-  aliases.set(finalSegment.as ?? finalSegment.name, finalSegment.name);
+  names.aliases.set(as, name);
 }
 
 function isOurs(name: string): boolean {
@@ -149,8 +157,8 @@ function checkDeclared(kernel: ParsedKernel, name: string, isGlobal: boolean, at
 
 /** The name of ours that an identifier stands for, or the identifier itself. */
 export function svmName(kernel: ParsedKernel, name: string): string {
-  const prefix = `${SVM_MODULE}::`;
-  return name.startsWith(prefix) ? name.slice(prefix.length) : (kernel.aliases.get(name) ?? name);
+  const cut = name.lastIndexOf("::");
+  return cut >= 0 && kernel.modules.has(name.slice(0, cut)) ? name.slice(cut + 2) : (kernel.aliases.get(name) ?? name);
 }
 
 /** The function or type that a call names. */

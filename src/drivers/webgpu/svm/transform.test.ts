@@ -121,6 +121,19 @@ test("functions can be imported, renamed, or named by their path", async () => {
   expect(kernel.runtimeGroup).toBe(0);
 });
 
+test("the module can be imported as a whole, under its name or another", async () => {
+  for (const [line, name] of [
+    ["import pagemirror::svm;", "svm"],
+    ["import pagemirror::svm as memory;", "memory"],
+    ["import pagemirror::{svm as memory};", "memory"],
+  ]) {
+    const wgsl = `${line}\n${entry(`${name}::pm_store_u32(4096u, ${name}::pm_load_u32(id.x) + ${name}::pm_span(1u, 2u).words);`)}`;
+    const { features } = transformKernel(wgsl);
+    expect([...features.functions].sort()).toEqual(["pm_load_u32", "pm_span", "pm_store_u32"]);
+    await compileSvmKernel(gpu(), wgsl);
+  }
+});
+
 test("the group of the runtime comes after the user's last", async () => {
   const kernel = await compileSvmKernel(
     gpu(),
