@@ -283,7 +283,7 @@ test("SIGINT during the rounds leaves no partial output and exits 130", async ()
   const before = readdirSync(folder);
   const ended = await run(
     [
-      ...["forever.wgsl", "--map", "data=big.bin", "--map", "sum=new:64", "--device-memory", "128K"],
+      ...["forever.wgsl", "--json", "--map", "data=big.bin", "--map", "sum=new:64", "--device-memory", "128K"],
       ...["--set", "data=@data", "--set", "bytes=#data", "--set", "sum=@sum"],
       ...["--workgroups", "65535", "--out", "sum=out.bin"],
     ],
@@ -299,6 +299,7 @@ test("SIGINT during the rounds leaves no partial output and exits 130", async ()
     },
   );
   expect(ended.stderr).toContain("ended by SIGINT");
+  expect(JSON.parse(ended.stdout)).toMatchObject({ ok: false, error: { op: "run", code: "EINTR" } });
   expect([ended.status, ended.signal]).toEqual([130, null]);
   expect(readdirSync(folder)).toEqual(before);
 });

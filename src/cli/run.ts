@@ -1,8 +1,8 @@
 /** `pagemirror run`: maps files, runs a kernel over them, and writes the outputs when all went well. */
-import { createReadStream } from "node:fs";
+import { createReadStream, writeSync } from "node:fs";
 import { KernelError, type MaybePromise } from "../base/index.ts";
 import type { MemoryErrorEvent, probeUserfaultfd, SharedMapping, SharedMirror } from "../node.ts";
-import { fileError } from "./errors.ts";
+import { type Failure, failureJson, failureLine, fileError } from "./errors.ts";
 import { OutputFiles } from "./output.ts";
 import { openProgress, type Progress } from "./progress.ts";
 import { type RunReport, statsText } from "./report.ts";
@@ -51,13 +51,17 @@ async function writeOutput(
 }
 
 /** Ends the process on a signal, leaving no partial output behind. */
-function cleanUpOnSignals(outputs: OutputFiles, progress: Progress): Disposable {
+function cleanUpOnSignals(outputs: OutputFiles, progress: Progress, json: boolean): Disposable {
   const signals = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
   const listeners = Object.entries(signals).map(([signal, status]) => {
     const listener = () => {
       outputs.discardSync();
       progress.stop();
-      process.stderr.write(`pagemirror: run: EINTR: ended by ${signal}: no output was written; run it again\n`);
+      const why = `ended by ${signal}: no output was written; run it again`;
+      const failure: Failure = { op: "run", code: "EINTR", why, exitStatus: 1 };
+      // Synchronous: the process ends here.
+      writeSync(2, `${failureLine(failure)}\n`);
+      writeSync(1, json ? `${failureJson(failure)}\n` : "");
       process.exit(status);
     };
     process.on(signal, listener);
@@ -178,7 +182,7 @@ export async function runCommand(kernelPath: string, args: RunArguments): Promis
 async function runOnce(plan: RunPlan, watch: Watch): Promise<void> {
   using outputs = await OutputFiles.create(plan.outs);
   const progress = await openProgress(process.stderr);
-  using _signals = cleanUpOnSignals(outputs, progress);
+  using _signals = cleanUpOnSignals(outputs, progress, plan.report === "json");
   let report: RunReport;
   try {
     const reportOn = await runPlan(plan, outputs, progress);
