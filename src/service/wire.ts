@@ -12,6 +12,8 @@ interface Request {
   readonly id: number;
   readonly op: Operation;
   readonly args: Operations[Operation][0];
+  /** An {@link Abort} may come. */
+  readonly abortable: boolean;
 }
 
 /** The caller of a request wants it to end. */
@@ -47,7 +49,7 @@ export function errorOf({ error }: NonNullable<Notice["fault"]>): KernelError {
 export function serveChannel(endpoint: Endpoint, host: Channel): void {
   const running = new Map<number, AbortController>();
   endpoint.on("message", (message) => {
-    const { id, op, args, abort } = message as Request & Partial<Abort>;
+    const { id, op, args, abortable, abort } = message as Request & Partial<Abort>;
     if (abort !== undefined) {
       running.get(abort)?.abort();
       return;
@@ -55,10 +57,13 @@ export function serveChannel(endpoint: Endpoint, host: Channel): void {
     if (op === undefined) {
       return;
     }
-    const controller = new AbortController();
-    running.set(id, controller);
+    // Most calls have no signal, and a controller costs more than a message.
+    const controller = abortable ? new AbortController() : undefined;
+    if (controller !== undefined) {
+      running.set(id, controller);
+    }
     host
-      .call(op, args, controller.signal)
+      .call(op, args, controller?.signal)
       .then(
         (value) => endpoint.postMessage({ id, value } satisfies Reply),
         (error: unknown) => endpoint.postMessage({ id, error: wireError(error) } satisfies Reply),
@@ -110,7 +115,7 @@ export class PortChannel implements Channel {
     try {
       return await new Promise((resolve, reject) => {
         // First, because arguments that cannot be sent throw.
-        this.#endpoint.postMessage({ id, op, args } satisfies Request);
+        this.#endpoint.postMessage({ id, op, args, abortable: signal !== undefined } satisfies Request);
         this.#calls.set(id, { resolve: (value) => resolve(value as Operations[K][1]), reject });
         if (this.#calls.size === 1) {
           this.#onBusy(true);

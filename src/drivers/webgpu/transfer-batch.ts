@@ -40,21 +40,27 @@ export interface TransferStats {
   submits: number;
 }
 
+/** The first submission on the way has this part of the most. */
+const FIRST_FLUSH = 16;
+
 /** What a batch needs of its engine. */
 export interface BatchContext extends GpuWaitOptions {
   readonly gpu: GpuHandle;
   readonly pool: StagingPool;
   readonly stats: TransferStats;
   readonly op: string;
-  /** A batch submits by itself once it holds that many bytes, so that the GPU copies while the CPU fills. */
+  /**
+   * A batch submits by itself once it holds that many bytes, so that the GPU copies while the CPU fills; at first sooner, for
+   * what is filled last is what somebody waits for.
+   */
   readonly flushBytes: number;
 }
 
 /**
  * Uploads, clears and the caller's own commands, in the order of the calls.
  *
- * Up to `flushBytes` (8 MiB) of uploads and everything recorded on {@link encoder} go in one `queue.submit`; more is
- * submitted on the way. Nothing that is recorded may be relied on before {@link submit}. A batch that is disposed of
+ * Up to `flushBytes / 16` (512 KiB) of uploads and everything recorded on {@link encoder} go in one `queue.submit`; more is
+ * submitted on the way, twice as much each time. Nothing that is recorded may be relied on before {@link submit}. A batch that is disposed of
  * without submit gives its staging back and drops its commands, except those that had to be submitted on the way.
  */
 export class TransferBatch implements Disposable {
@@ -66,6 +72,7 @@ export class TransferBatch implements Disposable {
   /** Chunks that the encoder's commands copy from, the current one not among them. */
   readonly #filled: StagingChunk[] = [];
   #filledBytes = 0;
+  #flushAt: number;
   #busy = false;
   #ended = false;
   /** The copy that the next run may extend: from the current chunk, up to where it is used. */
@@ -75,6 +82,7 @@ export class TransferBatch implements Disposable {
 
   constructor(context: BatchContext) {
     this.#context = context;
+    this.#flushAt = 4 * Math.ceil(context.flushBytes / FIRST_FLUSH / 4);
   }
 
   /** Where the caller records its own commands. Ask anew after each upload: the former one may be finished. */
@@ -186,7 +194,7 @@ export class TransferBatch implements Disposable {
         if (isPromise(chunk)) {
           return chunk.then(() => this.#uploadFrom(runs, index, from));
         }
-        const piece = Math.min(run.bytes - from, chunk.bytes - chunk.used);
+        const piece = Math.min(run.bytes - from, this.#left(chunk));
         const { source } = run;
         if (source !== undefined) {
           const start = source.offset + from;
@@ -230,7 +238,7 @@ export class TransferBatch implements Disposable {
           const [index, start] = [i, at];
           return chunk.then(() => this.#uploadFlatFrom(upload, index, start));
         }
-        const piece = Math.min(bytes - at, chunk.bytes - chunk.used);
+        const piece = Math.min(bytes - at, this.#left(chunk));
         chunk.view.set(source.subarray(from + at, from + at + piece), chunk.used);
         this.#place(buffer, to + at, piece, chunk);
         at += piece;
@@ -240,16 +248,22 @@ export class TransferBatch implements Disposable {
     }
   }
 
+  /** Bytes that the chunk may still take: less than it has room for when it is to be submitted sooner. */
+  #left(chunk: StagingChunk): number {
+    return Math.min(chunk.bytes, this.#flushAt) - chunk.used;
+  }
+
   /** The current chunk with room in it. */
   #room(): MaybePromise<StagingChunk> {
     const { pool, op, flushBytes } = this.#context;
-    if (this.#chunk !== undefined && this.#chunk.used < this.#chunk.bytes) {
+    if (this.#chunk !== undefined && this.#left(this.#chunk) > 0) {
       return this.#chunk;
     }
     this.#check();
     this.#closeChunk();
-    if (this.#filledBytes >= flushBytes) {
+    if (this.#filledBytes >= this.#flushAt) {
       this.#flush();
+      this.#flushAt = Math.min(2 * this.#flushAt, flushBytes);
     }
     const chunk = pool.acquire(op, this.#context);
     if (!isPromise(chunk)) {
