@@ -5,6 +5,7 @@ import { AddressSpace, type CpuMmu, PhysicalMemory } from "../mm/index.ts";
 import { openUrlObject } from "../platform/http/index.ts";
 import { openDawn } from "../platform/node/dawn.ts";
 import { openFileObject } from "../platform/node/file-pager.ts";
+import { PollPause, SLEEP_MS } from "../platform/node/poll-pause.ts";
 import { SoftwareMmu } from "../platform/software/cpu-mmu.ts";
 import { FaultLog } from "../platform/userfaultfd/fault-log.ts";
 import { UserfaultfdMmu, type UserfaultfdMmuOptions } from "../platform/userfaultfd/mmu.ts";
@@ -53,8 +54,10 @@ async function openParts(
   let closing = false;
   try {
     const { deviceMemory } = options;
-    const device =
-      dawn && (await driver.open({ gpu: dawn.adapter, label: "pagemirror", deviceMemory, waiting: dawn.waiting }));
+    // A thread that serves faults may sleep, but not through one.
+    const waiting =
+      trapping === undefined ? dawn?.waiting : dawn?.waiting && new PollPause(() => trapping.uffd.sleep(SLEEP_MS));
+    const device = dawn && (await driver.open({ gpu: dawn.adapter, label: "pagemirror", deviceMemory, waiting }));
     device?.gpu.lost.onLost(() => {
       if (!closing) {
         onError(device.gpu.lost.error("device"));

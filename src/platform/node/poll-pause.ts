@@ -8,7 +8,7 @@
 const SHORT_WAIT_MS = 0.4;
 /** A turn of a loop that does nothing but look. */
 const IDLE_TURN_MS = 0.2;
-const SLEEP_MS = 0.2;
+export const SLEEP_MS = 0.2;
 
 const NEVER_WOKEN = new Int32Array(new SharedArrayBuffer(4));
 
@@ -21,7 +21,8 @@ export class PollPause {
   #begun = 0;
   #turned = 0;
 
-  constructor(sleep = () => void Atomics.wait(NEVER_WOKEN, 0, 0, SLEEP_MS)) {
+  /** `sleep` lets the thread sleep for {@link SLEEP_MS}, less when there is something to do. */
+  constructor(sleep: () => void = () => void Atomics.wait(NEVER_WOKEN, 0, 0, SLEEP_MS)) {
     this.#sleep = sleep;
   }
 

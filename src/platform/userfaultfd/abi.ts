@@ -83,6 +83,9 @@ export const SCAN_WP_MATCHING = 1;
 export const SCAN_CHECK_WPASYNC = 2;
 export const PAGE_IS_WRITTEN = 2;
 
+/** @linux asm-generic/poll.h `#define POLLIN 0x0001` */
+export const POLLIN = 1;
+
 /** @linux asm-generic/mman-common.h, mman.h */
 export const PROT_READ = 1;
 export const PROT_READ_WRITE = 1 | 2;

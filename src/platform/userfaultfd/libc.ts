@@ -34,6 +34,7 @@ export class Libc {
   readonly close: (fd: number) => number;
   readonly memcpy: (to: number, from: number, bytes: number) => number;
   readonly mremap: (from: number, length: number, newLength: number, flags: number, to: number) => number;
+  readonly ppoll: (fds: number, count: number, timeout: number, mask: number) => number;
   readonly schedYield: () => number;
   readonly schedSetaffinity: (thread: number, bytes: number, mask: number) => number;
   readonly syscall: (number: number, a: number, b: number, c: number, d: number) => number;
@@ -59,6 +60,7 @@ export class Libc {
     this.mremap = libc.func(
       "intptr_t mremap(uintptr_t from, size_t length, size_t newLength, int flags, uintptr_t to)",
     );
+    this.ppoll = libc.func("int ppoll(uintptr_t fds, unsigned long count, uintptr_t timeout, uintptr_t mask)");
     this.schedYield = libc.func("int sched_yield()");
     this.schedSetaffinity = libc.func("int sched_setaffinity(int pid, size_t bytes, uintptr_t mask)");
     this.syscall = libc.func("intptr_t syscall(long number, intptr_t a, intptr_t b, intptr_t c, intptr_t d)");

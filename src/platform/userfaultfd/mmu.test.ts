@@ -194,6 +194,13 @@ describe.skipIf(!report.works)("plain arrays on the userfaultfd MMU", () => {
     expect(mmu.windows).toBe(0);
   });
 
+  test("who sleeps is woken by a fault", async () => {
+    const { view } = await map(4);
+    const touched = thread.run(SUM_ALL, view);
+    mmu.uffd.sleep(60_000);
+    expect(await touched).toBe(0);
+  });
+
   test("closing releases who waits for a page", async () => {
     const { object, view } = await map(4);
     object.trapAt(0)?.trap.hold(0, 4);

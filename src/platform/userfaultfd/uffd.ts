@@ -18,6 +18,7 @@ import {
   MREMAP_TO,
   MSG_BYTES,
   PAGE_IS_WRITTEN,
+  POLLIN,
   PROT_READ,
   PROT_READ_WRITE,
   REGISTER_MINOR,
@@ -132,6 +133,20 @@ export class Uffd {
         }
       }
     }
+  }
+
+  /** Lets this thread sleep until a fault comes, or the time is over. */
+  sleep(ms: number): void {
+    const { libc } = this;
+    if (this.#stopped) {
+      return;
+    }
+    // struct pollfd: fd i32 @0, events i16 @4; struct timespec.
+    libc.words[0] = this.#fd;
+    libc.words[1] = POLLIN;
+    libc.set(1, 0);
+    libc.set(2, ms * 1e6);
+    libc.ppoll(libc.scratch, 1, libc.scratch + 8, 0);
   }
 
   /** The userfaultfd first: for whoever has to clean up after this thread. */
