@@ -136,29 +136,33 @@ const failedUnlocked = new WeakSet<MemoryObject>();
  * @throws KernelError EFAULT no permission to read, or past the object's end; EACCES no permission to write; EHWPOISON a
  *   page was lost; EIO the pager failed; ENOMEM. A failed fault changes no entry.
  */
-export function faultVma(vma: Vma, start: number, end: number, need: PageNeed, since = traceNow()): MaybePromise<void> {
+export function faultVma(vma: Vma, start: number, end: number, need: PageNeed, since?: number): MaybePromise<void> {
   assertAccess(vma, start, need);
   assertInObject(vma, start, end);
   const { object } = vma;
   const page = vma.objectPage(start);
   const pageEnd = vma.objectPage(end - 1) + 1;
+  const began = since ?? traceNow();
   const unreserve = reserveBlocks(vma, start, page, pageEnd, need);
   try {
+    // Where there is nothing to prepare, notifiers are told when the fault begins.
+    let told = traceOn && since === undefined && pagesAreReady(object, page, pageEnd, need) ? began : 0;
     for (;;) {
       const prepared = preparePages(object, page, pageEnd, need);
       if (isPromise(prepared)) {
-        return prepared.then(() => faultVma(vma, start, end, need, since));
+        return prepared.then(() => faultVma(vma, start, end, need, began));
       }
       if (prepared === "poisoned") {
         throw poisonedError(object, firstPoisoned(vma, page, pageEnd));
       }
-      const mapped = mapReadyPages(vma, start, page, pageEnd, need, since);
+      const mapped = mapReadyPages(vma, start, page, pageEnd, need, began, told);
       if (isPromise(mapped)) {
-        return mapped.then((done) => (done ? undefined : faultVma(vma, start, end, need, since)));
+        return mapped.then((done) => (done ? undefined : faultVma(vma, start, end, need, began)));
       }
       if (mapped) {
         return undefined;
       }
+      told = 0;
     }
   } catch (error) {
     unreserve?.();
@@ -245,6 +249,7 @@ function mapReadyPages(
   end: number,
   need: PageNeed,
   since: number,
+  told: number,
 ): MaybePromise<boolean> {
   const { mm, object } = vma;
   const vpn = vpnOf(start);
@@ -272,7 +277,8 @@ function mapReadyPages(
   if (!need.write) {
     return commit();
   }
-  return announceOnObject(object, first, last, "clear", () => pagesAreReady(object, page, end, need) && commit());
+  const change = () => pagesAreReady(object, page, end, need) && commit();
+  return announceOnObject(object, first, last, "clear", change, undefined, told);
 }
 
 /** First page of `[vpn, end)` whose entry lacks one of the bits, or `end`. */

@@ -34,6 +34,7 @@ export function forEachMapping(
  *
  * `change` runs synchronously between the last start and the first end. Callbacks wait for devices, so pages may have
  * changed state meanwhile: `change` looks again. Spaces that mapped the pages while others were being told are told too.
+ * `told` is for tracing: a moment ago, if the caller has looked at the clock.
  */
 export function announceOnObject<T>(
   object: MemoryObject,
@@ -42,10 +43,11 @@ export function announceOnObject<T>(
   event: MmuNotifyEvent,
   change: () => T,
   owner?: object,
+  told = 0,
 ): MaybePromise<T> {
   const collect = () => mappedRanges(object, page, end, event, owner);
   const ranges = collect();
-  return announce(ranges, change, collect);
+  return announce(ranges, change, collect, told);
 }
 
 /** The ranges at which spaces with notifiers map pages `[page, end)`. */
@@ -81,9 +83,10 @@ export function announce<T>(
   ranges: MmuNotifierRange[],
   change: () => T,
   collect?: () => MmuNotifierRange[],
+  told = 0,
 ): MaybePromise<T> {
   for (let i = 0; i < ranges.length; i++) {
-    const started = startOf(ranges[i]);
+    const started = startOf(ranges[i], i === 0 ? told : 0);
     if (started !== undefined && isPromise(started)) {
       return announceRest(ranges, i, started, change, collect);
     }
@@ -104,9 +107,9 @@ export function announce<T>(
   return endAll(ranges, before)?.then(() => value) ?? value;
 }
 
-function startOf(range: MmuNotifierRange): MaybePromise<0 | "EAGAIN"> | undefined {
+function startOf(range: MmuNotifierRange, told = 0): MaybePromise<0 | "EAGAIN"> | undefined {
   if (traceOn) {
-    return tracedStart(range);
+    return tracedStart(range, told === 0 ? traceNow() : told);
   }
   return range.mm.notifiers?.invalidateRangeStart(range);
 }

@@ -7,7 +7,6 @@ import {
   traceClearStart,
   traceEnd,
   traceIdOf,
-  traceNow,
   traceStart,
   vpnOf,
 } from "../base/index.ts";
@@ -31,9 +30,8 @@ export function traceSpace(mm: AddressSpace): void {
   }
 }
 
-/** Sends the start of an invalidation when everybody has let go. */
-export function tracedStart(range: MmuNotifierRange): MaybePromise<0 | "EAGAIN"> | undefined {
-  const since = traceNow();
+/** Sends the start of an invalidation, which began at `since`, when everybody has let go. */
+export function tracedStart(range: MmuNotifierRange, since: number): MaybePromise<0 | "EAGAIN"> | undefined {
   const started = range.mm.notifiers?.invalidateRangeStart(range);
   if (started === undefined) {
     return undefined;
