@@ -6,14 +6,12 @@
  */
 import { Fatal, FaultBit } from "./control-layout.ts";
 import { type KernelFeatures, Op } from "./kernel-features.ts";
-import { DEVICE_PAGE_WORDS, SUB_PAGES } from "./page-entry.ts";
+import { DEVICE_PAGE_WORDS } from "./page-entry.ts";
 import { immediateWgsl, loggedWgsl, replayWgsl } from "./runtime-atomics.ts";
 import { applyWgsl, commonWgsl, doAtomicWgsl, poolWords, typedWgsl, usedOps } from "./runtime-common.ts";
-import { type FaultNotes, guardedNotes, quickNotes, thoroughNotes } from "./runtime-faults.ts";
+import { type FaultNotes, guardedNotes, isTracked, quickNotes, thoroughNotes } from "./runtime-faults.ts";
 import { reportWgsl } from "./runtime-resident.ts";
 import { sharedStoresWgsl } from "./runtime-shared.ts";
-
-const SUB_PAGE_WORDS = DEVICE_PAGE_WORDS / SUB_PAGES;
 
 /** For runs that find out what is missing. `resuming`: an invocation asks for a limited number of pages. */
 export function checkedRuntime(features: KernelFeatures, group: number, resuming = false): string {
@@ -73,28 +71,10 @@ fn pm_load_u32(a: u32) -> u32 {
   ${seen}
   return v;
 }
-// A vector lies in one page or in two.
 fn pm_load_vec4u(a: u32) -> vec4u {
-  let b = a + 3u;
-  let e = pm_entry_of(a);
-  let f = pm_entry_of(b);
-  let word = pm_word(a);
-  let begins = pm_can_load(word, e);
-  let ok = begins & pm_can_load(min(word + 3u, ${DEVICE_PAGE_WORDS - 1}u), e);
-  let ok_b = pm_can_load(pm_word(b), f);
-  // The first word that is not there: the vector's, or the one where the mapping ends.
-  var first = select(a, (a | ${SUB_PAGE_WORDS - 1}u) + 1u, begins);
-  for (var page = 0u; page <= u32(word > ${DEVICE_PAGE_WORDS - 4}u); page++) {
-    let entry = select(e, f, page != 0u);
-    let there = select(ok, ok_b, page != 0u);
-    ${notes.access("first", "entry", `${FaultBit.Read}u`, "there")}
-    first = b - pm_word(b);
-  }
-  let base = select(0u, pm_frame(e), ok);
-  let base_b = select(0u, pm_frame(f), ok_b);
-  let k = vec4u(word, word + 1u, word + 2u, word + 3u);
-  let at = select(vec4u(base), vec4u(base_b), k >= vec4u(${DEVICE_PAGE_WORDS}u)) | (k & vec4u(${DEVICE_PAGE_WORDS - 1}u));
-  var v = select(vec4u(), vec4u(${four((i) => read(`at[${i}]`))}), ok & ok_b);
+  ${vectorWgsl("load", notes)}
+  let at = pm_vector(a, e, f, ok);
+  var v = select(vec4u(), vec4u(${four((k) => read(`at[${k}]`))}), ok);
   ${seen4}
   return v;
 }
@@ -126,6 +106,22 @@ fn pm_span_load_vec4u(s: PmSpan, i: u32) -> vec4u {
 `;
 }
 
+/**
+ * Statements for a vector, in one page or in two: `e`, `f`, `ok`. One place is noted: where both pages are missing, the second
+ * is found by the next run.
+ */
+function vectorWgsl(how: "load" | "store", notes: FaultNotes): string {
+  return `let e = pm_entry_of(a);
+  let f = pm_entry_of(a + 3u);
+  let begins = pm_can_${how}(pm_word(a), e);
+  let ends = pm_can_${how}(pm_word(a + 3u), f);
+  let ok = begins & ends;
+  let late = begins & !(ends & ${isTracked("e")});
+  let entry = select(e, f, late);
+  let first = pm_broken_at(a, late);
+  ${notes.access("first", "entry", `${how === "load" ? FaultBit.Read : FaultBit.Write}u`, "ok")}`;
+}
+
 function storeWgsl(notes: FaultNotes): string {
   return `
 fn pm_store_u32(a: u32, v: u32) {
@@ -135,7 +131,8 @@ fn pm_store_u32(a: u32, v: u32) {
   if (pm_hurt == 0u) { pm_put(a, e, v); }
 }
 fn pm_store_vec4u(a: u32, v: vec4u) {
-  for (var k = 0u; k < 4u; k++) { pm_store_u32(a + k, v[k]); }
+  ${vectorWgsl("store", notes)}
+  if (pm_hurt == 0u) { for (var k = 0u; k < 4u; k++) { pm_put(a + k, select(e, f, (a >> 12u) != ((a + k) >> 12u)), v[k]); } }
 }
 fn pm_span_store_u32(s: PmSpan, i: u32, v: u32) {
   if (i >= s.words) {

@@ -21,7 +21,8 @@ export interface FaultNotes {
   access(address: string, entry: string, how: string, ok: string): string;
 }
 
-function isTracked(entry: string): string {
+/** WGSL that is true when an entry asks for its use to be noted. */
+export function isTracked(entry: string): string {
   return `((${entry} & ${SvmPte.Track}u) != 0u)`;
 }
 

@@ -5,11 +5,8 @@
 import { Control, Fatal } from "./control-layout.ts";
 import type { KernelFeatures } from "./kernel-features.ts";
 import { Op } from "./kernel-features.ts";
-import { DEVICE_PAGE_WORDS, SUB_PAGES } from "./page-entry.ts";
+import { DEVICE_PAGE_WORDS } from "./page-entry.ts";
 import { commonWgsl, doAtomicWgsl, poolWords, typedWgsl, usedOps } from "./runtime-common.ts";
-
-const SUB_PAGE_WORDS = DEVICE_PAGE_WORDS / SUB_PAGES;
-const FRAME_MASK = (~(DEVICE_PAGE_WORDS - 1) >>> 0).toString();
 
 export function residentRuntime(features: KernelFeatures, group: number): string {
   const { read, write } = poolWords(features);
@@ -42,15 +39,11 @@ ${["load", "store"]
   .map(
     (how) => `fn pm_${how}_at(a: u32) -> vec4u {
   let e = pm_entry_of(a);
-  let after = pm_entry_of(a + 3u);
-  let word = pm_word(a);
-  let begins = pm_can_${how}(word, e);
-  let bad = !(begins & pm_can_${how}(min(word + 3u, ${DEVICE_PAGE_WORDS - 1}u), e) & pm_can_${how}(pm_word(a + 3u), after));
-  pm_bad(select(a, (a | ${SUB_PAGE_WORDS - 1}u) + 1u, begins), ${how === "load" ? Fatal.ReadUnmapped : Fatal.WriteUnmapped}u, bad);
-  let base = select(e & ${FRAME_MASK}u, 0u, bad);
-  let base_after = select(after & ${FRAME_MASK}u, 0u, bad);
-  let at = vec4u(word, word + 1u, word + 2u, word + 3u);
-  return select(vec4u(base), vec4u(base_after), at >= vec4u(${DEVICE_PAGE_WORDS}u)) | (at & vec4u(${DEVICE_PAGE_WORDS - 1}u));
+  let f = pm_entry_of(a + 3u);
+  let begins = pm_can_${how}(pm_word(a), e);
+  let ok = begins & pm_can_${how}(pm_word(a + 3u), f);
+  pm_bad(pm_broken_at(a, begins), ${how === "load" ? Fatal.ReadUnmapped : Fatal.WriteUnmapped}u, !ok);
+  return pm_vector(a, e, f, ok);
 }`,
   )
   .join("\n")}
@@ -94,7 +87,7 @@ fn pm_span_store_vec4u(s: PmSpan, i: u32, v: vec4u) {
   let begins = pm_can_store(pm_word(a), s.entry);
   let locked = !(begins & pm_can_store(pm_word(a + 3u), s.entry));
   pm_past |= past;
-  pm_bad(select(a, (a | ${SUB_PAGE_WORDS - 1}u) + 1u, begins), ${Fatal.WriteUnmapped}u, locked);
+  pm_bad(pm_broken_at(a, begins), ${Fatal.WriteUnmapped}u, locked);
   let at = select(s.base + i, 0u, past | locked);
   ${four((k) => write(`at + ${k}u`, `v[${k}]`)).join("\n  ")}
 }
