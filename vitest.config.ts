@@ -78,7 +78,10 @@ const ON_USERFAULTFD: TestProjectInlineConfiguration = {
     ...NODE,
     name: "userfaultfd",
     include: ["src/{mm,mmu-notifier,hmm,migrate,drivers,testing-kit}/**/*.test.ts"],
-    exclude: ["**/svm/{transform,compile-svm,sequence,resume,infer-type}.test.ts", "**/{reflect,params,half}.test.ts"],
+    exclude: [
+      "**/svm/{transform,compile-svm,grids,sequence,resume,resume-stores,resume-refused,infer-type}.test.ts",
+      "**/{reflect,params,half}.test.ts",
+    ],
     env: { PAGEMIRROR_TEST_MMU: "userfaultfd" },
   },
 };

@@ -3,6 +3,7 @@ import "../../src/drivers/webgpu/svm/advice.test.ts";
 import "../../src/drivers/webgpu/svm/bound-ranges.test.ts";
 import "../../src/drivers/webgpu/svm/disruption.test.ts";
 import "../../src/drivers/webgpu/svm/faults.test.ts";
+import "../../src/drivers/webgpu/svm/mixed-pages.test.ts";
 import "../../src/drivers/webgpu/svm/oversubscribed.test.ts";
 import "../../src/drivers/webgpu/svm/page-states.test.ts";
 import "../../src/drivers/webgpu/svm/permission.test.ts";

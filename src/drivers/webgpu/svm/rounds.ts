@@ -44,8 +44,8 @@ export interface RoundContext {
   readonly clearFaults: boolean;
   /** The first round of a window: forget done bits and replay logs. */
   readonly newWindow: boolean;
-  /** With the quick pipeline, which does not find out everything. */
-  readonly quick?: boolean;
+  /** With a pipeline that does not find out everything. */
+  readonly pipeline?: "quick" | "guarded" | undefined;
 }
 
 export interface RoundsStats {
@@ -60,7 +60,7 @@ export class Rounds {
   readonly #prefetcher = new Prefetcher();
   #named: readonly Demand[];
   readonly #pace: Pace | undefined;
-  readonly #isReadable: boolean;
+  #isReadable: boolean;
   readonly #run: RunRound;
   readonly #claim: FrameClaim;
   readonly #placer: FramePlacer;
@@ -85,7 +85,7 @@ export class Rounds {
     readonly named: readonly Demand[];
     /** What is known of the kernel, if it can be run quickly. */
     readonly pace: Pace | undefined;
-    /** All pages can be read, when it begins: the first round of a slice is likely to be its last. */
+    /** All pages can be read, when it begins: the first round of a slice is likely to be its last, and guarded will do. */
     readonly isReadable: boolean;
     readonly run: RunRound;
     readonly claim: FrameClaim;
@@ -203,7 +203,7 @@ export class Rounds {
           count: running,
           lanes: single ? [laneFirst, laneFirst + lanes] : [0, 0xffff_ffff],
         },
-        { ...context, quick },
+        { ...context, pipeline: quick ? (this.#isReadable ? "guarded" : "quick") : undefined },
       );
       if (report.failed.length === 0 && (rest === undefined || rest.length === 0)) {
         if (!this.#isReadable) {
@@ -231,6 +231,8 @@ export class Rounds {
       }
       thorough = quick && report.faults.length === 0;
       if (thorough) {
+        // Perhaps others needed the room.
+        this.#isReadable = false;
         pending = joined(report.failed, rest);
         context = { ...context, demands: [], prefetch: [], clearFaults: false, newWindow: false };
         continue;

@@ -34,8 +34,6 @@ interface Run extends RoundBindings {
   readonly onRound: DispatchOptions["onRound"];
   /** Workgroups that are done. */
   done: number;
-  /** Of quick rounds; made at the first one. */
-  quick?: (() => Promise<GPUComputePipeline>) | undefined;
   /** With resume points, once they are needed. */
   resuming?: GPUComputePipeline;
 }
@@ -244,7 +242,6 @@ export class SvmKernel implements WebGpuKernel {
     const { guarded, quick } = this.compiled;
     // Most memory is only read, and need not be the device's own for a kernel to be quick.
     const isReadable = guarded !== undefined && this.#pace.isKnown && isThere(run, false);
-    run.quick = isReadable ? guarded : quick;
     const rounds: Rounds = new Rounds({
       job,
       table: run.table,
@@ -290,7 +287,7 @@ export class SvmKernel implements WebGpuKernel {
     const { svm, control, table, work } = run;
     const grid = physicalGrid(this.device.gpu, round.count);
     const since = traceNow();
-    const quick = context.quick ? await run.quick?.() : undefined;
+    const quick = context.pipeline === undefined ? undefined : await this.compiled[context.pipeline]?.();
     const pipeline = round.resume === undefined ? quick : run.resuming;
     const demands = await svm.placer.place(table, context.demands, context.prefetch, work);
     await svm.submit(table, demands, run.work, (encoder) => {
