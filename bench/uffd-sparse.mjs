@@ -3,10 +3,9 @@
  * a word to anybody. What changed is found by PAGEMAP_SCAN when the kernel is dispatched, in the service thread.
  */
 import { openDawn, openShared } from "../dist/node.js";
-import { BYTES, DIRTY, handWritten, interleaved, KERNEL, PAGES } from "./bind.mjs";
+import { BYTES, DIRTY, handWritten, interleaved, KERNEL, PAGES, WARM_UP } from "./bind.mjs";
 
 const ROUNDS = 21;
-const WARM_UP = 3;
 
 export async function sparse() {
   const pm = await openShared({ mmu: "userfaultfd" });

@@ -23,7 +23,7 @@ test("each command has its section", async () => {
   expect(sections).toEqual(commands.filter((name) => name !== "help"));
 });
 
-test.each(["run", "info", "inspect", "check"])("the options of %s are those of its table", async (command) => {
+test.each(["run", "info", "inspect", "maps", "check"])("the options of %s are those of its table", async (command) => {
   const { stdout } = await pagemirror([command, "--help"]);
   const offered = unique([...stdout.matchAll(/^ {2}(?:-\w, )?(--[a-z-]+)/gm)].map(([, name]) => name ?? ""));
   const described = [...sectionOf(command).matchAll(/^\| (`--[^|]+)\|/gm)].flatMap(([, cell = ""]) => [

@@ -63,6 +63,19 @@ describe("seeing what a run does", () => {
     expect(stdout).toMatch(/ rw-p 00000000 sums\nSize: +4 kB\n(.*\n){2}Device: +4 kB\n/);
   });
 
+  test("maps prints where the pages of a trace were after its last dispatch", async () => {
+    const { status, stdout, stderr } = await pagemirror(["maps", at("run.json")]);
+    expect([status, stderr]).toEqual([0, ""]);
+    expect(stdout).toMatch(
+      /^[0-9a-f]{12}-[0-9a-f]{12} data\nSize: +40 kB\nCopied: +40 kB\n[0-9a-f]{12}-[0-9a-f]{12} sums\nSize: +4 kB\nDevice: +4 kB\n$/,
+    );
+    const wrong = await pagemirror(["maps", at("notes.txt")]);
+    expect([wrong.status, wrong.stderr]).toEqual([
+      1,
+      expect.stringMatching(/^pagemirror: maps: EINVAL: .*notes\.txt is no trace/),
+    ]);
+  });
+
   test("a trace over a file that the run uses, and a path that cannot be written, are refused", async () => {
     const over = await run("--stats", "--trace", "data.bin");
     expect([over.status, over.stderr]).toEqual([

@@ -6,16 +6,16 @@ import { InspectServer } from "./inspect-server.ts";
 import { untilInterrupted } from "./run-watch.ts";
 
 /** Loads a trace file. @throws KernelError ENOENT, EISDIR, EACCES of the file; EINVAL it is no trace */
-export async function loadTrace(path: string): Promise<EventStore> {
+export async function loadTrace(path: string, op = "inspect"): Promise<EventStore> {
   const store = new EventStore();
-  const loader = new TraceLoader(store, path);
+  const loader = new TraceLoader(store, path, op);
   try {
     const stream = createReadStream(path, { encoding: "utf8", highWaterMark: 2 ** 20 });
     for await (const text of stream as AsyncIterable<string>) {
       loader.push(text);
     }
   } catch (error) {
-    throw fileError("inspect", path, error);
+    throw fileError(op, path, error);
   }
   loader.end();
   return store;

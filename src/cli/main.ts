@@ -109,6 +109,14 @@ function buildProgram(): Command {
       await inspectCommand(trace);
     });
   program
+    .command("maps")
+    .description("print what was mapped after the last dispatch of a trace, and where its pages were, as /proc does")
+    .argument("<TRACE>", "a file that run --trace wrote")
+    .action(async (trace: string) => {
+      const { mapsCommand } = await import("./maps.ts");
+      await mapsCommand(trace);
+    });
+  program
     .command("check")
     .description("explore interleavings of the core and of the reference driver, and show the shortest that fails")
     .option("--schedules <N>", "random schedules a scenario (default: 50)")
@@ -135,7 +143,7 @@ function usageError(error: CommanderError, argv: readonly string[]): UsageError 
   if (error.code === "commander.help") {
     return new UsageError("name a command: pagemirror run KERNEL.wgsl, or pagemirror info; see pagemirror --help");
   }
-  const command = ["run", "info", "inspect", "check"].find((name) => name === argv[0]);
+  const command = ["run", "info", "inspect", "maps", "check"].find((name) => name === argv[0]);
   const help = `pagemirror ${command === undefined ? "" : `${command} `}--help`;
   const message = error.message
     .replace(/^error: /, "")

@@ -17,6 +17,8 @@ const BYTES_OF = "bytes ";
 export class TraceLoader {
   readonly #store: EventStore;
   readonly #name: string;
+  /** What is being done, for messages. */
+  readonly #op: string;
   #rest = "";
   /** What came before the first event. */
   #head = "";
@@ -27,7 +29,8 @@ export class TraceLoader {
   events = 0;
 
   /** `name` is the file's, for errors. */
-  constructor(store: EventStore, name = "the file") {
+  constructor(store: EventStore, name = "the file", op = "inspect") {
+    this.#op = op;
     this.#store = store;
     this.#name = name;
   }
@@ -62,7 +65,7 @@ export class TraceLoader {
       this.#line(this.#rest);
     }
     if (this.events === 0) {
-      throw notATrace(this.#name);
+      throw notATrace(this.#op, this.#name);
     }
   }
 
@@ -88,10 +91,10 @@ export class TraceLoader {
       const parsed: unknown = JSON.parse(text);
       events = Array.isArray(parsed) ? parsed : (parsed as { traceEvents?: unknown } | null)?.traceEvents;
     } catch {
-      throw notATrace(this.#name);
+      throw notATrace(this.#op, this.#name);
     }
     if (!Array.isArray(events)) {
-      throw notATrace(this.#name);
+      throw notATrace(this.#op, this.#name);
     }
     for (const event of events as ChromeEvent[]) {
       this.#event(event);
@@ -114,6 +117,6 @@ export class TraceLoader {
   }
 }
 
-function notATrace(name: string): KernelError {
-  return new KernelError("EINVAL", "inspect", `${name} is no trace: make one with pagemirror run … --trace FILE`);
+function notATrace(op: string, name: string): KernelError {
+  return new KernelError("EINVAL", op, `${name} is no trace: make one with pagemirror run … --trace FILE`);
 }
