@@ -235,11 +235,13 @@ async function resident(pm) {
       });
   }
   const figures = await interleaved(ROUNDS, subjects);
-  // Nor pages that somebody may write, and that are only read.
+  const resident = { ...figures, rounds };
+  // Nor pages that somebody may write, and that are only read; the first dispatch finds out what may be written now.
   await pm.mm.mprotect(data.start, data.length, "rw");
+  await subjects.scalar();
   const writable = await interleaved(ROUNDS, { raw: subjects.raw, scalar: subjects.scalar });
   rival.end();
-  return { ...figures, rounds, writable };
+  return { ...resident, writable };
 }
 
 /** 1 % of a large mapping, in clusters, against sending all of it. */
