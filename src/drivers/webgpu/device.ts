@@ -302,11 +302,15 @@ export class WebGpuDevice {
     const teardown = new Promise<void>((resolve, reject) => {
       setTimeout(() => lockdepDetached("teardown", () => this.#endMirror(mirror)).then(resolve, reject), 0);
     });
-    const ended = teardown.catch((error: unknown) => {
-      this.#failures.push(error);
-    });
+    // Whoever waits for it sees that it is over: one who looks again and again leaves nobody else a turn.
+    const ended = teardown
+      .catch((error: unknown) => {
+        this.#failures.push(error);
+      })
+      .then(() => {
+        this.#teardowns.delete(ended);
+      });
     this.#teardowns.add(ended);
-    void ended.then(() => this.#teardowns.delete(ended));
   }
 
   async #endMirror(mirror: DeviceMirror): Promise<void> {

@@ -1,6 +1,7 @@
 /** The WebGPU driver: opens devices, and ends with the barrier that lets its code go away. */
 import { KernelError } from "../../base/index.ts";
 import { mmuNotifierSynchronize } from "../../mmu-notifier/index.ts";
+import { lockdepTask } from "../../sync/index.ts";
 import { WebGpuDevice, type WebGpuDeviceOptions } from "./device.ts";
 import { adoptGpuDevice, type GpuHandle, openGpuDevice, type WhileWaiting } from "./gpu-handle.ts";
 
@@ -60,7 +61,9 @@ export class WebGpuDriver implements AsyncDisposable {
   }
 
   async #unload(): Promise<void> {
-    const closed = await Promise.allSettled([...this.#devices].map((device) => device.close()));
+    // Side by side: each a task of its own, for lockdep.
+    const close = (device: WebGpuDevice) => lockdepTask(`close ${device.label}`, () => device.close());
+    const closed = await Promise.allSettled([...this.#devices].map(close));
     await mmuNotifierSynchronize();
     for (const result of closed) {
       if (result.status === "rejected") {

@@ -224,14 +224,16 @@ function collectReads(tried: Attempt, placed: PlacedRange, segments: readonly Se
 }
 
 /** The range that failed was given back and cannot wait any more: its successor does. */
-export async function waitUntilSettled(mirror: DeviceMirror, former: HmmRange, options: WaitOptions): Promise<boolean> {
-  const range = new HmmRange({ start: former.start, end: former.end, pfns: former.pfns });
-  range.register(mirror.hmm);
-  try {
-    return await range.waitUntilValid(options);
-  } finally {
-    await range.unregister();
-  }
+export function waitUntilSettled(mirror: DeviceMirror, former: HmmRange, options: WaitOptions): Promise<boolean> {
+  return mirror.waits.run(async () => {
+    const range = new HmmRange({ start: former.start, end: former.end, pfns: former.pfns });
+    range.register(mirror.hmm);
+    try {
+      return await range.waitUntilValid(options);
+    } finally {
+      await range.unregister();
+    }
+  });
 }
 
 /** What a written page must be: the device's own, not hidden by an invalidation, and writable by its entry. */

@@ -1,6 +1,8 @@
 /** Knows whether a device is lost, and ends every wait on it when it is. */
 import { KernelError, throwIfAborted } from "../../base/index.ts";
 
+const NO_ANSWER = "it no longer answers";
+
 /** What {@link DeviceLost.wait} takes beside the promise. */
 export interface GpuWaitOptions {
   readonly signal?: AbortSignal | undefined;
@@ -47,9 +49,10 @@ export class DeviceLost {
     return () => void this.#listeners.delete(listener);
   }
 
-  /** Records the loss without waiting for the device to say so. The first reason stays. */
+  /** Records the loss without waiting for the device to say so. The first reason stays, if it is one. */
   mark(reason: string): void {
     if (this.#reason !== undefined) {
+      this.#reason = this.#reason === NO_ANSWER ? reason : this.#reason;
       return;
     }
     this.#reason = reason;
@@ -61,10 +64,19 @@ export class DeviceLost {
   }
 
   error(op: string, cause?: unknown): KernelError {
-    const reason = this.#reason ?? "it no longer answers";
+    const reason = this.#reason ?? NO_ANSWER;
     return new KernelError("ENODEV", op, `the GPU device "${this.#label}" is lost (${reason}): open another one`, {
       cause,
     });
+  }
+
+  /**
+   * The error of an operation that the GPU cut off, which only a loss does. It may be announced later: until then whoever
+   * tries again would try for ever.
+   */
+  cutOff(op: string, cause: unknown): KernelError {
+    this.mark(NO_ANSWER);
+    return this.error(op, cause);
   }
 
   /** Throws ENODEV when the device is lost. */
@@ -112,8 +124,8 @@ export class DeviceLost {
         },
         (error: unknown) => {
           leave();
-          // Mapping a buffer of ours is aborted only by the loss of its device, which may be announced a little later.
-          reject(this.isLost || isAbort(error) ? this.error(op, error) : error);
+          // Mapping a buffer of ours is aborted only by the loss of its device.
+          reject(this.isLost || isAbort(error) ? this.cutOff(op, error) : error);
         },
       );
     });

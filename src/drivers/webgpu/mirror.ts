@@ -30,6 +30,7 @@ import { ExtentTable } from "./extent-table.ts";
 import type { FenceTimeline } from "./fence.ts";
 import type { GpuHandle } from "./gpu-handle.ts";
 import type { MemoryBudget } from "./memory-budget.ts";
+import { OpenWaits } from "./open-waits.ts";
 import type { TransferEngine } from "./transfer.ts";
 
 /** Extents that an svm dispatch made: one a device page, in a pool that all spaces of the device share. */
@@ -86,6 +87,7 @@ export class DeviceMirror {
   readonly pagemap: DevicePagemap;
   readonly extents: ExtentTable;
   readonly update = new Mutex("update");
+  readonly waits = new OpenWaits();
   /** Frames of the pool for kernels that follow pointers; made by the first of them. */
   frames: FrameStore | undefined;
   /**
@@ -376,6 +378,7 @@ export class DeviceMirror {
         await attempt(() => this.extents.evict(extent));
       }
     }
+    await this.waits.end();
     await this.hmm.unregister();
     if (failure !== undefined) {
       throw failure.error;

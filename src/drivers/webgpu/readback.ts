@@ -150,7 +150,7 @@ class Reader {
       await chunk.buffer.mapAsync(MapMode.Read, 0, chunk.used);
     } catch (error) {
       pool.discard(chunk, true);
-      throw gpu.lost.error(op, error);
+      throw gpu.lost.cutOff(op, error);
     }
     try {
       if (this.#cancelled) {

@@ -31,7 +31,7 @@ export class TransferEngine {
   readonly #stats: TransferStats = { bytesToDevice: 0, bytesToHost: 0, copies: 0, submits: 0 };
 
   constructor(gpu: GpuHandle, options: TransferOptions = {}) {
-    const { chunkBytes = 4 * MIB, maxChunks = 6 } = options;
+    const { chunkBytes = Math.min(4 * MIB, gpu.limits.maxBufferSize), maxChunks = 6 } = options;
     this.#gpu = gpu;
     this.#uploads = new StagingPool(gpu, "upload", { chunkBytes, maxChunks });
     this.#downloads = new StagingPool(gpu, "download", {

@@ -109,3 +109,12 @@ describe("trouble at any call", () => {
     }
   });
 });
+
+test("writeBuffer takes a part of a typed array, in its elements", () => {
+  const gpu = new FakeGpu();
+  const buffer = gpu.device.createBuffer({ size: 12, usage: 8 });
+  gpu.device.queue.writeBuffer(buffer, 4, Uint32Array.of(1, 2, 3, 4), 1, 2);
+  const [made] = gpu.buffers;
+  expect([...new Uint32Array(made.bytes.buffer)]).toEqual([0, 2, 3]);
+  expect(gpu.refused).toEqual([]);
+});

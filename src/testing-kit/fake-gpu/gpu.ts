@@ -35,6 +35,17 @@ interface Scope {
   error: { readonly message: string } | null;
 }
 
+type Data = ArrayBufferView | ArrayBuffer;
+
+/** A part of data, in its elements. */
+function bytesOf(data: Data, from: number, count: number | undefined): Uint8Array {
+  const unit = "BYTES_PER_ELEMENT" in data ? (data.BYTES_PER_ELEMENT as number) : 1;
+  const all = ArrayBuffer.isView(data)
+    ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+    : new Uint8Array(data);
+  return all.subarray(from * unit, count === undefined ? undefined : (from + count) * unit);
+}
+
 /**
  * The device and its handles for the test. Commands run when they are submitted; what is waited for is there some promise
  * turns later, in the same order in every run.
@@ -132,11 +143,9 @@ export class FakeGpu {
           buffer.run();
         }
       },
-      writeBuffer(buffer: FakeBuffer, offset: number, data: ArrayBufferView | ArrayBuffer) {
+      writeBuffer(buffer: FakeBuffer, offset: number, data: Data, dataOffset = 0, size?: number) {
         gpu.calls.note("writeBuffer");
-        const bytes = ArrayBuffer.isView(data)
-          ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
-          : new Uint8Array(data);
+        const bytes = bytesOf(data, dataOffset, size);
         if (offset % 4 !== 0 || bytes.length % 4 !== 0 || offset + bytes.length > buffer.size || buffer.isDestroyed) {
           gpu.refuse(`writeBuffer of ${bytes.length} bytes at ${offset} of buffer "${buffer.label}"`);
         } else if (!gpu.isLost) {
