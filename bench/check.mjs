@@ -10,7 +10,7 @@ const SCHEDULES = 20;
 
 export async function metrics() {
   const explorer = new Explorer(instantiate);
-  const pairs = explorer.names.filter((name) => name.split("+").length === 2);
+  const pairs = explorer.namesOf("dmirror").filter((name) => name.split("+").length === 2);
   let seed = 0;
   const rate = async () => {
     seed++;

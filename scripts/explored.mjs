@@ -12,7 +12,7 @@ const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 
 /** The names that explored code finds bound to the explorer's; see ExploredGlobals of src/check/scenario.ts. */
 const GLOBALS = ["Promise", "__async", "queueMicrotask", "setTimeout", "clearTimeout", "Date"];
-const RECORDERS = ["__access", "__count", "__call", "__keyed", "__key", "__iterate", "__make", "__aside"];
+const RECORDERS = ["__access", "__count", "__call", "__keyed", "__key", "__iterate", "__walk", "__make", "__aside"];
 
 /** Watchers of everything, and counters whose order does not matter: they would make all steps depend on each other. */
 const NOT_RECORDED = /src\/(?:base\/(?:ledger|bug|trace)|sync\/lockdep)\.ts$/;

@@ -6,7 +6,7 @@
  *     drivers <- service <- { node, browser } <- cli
  *     base <- trace <- inspect         they know events, and nothing of the core
  *     the core <- testing-kit          what drivers are tested with
- *     drivers/dmirror <- check         what the schedule explorer runs
+ *     drivers, testing-kit <- check    what the schedule explorer runs
  *     everything <- testing            help for tests, which nothing that ships may see
  */
 export interface Layer {
@@ -91,7 +91,7 @@ export const LAYERS: readonly Layer[] = [
     node: true,
   },
   { name: "testing-kit", imports: [...core, "platform/software"], packages: [], node: false },
-  { name: "check", imports: [...core, "drivers/dmirror"], packages: [], node: false },
+  { name: "check", imports: [...core, ...drivers, "testing-kit"], packages: [], node: false },
   // Both sides of a service, over any channel; the files after it know how a thread is made on Node.
   {
     name: "service",

@@ -2,10 +2,11 @@
  * Makes code tell which objects it reads and writes, for the explorer's partial-order reduction: `a.b` becomes
  * `__access(a, "b", …).b`, with how it is touched; a call `__call(a, "m").m(…)`, and what is iterated over `__iterate(a)`. Keys
  * and indices are told one by one: `a[i]` becomes `__keyed(a)[__key(i, …)]`. What makes an object says so: `__make({…})`.
- * Variables that closures share are not seen.
+ * Variables that closures share have an object each that stands for them, made where they are declared.
  */
 import MagicString from "magic-string";
 import { parseAst } from "rolldown/parseAst";
+import { sharedVariables } from "./shared-variables.mjs";
 
 /** How a place is touched: the masks of src/check/recorder.ts. */
 const READ = 2;
@@ -39,6 +40,19 @@ const isPlain = (node) =>
   !node.computed &&
   !node.optional &&
   (node.object.type === "ThisExpression" || node.object.type === "Identifier");
+
+/** Whether a loop's body waits, and the loop goes on in another step. */
+const waits = (node) => {
+  if (Array.isArray(node)) {
+    return node.some(waits);
+  }
+  if (typeof node?.type !== "string" || /Function/.test(node.type)) {
+    return false;
+  }
+  return /^(Await|Yield)Expression$/.test(node.type) || Object.values(node).some(waits);
+};
+
+const NOTHING_SHARED = { before: new Map(), references: new Map() };
 
 const isZero = (node) => node.type === "Literal" && node.value === 0;
 
@@ -137,12 +151,18 @@ export function recordAccesses(code, { aside = false } = {}) {
       }
     }
     if (declared !== "" && node.body.type !== "BlockStatement") {
-      text.appendLeft(node.body.start, `{ ${declared}return `);
-      text.appendRight(node.body.end, "; }");
+      // Around the parentheses that the body may be in.
+      text.appendLeft(code.lastIndexOf("=>", node.body.start) + 2, `{ ${declared}return `);
+      text.appendRight(node.end, "; }");
     } else if (declared !== "") {
       text.appendRight(node.body.start + 1, ` ${declared}`);
     }
     visit(node.body);
+  };
+  /** An expression that reads or changes a variable. */
+  const visitVariable = (node, { box, name }, mask) => {
+    text.appendLeft(node.start, `(__access(${box}, ${JSON.stringify(name)}, ${mask}), `);
+    text.prependRight(node.end, ")");
   };
   const visit = (node, mask = READ) => {
     if (node === null || typeof node !== "object") {
@@ -155,11 +175,36 @@ export function recordAccesses(code, { aside = false } = {}) {
     if (typeof node.type !== "string") {
       return;
     }
+    const boxes = shared.before.get(node);
+    if (boxes !== undefined) {
+      text.appendLeft(node.start, boxes.map((box) => `const ${box} = __make({}); `).join(""));
+    }
+    const variable = shared.references.get(node.left ?? node.argument ?? node);
     switch (node.type) {
       case "MemberExpression":
         visitMember(node, mask);
         return;
+      case "Identifier":
+        if (variable !== undefined) {
+          visitVariable(node, variable, READ);
+        }
+        return;
+      case "Property":
+        if (node.shorthand && shared.references.has(node.value)) {
+          text.appendLeft(node.start, `${node.value.name}: `);
+          visit(node.value);
+          return;
+        }
+        break;
       case "AssignmentExpression":
+        if (node.left.type.endsWith("Pattern")) {
+          throw new Error(`${code.slice(node.start, node.end)}: assign one by one, so that each can be recorded`);
+        }
+        if (variable !== undefined) {
+          visitVariable(node, variable, node.operator === "=" ? WRITE : READ | WRITE);
+          visit(node.right);
+          return;
+        }
         visit(node.left, node.operator === "=" ? WRITE : READ | WRITE);
         visit(node.right);
         return;
@@ -168,6 +213,10 @@ export function recordAccesses(code, { aside = false } = {}) {
         visit(node.expression, node.expression.type === "UpdateExpression" ? UPDATE : READ);
         return;
       case "UpdateExpression":
+        if (variable !== undefined) {
+          visitVariable(node, variable, mask === UPDATE ? UPDATE : READ | WRITE);
+          return;
+        }
         if (mask === UPDATE && isPlain(node.argument)) {
           visitCount(node.argument, deltaOf(node), false);
         } else {
@@ -213,7 +262,7 @@ export function recordAccesses(code, { aside = false } = {}) {
         } else {
           visit(node.left);
         }
-        wrap(node.right, "__iterate");
+        wrap(node.right, waits(node.body) ? "__walk" : "__iterate");
         visit(node.right);
         visit(node.body);
         return;
@@ -226,6 +275,9 @@ export function recordAccesses(code, { aside = false } = {}) {
         visit(node.id);
         if (node.init !== null && node.id.type === "ObjectPattern") {
           for (const property of node.id.properties) {
+            if (property.value?.type === "ObjectPattern") {
+              throw new Error(`${code.slice(node.start, node.end)}: take one level out, so that it can be recorded`);
+            }
             wrap(node.init, "__access", property.key?.name ?? "*", READ);
           }
         } else if (node.init !== null && node.id.type === "ArrayPattern") {
@@ -244,6 +296,8 @@ export function recordAccesses(code, { aside = false } = {}) {
       }
     }
   };
-  visit(parseAst(code).body);
+  const program = parseAst(code);
+  const shared = aside ? NOTHING_SHARED : sharedVariables(program);
+  visit(program.body);
   return text.toString();
 }

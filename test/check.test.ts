@@ -6,7 +6,7 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { EXPLORED_ENTRY } from "../scripts/explored.mjs";
 import { Explorer, renderSchedule } from "../src/check/index.ts";
 import { ensureBuilt, pagemirror, ROOT, runProgram } from "./support/built.ts";
-import { type Bundle, loadBundle } from "./support/explored.ts";
+import { type Bundle, breakLine, loadBundle } from "./support/explored.ts";
 
 let bundle: Bundle;
 let explorer: Explorer;
@@ -16,8 +16,10 @@ beforeAll(async () => {
   explorer = new Explorer(bundle.instantiate);
 }, 60_000);
 
-/** Schedules of a scenario in this test; `npm run check:nightly` runs 100,000. */
+/** Schedules of a scenario in this test; `npm run check:nightly` runs up to 100,000. */
 const SCHEDULES = 8;
+/** Of one of the WebGPU driver, by its tasks: they take longer. */
+const GPU_SCHEDULES = [0, 0, 25, 4];
 
 const ACTIONS =
   "register unregister range-fault munmap mprotect fork migrate exit put get synchronize unload device-lost".split(" ");
@@ -30,8 +32,21 @@ const MORE =
 const choices = (count: number, size: number): number =>
   size === 0 ? 1 : (choices(count, size - 1) * (count + size - 1)) / size;
 
+const GPU = "dispatch dispatch-read cpu-add other-gpu gpu-evict prefetch gpu-fork gpu-lost gpu-unload".split(" ");
+const SPACE = "munmap mprotect exit dontneed".split(" ");
+
+test("there is a scenario for every pair and every triple of what is done with the WebGPU driver", () => {
+  const names = explorer.namesOf("webgpu");
+  expect(new Set(names.flatMap((name) => name.split("+")))).toEqual(new Set([...GPU, ...SPACE]));
+  for (const size of [2, 3]) {
+    const all = choices(GPU.length + SPACE.length, size) - choices(SPACE.length, size);
+    expect(names.filter((name) => name.split("+").length === size).length).toBe(all);
+  }
+  expect(explorer.names.length).toBe(names.length + explorer.namesOf("dmirror").length);
+});
+
 test("there is a scenario for every pair and every triple of the 13 actions, and of what else drivers do", () => {
-  const parts = explorer.names.map((name) => name.split("+"));
+  const parts = explorer.namesOf("dmirror").map((name) => name.split("+"));
   expect(new Set(parts.flat())).toEqual(new Set([...ACTIONS, ...MORE]));
   const of = (names: readonly string[], size: number) =>
     parts.filter((scenario) => scenario.length === size && scenario.every((name) => names.includes(name))).length;
@@ -63,10 +78,7 @@ describe("what is broken in the production code is found", () => {
   ])(
     "%s",
     async (_, from, to, scenario, invariant) => {
-      const change = (code: string): string => {
-        expect(code).toContain(from);
-        return code.replaceAll(from, to);
-      };
+      const change = (code: string) => breakLine(code, from, to);
       const broken = new Explorer((await loadBundle(EXPLORED_ENTRY, { change })).instantiate);
       const { failure } = broken.random(broken.names.find((name) => name === scenario) ?? expect.fail(), 10_000, 1);
       expect(failure?.violation.invariant).toMatch(invariant);
@@ -77,8 +89,10 @@ describe("what is broken in the production code is found", () => {
 });
 
 test("no schedule of any pair or triple breaks an invariant", () => {
+  const ofGpu = new Set(explorer.namesOf("webgpu"));
   const failures = explorer.names.flatMap((name, i) => {
-    const { failure } = explorer.random(name, SCHEDULES, i);
+    const schedules = ofGpu.has(name) ? GPU_SCHEDULES[name.split("+").length] : SCHEDULES;
+    const { failure } = explorer.random(name, schedules, i);
     return failure === undefined
       ? []
       : [`${failure.violation.message}\n${renderSchedule(failure.outcome, bundle.locate)}\n${failure.schedule}`];
@@ -135,6 +149,13 @@ describe("pagemirror check", () => {
     expect(status).toBe(0);
   });
 
+  test("--driver webgpu explores the WebGPU driver", async () => {
+    const { status, stdout } = await pagemirror(["check", "--driver", "webgpu", "--schedules", "1", "--json"]);
+    const scenarios = choices(13, 2) + choices(13, 3) - choices(4, 2) - choices(4, 3);
+    expect(JSON.parse(stdout)).toMatchObject({ ok: true, scenarios, schedules: scenarios });
+    expect(status).toBe(0);
+  });
+
   test("--json prints one object", async () => {
     const { stdout } = await pagemirror([
       "check",
@@ -185,6 +206,7 @@ describe("pagemirror check", () => {
 
   test.each([
     ["an unknown scenario", ["--scenario", "nap+sleep"], "there is no scenario"],
+    ["an unknown driver", ["--driver", "amdgpu"], "there is no driver"],
     ["a count that is none", ["--schedules", "many"], "--schedules takes a whole number"],
     ["no schedules", ["--schedules", "0"], "--schedules takes a whole number from 1 up"],
     ["a limit of nothing", ["--exhaustive", "0"], "--exhaustive takes a whole number from 1 up"],

@@ -41,6 +41,11 @@ export class Explorer {
     return this.#explored.scenarios.map(({ name }) => name);
   }
 
+  /** The scenarios in which a driver takes part. */
+  namesOf(driver: "dmirror" | "webgpu"): readonly string[] {
+    return this.#explored.scenarios.filter((scenario) => scenario.driver === driver).map(({ name }) => name);
+  }
+
   /** Runs `schedules` random schedules of a scenario, or fewer, up to the first that fails. The seed decides them all. */
   random(name: string, schedules: number, seed: number): Exploration {
     let steps = 0;

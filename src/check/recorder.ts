@@ -248,6 +248,22 @@ export class AccessRecorder {
     return object;
   }
 
+  /** A loop over an object that waits in its body: it reads again in later steps. */
+  walk<T>(object: Iterable<T>): Iterable<T> {
+    const recorder = this;
+    return (function* () {
+      const items = object[Symbol.iterator]();
+      for (;;) {
+        recorder.access(object, "*", Access.Read);
+        const item = items.next();
+        if (item.done) {
+          return;
+        }
+        yield item.value;
+      }
+    })();
+  }
+
   /** A property is counted up or down as a statement of its own, or is asked whether it is 0 (afterwards). */
   count(object: unknown, key: string, delta: number, tested: boolean, value: unknown): unknown {
     if (typeof object !== "object" || object === null || isCollection(object) || typeof value !== "number") {

@@ -30,6 +30,8 @@ export interface ScenarioRun {
 /** A way to set up tasks. Everything in it runs under the explorer's promises. */
 export interface Scenario {
   readonly name: string;
+  /** The driver that takes part, if there are several. */
+  readonly driver?: "dmirror" | "webgpu";
   start(host: Host): Promise<ScenarioRun>;
 }
 
@@ -55,6 +57,7 @@ export interface ExploredGlobals {
   readonly __keyed: (object: unknown, method?: string) => unknown;
   readonly __key: (key: unknown, mask: number) => unknown;
   readonly __iterate: (object: unknown) => unknown;
+  readonly __walk: (object: unknown) => unknown;
   readonly __make: (object: unknown) => unknown;
   readonly __aside: (object: unknown) => unknown;
 }

@@ -75,6 +75,8 @@ export class Scheduler implements JobQueue, Host {
   context: TaskContext = OUTSIDE;
   #ready: Job[] = [];
   #timers = new Set<Timer>();
+  /** Timers without a delay, which are jobs. */
+  readonly #soon = new Set<object>();
   #now = 0;
   step = 0;
   readonly recorder = new AccessRecorder();
@@ -98,12 +100,20 @@ export class Scheduler implements JobQueue, Host {
       TaskPromise.resolve().continueWith(work, undefined);
     },
     setTimeout: (work, ms) => {
+      if (ms === 0) {
+        // No time limit, but a turn of its own.
+        const soon = {};
+        this.#soon.add(soon);
+        TaskPromise.resolve().continueWith(() => this.#soon.delete(soon) && work(), undefined);
+        return soon;
+      }
       const timer = { at: this.#now + ms, context: this.context, work };
       this.#timers.add(timer);
       return timer;
     },
     clearTimeout: (timer) => {
       this.#timers.delete(timer as Timer);
+      this.#soon.delete(timer as object);
     },
     Date: { now: () => this.#now },
     __access: (object, key, mask) => this.recorder.access(object, key, mask),
@@ -112,6 +122,7 @@ export class Scheduler implements JobQueue, Host {
     __keyed: (object, method) => this.recorder.keyed(object, method),
     __key: (key, mask) => this.recorder.key(key, mask),
     __iterate: (object) => this.recorder.access(object, "*", Access.Read),
+    __walk: (object) => this.recorder.walk(object as Iterable<unknown>),
     __make: (object) => this.recorder.make(object),
     __aside: (object) => this.recorder.aside(object),
   };
@@ -263,6 +274,7 @@ export class Scheduler implements JobQueue, Host {
     this.context = OUTSIDE;
     this.#ready = [];
     this.#timers.clear();
+    this.#soon.clear();
     this.#now = 0;
     this.step = 0;
     this.#maker = 0;

@@ -1,4 +1,4 @@
-/** `pagemirror check`: explores interleavings of the core and of the reference driver. */
+/** `pagemirror check`: explores interleavings of the core and of a driver. */
 import { existsSync, readFileSync } from "node:fs";
 import { SourceMap, type SourceMapPayload } from "node:module";
 import { fileURLToPath } from "node:url";
@@ -15,6 +15,7 @@ import { UsageError } from "./errors.ts";
 
 /** The options as commander gives them. */
 export interface CheckArguments {
+  readonly driver?: string;
   readonly schedules?: string;
   readonly seed?: string;
   readonly exhaustive?: string;
@@ -87,9 +88,19 @@ function nameOf(explorer: Explorer, given: string): string {
   const parts = (name: string) => name.split("+").sort().join("+");
   const found = explorer.names.find((name) => parts(name) === parts(given));
   if (found === undefined) {
-    throw new UsageError(`there is no scenario ${JSON.stringify(given)}: see pagemirror check --list`);
+    throw new UsageError(
+      `there is no scenario ${JSON.stringify(given)}: see pagemirror check --list, and with --driver webgpu`,
+    );
   }
   return found;
+}
+
+/** The scenarios of one driver. @throws UsageError */
+function namesOf(explorer: Explorer, driver = "dmirror"): readonly string[] {
+  if (driver !== "dmirror" && driver !== "webgpu") {
+    throw new UsageError(`there is no driver ${JSON.stringify(driver)} to explore: use dmirror or webgpu`);
+  }
+  return explorer.namesOf(driver);
 }
 
 function failureText(failure: Failure, locate: Locate): string {
@@ -133,11 +144,12 @@ export async function checkCommand(options: CheckArguments): Promise<boolean> {
   const locate = locatorOf(file);
   const explorer = new Explorer(instantiate);
   const json = options.json === true;
+  const ofDriver = namesOf(explorer, options.driver);
   if (options.list === true) {
-    process.stdout.write(`${explorer.names.join("\n")}\n`);
+    process.stdout.write(`${ofDriver.join("\n")}\n`);
     return true;
   }
-  const names = options.scenario?.map((name) => nameOf(explorer, name)) ?? explorer.names;
+  const names = options.scenario?.map((name) => nameOf(explorer, name)) ?? ofDriver;
   const explore = await methodOf(options, explorer);
   if (options.replay !== undefined) {
     return replayOne(explorer, options.replay, locate, json);

@@ -118,11 +118,15 @@ function buildProgram(): Command {
     });
   program
     .command("check")
-    .description("explore interleavings of the core and of the reference driver, and show the shortest that fails")
+    .description("explore interleavings of the core and of a driver, and show the shortest that fails")
+    .option(
+      "--driver <NAME>",
+      "dmirror, the reference driver, or webgpu, over a GPU without hardware (default: dmirror)",
+    )
     .option("--schedules <N>", "random schedules a scenario (default: 50)")
     .option("--seed <S>", "what the random choices depend on (default: 1)")
     .option("--exhaustive <LIMIT>", "instead: all schedules that may end differently, up to so many a scenario")
-    .option("--scenario <NAME>", "only this scenario; may be repeated (default: all)", collect)
+    .option("--scenario <NAME>", "only this scenario; may be repeated (default: all of the driver)", collect)
     .option("--replay <SCHEDULE>", "run a schedule that was printed, and print it again")
     .option("--list", "print the names of the scenarios")
     .option("--json", "print one JSON object")

@@ -31,3 +31,13 @@ export async function loadBundle(
   const sources = new SourceMap(JSON.parse(map) as SourceMapPayload);
   return { instantiate, locate: (stack) => locateIn(sources, stack) };
 }
+
+/** Bundled code with a line replaced wherever it stands: the bundler gives names numbers where those of modules meet, and indents anew. */
+export function breakLine(code: string, from: string, to: string): string {
+  const escaped = from.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  const line = new RegExp(escaped.replace(/[A-Za-z_]\w*/g, "$&\\d*").replace(/\s+/g, "\\s+"), "g");
+  if (!line.test(code)) {
+    throw new Error(`the bundle has no ${from}`);
+  }
+  return code.replace(line, () => to);
+}

@@ -1,12 +1,11 @@
 /** What else drivers do: interval notifiers, and the reference driver's migrations and exclusive pages. */
-import { virtAddr, vpnOf } from "../../base/index.ts";
+import { vpnOf } from "../../base/index.ts";
 import { type Dmirror, DmirrorDriver } from "../../drivers/dmirror/index.ts";
 import { Mapping } from "../../mm/index.ts";
 import { type Action, allowed, withUser } from "./action.ts";
 import { IntervalDevice } from "./interval-device.ts";
-import { BASE, PAGE, type World } from "./world.ts";
+import { BASE, PAGE, START, type World } from "./world.ts";
 
-const START = virtAddr(BASE, "check");
 const ONE = Uint8Array.of(1);
 
 /** Errors of the commands beside those that every action may meet. @linux lib/test_hmm.c */

@@ -1,5 +1,5 @@
 /** What the tasks of a scenario share: one address space with mappings, devices and notifiers, and what must hold of it. */
-import { addrOf, ledgerCounts, type Pfn, vpnOf } from "../../base/index.ts";
+import { addrOf, ledgerCounts, type Pfn, virtAddr, vpnOf } from "../../base/index.ts";
 import { type Dmirror, DmirrorDriver } from "../../drivers/dmirror/index.ts";
 import {
   AddressSpace,
@@ -10,6 +10,7 @@ import {
   PteKind,
   pteIsKind,
   ptePfn,
+  SVM_APERTURE_BASE,
   validateMm,
 } from "../../mm/index.ts";
 import {
@@ -26,8 +27,9 @@ import { type ProbeNotifier, probeOps } from "./probe.ts";
 export const PAGES = 4;
 /** Kinds of entries of pages that a device may have while the CPU may not touch them. */
 const AWAY = [PteKind.DevicePrivate, PteKind.DeviceExclusive];
-/** Above 2^40, where arithmetic in 32 bits would show. */
-export const BASE = 2 ** 41;
+/** Above 2^40, where arithmetic in 32 bits would show, and where kernels in svm mode get. */
+export const BASE = SVM_APERTURE_BASE + 2 ** 20;
+export const START = virtAddr(BASE, "check");
 export const PAGE = 4096;
 
 const mmu = new CheckMmu();
