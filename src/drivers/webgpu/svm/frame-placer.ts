@@ -132,6 +132,46 @@ export class FramePlacer {
   }
 
   /**
+   * Gives frames to pages that a slice will ask for when the running one is done: free ones, and those of pages that are
+   * `behind` both and cost nothing. All of them get one, or none does. Nobody is waited for.
+   */
+  placeAhead(
+    table: SvmTable,
+    demands: readonly Demand[],
+    behind: readonly Demand[],
+    { claim, tally }: SvmWork,
+  ): boolean {
+    using placing = this.#placing.tryLock();
+    if (placing === undefined || (this.#holder !== undefined && this.#holder.claim !== claim)) {
+      return false;
+    }
+    const newcomers = demands.filter(({ page }) => table.frameAt(page) === undefined);
+    const lacking = newcomers.length - this.#pool.freeFrames;
+    if (lacking > 0) {
+      const passed = behind.flatMap(({ page }) => table.frameAt(page) ?? []);
+      if (!table.drop(passed, lacking)) {
+        return false;
+      }
+      this.#pool.noteDropped(lacking);
+      tally.evictions += lacking;
+    }
+    try {
+      for (const { page } of newcomers) {
+        const frame = table.place(page);
+        if (frame !== undefined) {
+          guess(frame, true);
+        }
+      }
+      return true;
+    } catch (error) {
+      if (error instanceof KernelError) {
+        return false;
+      }
+      throw error;
+    }
+  }
+
+  /**
    * A frame that holds no page, for the dispatch's own use to its end; until then it has the pool's turn. Undefined when the
    * pool has no second one.
    *

@@ -297,6 +297,11 @@ export class FramePool {
     return victims;
   }
 
+  /** Frames were given up without a search for victims. */
+  noteDropped(frames: number): void {
+    this.#evictions += frames;
+  }
+
   noteEvicted(bytes: number): void {
     this.#bytesEvicted += bytes;
   }

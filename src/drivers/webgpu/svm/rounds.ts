@@ -5,22 +5,24 @@
  *       slice: as many as are likely to fit the pool with what they touch
  *         round: serve the faults of the last one, run, read the report
  *         too many faults for the pool?  a smaller slice, then fewer invocations of one workgroup, then an error
+ *
+ * While a slice of a stream runs, the first round of the next one is prepared and submitted.
  */
-import { KernelError, throwIfAborted } from "../../../base/index.ts";
-import { decodeFault, type FatalAccess, type RoundReport, type RoundRun } from "./control.ts";
+import { lockdepTask } from "../../../sync/index.ts";
+import { BESIDE, type BegunSlice, beginSlice, type Lane, settled } from "./begun-slice.ts";
+import type { RoundReport, RoundRun } from "./control.ts";
 import type { FramePlacer } from "./frame-placer.ts";
-import { Futility } from "./futility.ts";
 import type { Pace } from "./pace.ts";
-import { Prefetcher } from "./prefetch.ts";
-import { idsBetween, ResumeRounds, type SpillFrame } from "./resume-rounds.ts";
+import { idsBetween } from "./resume-rounds.ts";
 import { SequencePredictor } from "./sequence.ts";
 import type { Demand } from "./service.ts";
+import { ALL_LANES, FILL, NOTHING, type RoundsParts, SliceRounds } from "./slice-rounds.ts";
 import type { SvmTable } from "./svm-table.ts";
 import { windowSize } from "./windows.ts";
-import type { FrameClaim } from "./work.ts";
+import type { FrameClaim, SvmWork } from "./work.ts";
 
-/** Share of the pool that the working set of a slice is fitted to. */
-const FILL = 0.75;
+/** Share of the pool that the working set of the first slice is fitted to. */
+const FIRST_FILL = 0.2;
 
 /** What a dispatch runs, whatever is resident. */
 export interface RoundsJob {
@@ -46,6 +48,11 @@ export interface RoundContext {
   readonly newWindow: boolean;
   /** With a pipeline that does not find out everything. */
   readonly pipeline?: "quick" | "guarded" | undefined;
+  /** Whose control buffers; 0 when it does not say. */
+  readonly lane?: Lane;
+  /** The demanded pages have their frames already. */
+  readonly isPlaced?: boolean;
+  readonly onSubmitted?: () => void;
 }
 
 export interface RoundsStats {
@@ -53,67 +60,39 @@ export interface RoundsStats {
   faults: number;
 }
 
-/** The rounds of one dispatch. */
+/** The rounds of one dispatch: its slices, in order. */
 export class Rounds {
   readonly #job: RoundsJob;
   readonly #table: SvmTable;
-  readonly #prefetcher = new Prefetcher();
-  #named: readonly Demand[];
   readonly #pace: Pace | undefined;
-  #isReadable: boolean;
-  readonly #run: RunRound;
+  readonly #work: SvmWork;
   readonly #claim: FrameClaim;
   readonly #placer: FramePlacer;
-  readonly #signal: AbortSignal | undefined;
-  readonly #timeoutMs: number;
-  readonly #growReplay: (records: number) => Promise<void>;
-  readonly #resume: () => Promise<SpillFrame | string>;
-  readonly #fail: (fatal: FatalAccess, why: string) => never;
-  readonly stats: RoundsStats = { rounds: 0, faults: 0 };
+  readonly #beside: () => Promise<boolean>;
   readonly #sequence = new SequencePredictor();
-  #sliceLimit: number;
-  #resumeRounds: ResumeRounds | undefined;
-  /** The last workgroups needed resume points: the next ones are likely to. */
-  #isResuming = false;
-  /** Invocations store more than can be kept back: resume points commit it on the way. */
-  #storesMuch = false;
+  readonly #slices: SliceRounds;
+  #named: readonly Demand[];
+  /** Lanes that have not run anything of the window. */
+  readonly #isFresh = [true, true];
+  /** What the last slice was predicted, which the next ones are not likely to use. */
+  #behind: readonly Demand[] = [];
 
-  constructor(parts: {
-    readonly job: RoundsJob;
-    readonly table: SvmTable;
-    /** Bring these with the first round, if that is possible. */
-    readonly named: readonly Demand[];
-    /** What is known of the kernel, if it can be run quickly. */
-    readonly pace: Pace | undefined;
-    /** All pages can be read, when it begins: the first round of a slice is likely to be its last, and guarded will do. */
-    readonly isReadable: boolean;
-    readonly run: RunRound;
-    readonly claim: FrameClaim;
-    readonly placer: FramePlacer;
-    readonly growReplay: (records: number) => Promise<void>;
-    /** Called when a single invocation does not fit the pool: makes it go on from resume points, or says why it cannot. */
-    readonly resume: () => Promise<SpillFrame | string>;
-    /** Says that more was stored than can be kept back, and why there are no resume points. */
-    readonly fail: (fatal: FatalAccess, why: string) => never;
-    readonly signal: AbortSignal | undefined;
-    /** How long rounds may go on that bring nothing new and get nothing done. */
-    readonly timeoutMs: number;
-  }) {
+  constructor(parts: RoundsParts) {
     this.#job = parts.job;
     this.#table = parts.table;
-    this.#named = parts.named;
     this.#pace = parts.pace;
-    this.#isReadable = parts.isReadable;
-    this.#run = parts.run;
-    this.#claim = parts.claim;
+    this.#work = parts.work;
+    this.#claim = parts.work.claim;
     this.#placer = parts.placer;
-    this.#growReplay = parts.growReplay;
-    this.#resume = parts.resume;
-    this.#fail = parts.fail;
-    this.#signal = parts.signal;
-    this.#timeoutMs = parts.timeoutMs;
+    this.#beside = parts.beside;
+    this.#named = parts.named;
     const [x, y, z] = parts.job.grid;
-    this.#sliceLimit = Math.min(windowSize(parts.job), firstSlice(x * y * z, parts.table, parts.placer.share));
+    const limit = Math.min(windowSize(parts.job), firstSlice(x * y * z, parts.table, parts.placer.share));
+    this.#slices = new SliceRounds(parts, limit);
+  }
+
+  get stats(): RoundsStats {
+    return this.#slices.stats;
   }
 
   /** @throws KernelError as WebGpuKernel.dispatch */
@@ -127,30 +106,118 @@ export class Rounds {
   }
 
   async #window(first: number, count: number): Promise<void> {
-    let fresh = true;
+    const slices = this.#slices;
+    const end = first + count;
+    this.#isFresh.fill(true);
     let former = 0;
-    for (let next = first; next < first + count; ) {
-      if (this.#isResuming && this.#resumeRounds !== undefined) {
-        next += await this.#resumeSome(this.#resumeRounds, first, idsBetween(next, first + count), fresh);
-        fresh = false;
+    let ahead: BegunSlice | undefined;
+    for (let next = first; next < end; ) {
+      const { isResuming, resumeRounds } = slices;
+      if (ahead === undefined && isResuming && resumeRounds !== undefined) {
+        next += await slices.resumeSome(resumeRounds, first, idsBetween(next, end), this.#takeFresh(slices.lane));
         continue;
       }
-      const slice = Math.min(this.#sliceLimit, first + count - next);
-      const predicted = this.#fitting([
-        ...this.#named,
-        ...(former === 0 ? [] : this.#sequence.predict(slice / former)),
-      ]);
-      this.#named = [];
+      const slice: BegunSlice = ahead ?? this.#beginNext(first, next, end, former);
+      slices.lane = slice.lane;
+      const following = this.#goAhead(first, slice, former, end);
+      following.catch(() => undefined);
       const faultsBefore = this.stats.faults;
-      const { used, demands } = await this.#slice(first, next, slice, fresh, predicted);
+      let done: { readonly used: number; readonly demands: readonly Demand[] };
+      try {
+        done = await slices.finish(first, slice);
+      } catch (error) {
+        this.#placer.release(this.#claim);
+        await settled(slice);
+        await settled(await following.catch(() => undefined));
+        throw error;
+      }
       // Others may have its frames now.
       this.#placer.release(this.#claim);
-      this.#sequence.note(demands, this.stats.faults - faultsBefore);
-      fresh = false;
-      former = slice;
-      next += slice;
-      this.#grow(used, count);
+      const wasAhead = ahead !== undefined;
+      ahead = await following;
+      this.#sequence.note(done.demands, slice.predicted.length, this.stats.faults - faultsBefore);
+      this.#behind = slice.predicted;
+      former = slice.count;
+      next += slice.count;
+      if (!wasAhead && ahead === undefined) {
+        slices.grow(done.used, count);
+      }
     }
+  }
+
+  #takeFresh(lane: Lane): boolean {
+    const isFresh = this.#isFresh[lane];
+    this.#isFresh[lane] = false;
+    return isFresh;
+  }
+
+  /** Begins the slice that comes next when none was begun ahead. */
+  #beginNext(windowFirst: number, first: number, end: number, former: number): BegunSlice {
+    let count = Math.min(this.#slices.limit, end - first);
+    const pages = former === 0 ? 0 : (this.#sequence.pages * count) / former;
+    const most = this.#placer.share * BESIDE;
+    if (this.#isIndependent && pages > most) {
+      count = Math.max(1, Math.floor((count * most) / pages));
+    }
+    const predicted = this.#fitting([...this.#named, ...(former === 0 ? [] : this.#sequence.predict(count / former))]);
+    this.#named = [];
+    return this.#begin(windowFirst, { lane: this.#slices.lane, first, count, predicted });
+  }
+
+  #begin(
+    windowFirst: number,
+    { lane, first, count, predicted }: Pick<BegunSlice, "lane" | "first" | "count" | "predicted">,
+    isPlaced = false,
+  ): BegunSlice {
+    const newWindow = this.#takeFresh(lane);
+    const { isReadable } = this.#slices;
+    const quick = isReadable || this.#pace?.isQuick(0) === true;
+    const pipeline = quick ? this.#slices.quickPipeline : undefined;
+    const lanes = count === 1 && this.#job.doneBits ? ([0, this.#job.invocationsPerWorkgroup] as const) : ALL_LANES;
+    const run = { grid: this.#job.grid, windowFirst, ids: undefined, first, count, lanes };
+    const context = { ...NOTHING, demands: predicted, clearFaults: newWindow, newWindow, pipeline, lane, isPlaced };
+    const round = (onSubmitted: () => void) => this.#slices.round(run, { ...context, onSubmitted });
+    // Beside the rounds of another slice it takes locks of its own.
+    return beginSlice({ lane, first, count, predicted, quick }, (onSubmitted) =>
+      isPlaced ? lockdepTask(`${this.#job.name}, ahead`, () => round(onSubmitted)) : round(onSubmitted),
+    );
+  }
+
+  /** Slices may run side by side: no invocation can wait for another, and none needs all of the pool. */
+  get #isIndependent(): boolean {
+    return this.#job.replayRecords === 0 && this.#slices.resumeRounds === undefined;
+  }
+
+  /**
+   * Begins the slice after the one that runs, when it is known what it will ask for and there is room for that beside.
+   * Undefined when not.
+   * @throws KernelError ENODEV
+   */
+  async #goAhead(windowFirst: number, slice: BegunSlice, former: number, end: number): Promise<BegunSlice | undefined> {
+    const first = slice.first + slice.count;
+    const count = Math.min(slice.count, end - first);
+    if (!this.#isIndependent || !this.#sequence.wasRight || slice.predicted.length === 0 || count === 0) {
+      return undefined;
+    }
+    const predicted = this.#fitting(this.#sequence.predict(count / former, slice.count / former));
+    await slice.submitted;
+    if (!(await this.#beside())) {
+      return undefined;
+    }
+    const most = this.#placer.share * BESIDE;
+    if (predicted.length === 0 || Math.max(predicted.length, slice.predicted.length) > most || !this.#isIndependent) {
+      return undefined;
+    }
+    // Guesses so far: from here on they are what the slice needs.
+    for (const { page } of slice.predicted) {
+      const frame = this.#table.frameAt(page);
+      if (frame !== undefined) {
+        this.#claim.add(frame);
+      }
+    }
+    return this.#placer.placeAhead(this.#table, predicted, this.#behind, this.#work)
+      ? this.#begin(windowFirst, { lane: slice.lane === 0 ? 1 : 0, first, count, predicted }, true)
+      : undefined;
   }
 
   /** As much of a prediction as may be brought: mapped, not there yet, and no more than the pool takes. */
@@ -160,237 +227,9 @@ export class Rounds {
       .filter(({ page, write }) => table.isMapped(page, write) && !table.isResident(page, write))
       .slice(0, Math.floor(this.#placer.share * FILL));
   }
-
-  /**
-   * Runs workgroups until all of them are done, in smaller slices when their working set does not fit. Returns the most
-   * frames that they were seen to need at once, and the pages that they asked for, the predicted ones included.
-   */
-  async #slice(
-    windowFirst: number,
-    first: number,
-    count: number,
-    newWindow: boolean,
-    predicted: readonly Demand[],
-  ): Promise<{ readonly used: number; readonly demands: readonly Demand[] }> {
-    let used = predicted.length;
-    const asked: Demand[] = [...predicted];
-    let pending: Uint32Array<ArrayBuffer> | undefined;
-    let context: RoundContext = {
-      demands: predicted,
-      prefetch: [],
-      clearFaults: newWindow,
-      newWindow,
-    };
-    let lanes = this.#job.invocationsPerWorkgroup;
-    let laneFirst = 0;
-    let idle = 0;
-    const futility = new Futility();
-    let thorough = false;
-    for (let round = 0; ; round++) {
-      throwIfAborted(this.#signal, this.#job.name);
-      const ids = pending?.subarray(0, this.#sliceLimit) as Uint32Array<ArrayBuffer> | undefined;
-      const rest = pending?.subarray(ids?.length ?? 0);
-      const running = ids?.length ?? count;
-      const single = running === 1 && this.#job.doneBits;
-      const isTrying = round === 0 && this.#isReadable;
-      const quick: boolean = !thorough && (isTrying || this.#pace?.isQuick(round) === true);
-      const report = await this.#round(
-        {
-          grid: this.#job.grid,
-          windowFirst,
-          ids,
-          first,
-          count: running,
-          lanes: single ? [laneFirst, laneFirst + lanes] : [0, 0xffff_ffff],
-        },
-        { ...context, pipeline: quick ? (this.#isReadable ? "guarded" : "quick") : undefined },
-      );
-      if (report.failed.length === 0 && (rest === undefined || rest.length === 0)) {
-        if (!this.#isReadable) {
-          this.#pace?.note(round + 1);
-        }
-        return { used, demands: asked };
-      }
-      const { fatal } = report;
-      if (fatal !== undefined) {
-        const resuming = await this.#resumable((why) => this.#fail(fatal, why));
-        this.#storesMuch = true;
-        let left = joined(report.failed.sort(), rest);
-        while (left.length > 0) {
-          left = left.subarray(await this.#resumeSome(resuming, windowFirst, left));
-        }
-        return { used, demands: asked };
-      }
-      const progress = report.completed > 0 || report.doneInvocations > 0;
-      // In order, so that the next slice is one of neighbours, which are likely to share pages.
-      report.failed.sort();
-      if (progress) {
-        // Who is done needs its pages no more; those of the others were used last and are the last to be evicted.
-        this.#claim.clear();
-        futility.startOver();
-      }
-      thorough = quick && report.faults.length === 0;
-      if (thorough) {
-        // Perhaps others needed the room.
-        this.#isReadable = false;
-        pending = joined(report.failed, rest);
-        context = { ...context, demands: [], prefetch: [], clearFaults: false, newWindow: false };
-        continue;
-      }
-      if (report.replayNeeded > 0) {
-        await this.#growReplay(report.replayNeeded);
-      }
-      if (report.faults.length === 0) {
-        // Nobody missed anything, yet not all are done: those at rest are next, or what was missed came meanwhile.
-        idle = progress ? 0 : idle + 1;
-        if (single && lanes < this.#job.invocationsPerWorkgroup) {
-          laneFirst = (laneFirst + lanes) % this.#job.invocationsPerWorkgroup;
-        }
-        if (idle > 2 * this.#job.invocationsPerWorkgroup + 16) {
-          throw this.#stuck(report, running);
-        }
-        pending = joined(report.failed, rest);
-        context = { ...context, demands: [], prefetch: [], clearFaults: false, newWindow: false };
-        this.#grow(used, count);
-        continue;
-      }
-      idle = 0;
-      futility.check(report.faults, this.#job.name, this.#timeoutMs);
-      pending = joined(report.failed, rest);
-      const demands = [...report.faults].map(decodeFault).sort((a, b) => a.page - b.page);
-      this.stats.faults += demands.length;
-      asked.push(...demands);
-      // Beside others a slice is content with its share, but what cannot be made less gets the whole pool.
-      const room = running > 1 ? this.#placer.share : this.#table.pool.capacity;
-      const inUse = this.#claim.count();
-      // What is there already but was not asked for by this slice may not be evicted for the rest either.
-      const missing = demands.filter(({ page }) => !this.#claim.covers(this.#table.frameAt(page))).length;
-      used = Math.max(used, missing + inUse);
-      // Faults that the report had no room for wait in the bitmaps, for the next one.
-      if (missing + inUse <= room) {
-        const prefetch = this.#prefetcher.choose(this.#table, demands);
-        if (progress) {
-          this.#grow(missing + inUse, count);
-        }
-        context = { demands, prefetch, clearFaults: false, newWindow: false };
-        continue;
-      }
-      // The working set of what runs does not fit: run less of it.
-      const demand = missing + inUse;
-      if (running > 1) {
-        this.#sliceLimit = Math.max(1, Math.min(running - 1, Math.floor((running * room * FILL) / demand)));
-        context = this.#startOver(futility);
-      } else if (this.#job.doneBits && lanes > 1) {
-        lanes = Math.max(1, Math.min(lanes - 1, Math.floor((lanes * room * FILL) / demand)));
-        context = this.#startOver(futility);
-      } else if (await this.#placer.grow(demand, true, this.#signal)) {
-        context = this.#startOver(futility);
-      } else {
-        const resuming = await this.#resumable((why) => {
-          throw this.#tooBig(demand, room, why);
-        });
-        let left = joined(Uint32Array.of(ids?.[0] ?? first), rest);
-        do {
-          left = left.subarray(await this.#resumeSome(resuming, windowFirst, left));
-        } while (this.#isResuming && left.length > 0);
-        if (left.length === 0) {
-          return { used, demands: asked };
-        }
-        pending = left;
-        lanes = this.#job.invocationsPerWorkgroup;
-        laneFirst = 0;
-        context = this.#startOver(futility);
-      }
-    }
-  }
-
-  async #resumable(refuse: (why: string) => never): Promise<ResumeRounds> {
-    if (this.#resumeRounds === undefined) {
-      const spill = await this.#resume();
-      if (typeof spill === "string") {
-        return refuse(spill);
-      }
-      this.#resumeRounds = new ResumeRounds(
-        {
-          job: this.#job,
-          table: this.#table,
-          run: this.#run,
-          claim: this.#claim,
-          growReplay: this.#growReplay,
-          signal: this.#signal,
-          timeoutMs: this.#timeoutMs,
-          stats: this.stats,
-        },
-        spill,
-      );
-    }
-    return this.#resumeRounds;
-  }
-
-  /** Finishes the first few of these workgroups, which are done then. `newWindow` is given for those that never ran. */
-  async #resumeSome(
-    resuming: ResumeRounds,
-    windowFirst: number,
-    ids: Uint32Array<ArrayBuffer>,
-    newWindow?: boolean,
-  ): Promise<number> {
-    const some = resuming.workgroupsOf(ids);
-    const isTight = await resuming.workgroups(windowFirst, ids.slice(0, some), {
-      fresh: newWindow !== undefined,
-      newWindow: newWindow === true,
-    });
-    this.#isResuming = isTight || this.#storesMuch;
-    return some;
-  }
-
-  /** Less of the slice runs, or in more room: what the rest asked for is not needed now. */
-  #startOver(futility: Futility): RoundContext {
-    this.#claim.clear();
-    futility.startOver();
-    return { demands: [], prefetch: [], clearFaults: true, newWindow: false };
-  }
-
-  /** What ran used less than half of the pool: run more of it at a time. */
-  #grow(used: number, count: number): void {
-    if (used * 2 < this.#placer.share) {
-      this.#sliceLimit = Math.min(count, this.#sliceLimit * 2);
-    }
-  }
-
-  async #round(run: RoundRun, context: RoundContext): Promise<RoundReport> {
-    this.stats.rounds++;
-    return await this.#run(run, context);
-  }
-
-  #tooBig(demand: number, room: number, why: string): KernelError {
-    const what = this.#job.doneBits ? "one invocation" : "one workgroup (it has barriers, so it is done as a whole)";
-    return new KernelError(
-      "ENOMEM",
-      this.#job.name,
-      `${what} needs at least ${demand} device pages of 16 KiB at once, the pool holds ${room}: raise deviceMemory, or give each invocation less to do; resume points do not apply: ${why}`,
-    );
-  }
-
-  #stuck(report: RoundReport, running: number): KernelError {
-    return new KernelError(
-      "EIO",
-      this.#job.name,
-      `${report.failed.length} of ${running} workgroups make no progress although they miss no page: reduce the grid and report this as a bug`,
-    );
-  }
 }
 
-/** Workgroups to begin with: as if each used its share of all that is mapped. */
+/** Workgroups to begin with: as if each used its share of all that is mapped, and few, to find out what they do use. */
 function firstSlice(total: number, { mappedPages }: SvmTable, room: number): number {
-  return room >= mappedPages ? total : Math.max(1, Math.floor((total * room * FILL) / mappedPages));
-}
-
-function joined(a: Uint32Array<ArrayBuffer>, b: Uint32Array | undefined): Uint32Array<ArrayBuffer> {
-  if (b === undefined || b.length === 0) {
-    return a;
-  }
-  const all = new Uint32Array(a.length + b.length);
-  all.set(a);
-  all.set(b, a.length);
-  return all;
+  return room >= mappedPages ? total : Math.max(1, Math.floor((total * room * FIRST_FILL) / mappedPages));
 }

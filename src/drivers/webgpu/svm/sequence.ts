@@ -22,32 +22,42 @@ const TOLERANCE = 0.25;
 export class SequencePredictor {
   #former: readonly Run[] = [];
   #latest: readonly Run[] = [];
-  #predicted = 0;
+  #wasRight = false;
 
-  /** What a slice asked for in all, the prediction for it included, and how many faults it had beside that. */
-  note(demands: readonly Demand[], faults: number): void {
-    if (this.#predicted > 0 && faults > this.#predicted * TOLERANCE) {
-      this.#latest = [];
-    }
-    this.#former = this.#latest;
+  /** What a slice asked for in all, how much of that was predicted, and how many faults it had beside that. */
+  note(demands: readonly Demand[], predicted: number, faults: number): void {
+    const wasWrong = faults > predicted * TOLERANCE;
+    this.#wasRight = predicted > 0 && !wasWrong;
+    this.#former = predicted > 0 && wasWrong ? [] : this.#latest;
     this.#latest = runsOf(demands);
   }
 
-  /** The next slice's demands, when the last slices were a stream; `ratio` is its size over that of the last one. */
-  predict(ratio: number): Demand[] {
-    this.#predicted = 0;
+  /** The last prediction was right: the next ones are likely to be. */
+  get wasRight(): boolean {
+    return this.#wasRight;
+  }
+
+  /** Pages that a slice as large as the last one would be predicted; 0 when the last slices were no stream. */
+  get pages(): number {
+    return follows(this.#former, this.#latest) ? this.#latest.reduce((sum, { start, end }) => sum + end - start, 0) : 0;
+  }
+
+  /**
+   * The demands of a slice to come, when the last slices were a stream. `ratio` is its size over that of the last one, `after`
+   * the same for what comes in between.
+   */
+  predict(ratio: number, after = 0): Demand[] {
     if (!follows(this.#former, this.#latest)) {
       return [];
     }
-    const demands = this.#latest.flatMap(({ start, end, write }) =>
-      Array.from({ length: Math.round((end - start) * ratio) }, (_, i) => ({
-        page: end + i,
+    return this.#latest.flatMap(({ start, end, write }) => {
+      const first = end + Math.round((end - start) * after);
+      return Array.from({ length: Math.round((end - start) * ratio) }, (_, i) => ({
+        page: first + i,
         write,
         optional: true as const,
-      })),
-    );
-    this.#predicted = demands.length;
-    return demands;
+      }));
+    });
   }
 }
 

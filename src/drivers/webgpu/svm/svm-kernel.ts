@@ -13,7 +13,7 @@ import { traceDispatch } from "../trace-gpu.ts";
 import { BoundRanges } from "./bound-ranges.ts";
 import { compactionPipeline } from "./compaction.ts";
 import type { CompiledSvmKernel } from "./compile-svm.ts";
-import type { ControlBuffers, FatalAccess, RoundReport, RoundRun } from "./control.ts";
+import type { ControlBuffers, ControlShape, FatalAccess, RoundReport, RoundRun } from "./control.ts";
 import { Fatal, type FatalCode } from "./control-layout.ts";
 import { encodeCompaction, encodeKernel, physicalGrid, type RoundBindings, userGroups } from "./encode-round.ts";
 import { fatalError } from "./fatal-error.ts";
@@ -32,10 +32,18 @@ interface Run extends RoundBindings {
   readonly work: SvmWork;
   readonly params: Uint32Array;
   readonly onRound: DispatchOptions["onRound"];
+  /** Each slice under way has control buffers of its own; those that `control` is one of. */
+  readonly controls: Controls;
   /** Workgroups that are done. */
   done: number;
   /** With resume points, once they are needed. */
   resuming?: GPUComputePipeline;
+}
+
+/** Control buffers of a dispatch, by lane. They are given back when it is over. */
+interface Controls {
+  readonly all: ControlBuffers[];
+  shape?: ControlShape;
 }
 
 /** The device's turn and what it was taken for. */
@@ -108,10 +116,10 @@ export class SvmKernel implements WebGpuKernel {
     const { table, uses } = await svm.tableOf(mirror, name, signal);
     using _uses = uses;
     const work = { signal, timeoutMs, op: name, bound, claim: new FrameClaim(), tally: newTally() };
-    const control = svm.takeControl();
+    const controls: Controls = { all: [svm.takeControl()] };
     svm.placer.enter(bound.extents);
     try {
-      const { rounds, faults } = await this.#run(job, table, control, work);
+      const { rounds, faults } = await this.#run(job, table, controls, work);
       device.counts.dispatches++;
       const took: DispatchStats = { ...work.tally, rounds, deviceFaults: faults };
       if (traceOn) {
@@ -121,7 +129,9 @@ export class SvmKernel implements WebGpuKernel {
     } finally {
       svm.running.delete(work);
       svm.placer.leave(bound.extents, work.claim);
-      svm.putControl(control);
+      for (const control of controls.all) {
+        svm.putControl(control);
+      }
     }
   }
 
@@ -158,7 +168,7 @@ export class SvmKernel implements WebGpuKernel {
   async #run(
     { grid, uniform, params, options }: Job,
     table: SvmTable,
-    control: ControlBuffers,
+    controls: Controls,
     work: SvmWork & { readonly bound: BoundRanges },
   ): Promise<RoundsStats> {
     const { device, name, compiled } = this;
@@ -171,16 +181,19 @@ export class SvmKernel implements WebGpuKernel {
       doneBits: compiled.doneBits,
       replayRecords: compiled.replayRecords,
     };
-    await control.prepare({
+    const [control] = controls.all;
+    controls.shape = {
       window: windowSize(job),
       invocationsPerWorkgroup: compiled.invocationsPerWorkgroup,
       pages: table.pages,
       replayRecords: compiled.replayRecords,
       doneBits: compiled.doneBits,
-    });
+    };
+    await control.prepare(controls.shape);
     const compaction = await compactionPipeline(device.gpu);
     const groups = userGroups(device.gpu, compiled, uniform, work.bound.placed);
-    const run: Run = { svm, control, table, grid, groups, compaction, work, params, onRound: options.onRound, done: 0 };
+    const { onRound } = options;
+    const run: Run = { svm, control, controls, table, grid, groups, compaction, work, params, onRound, done: 0 };
     return (await this.#runResident(run)) ?? (await this.#runRounds(run, job));
   }
 
@@ -254,16 +267,34 @@ export class SvmKernel implements WebGpuKernel {
         noteProgress(run, rounds.stats);
         return report;
       },
-      claim: run.work.claim,
+      work: run.work,
       placer: run.svm.placer,
+      beside: () => this.#beside(run),
       resume: () => this.#resume(run),
       fail: (fatal, why) => this.#throwFatal(run, fatal, why),
       growReplay: (records) => run.control.growReplay(records),
-      signal: run.work.signal,
-      timeoutMs: run.work.timeoutMs,
     });
     await rounds.all();
     return rounds.stats;
+  }
+
+  /** Control buffers for a second slice beside the first. False when there is no memory for them. */
+  async #beside({ svm, controls: { all, shape } }: Run): Promise<boolean> {
+    if (all.length > 1 || shape === undefined) {
+      return all.length > 1;
+    }
+    const control = svm.takeControl();
+    try {
+      await control.prepare(shape);
+      all.push(control);
+      return true;
+    } catch (error) {
+      svm.putControl(control);
+      if (error instanceof KernelError && error.code === "ENOMEM") {
+        return false;
+      }
+      throw error;
+    }
   }
 
   /** From now on invocations can be left: they keep themselves in a frame of the pool. Or why not. */
@@ -284,12 +315,16 @@ export class SvmKernel implements WebGpuKernel {
   }
 
   async #round(run: Run, round: RoundRun, context: RoundContext): Promise<RoundReport> {
-    const { svm, control, table, work } = run;
+    const { svm, table, work, controls } = run;
+    const control = controls.all[context.lane ?? 0];
+    const bindings = control === run.control ? run : { ...run, control };
     const grid = physicalGrid(this.device.gpu, round.count);
     const since = traceNow();
     const quick = context.pipeline === undefined ? undefined : await this.compiled[context.pipeline]?.();
     const pipeline = round.resume === undefined ? quick : run.resuming;
-    const demands = await svm.placer.place(table, context.demands, context.prefetch, work);
+    const demands = context.isPlaced
+      ? context.demands
+      : await svm.placer.place(table, context.demands, context.prefetch, work);
     await svm.submit(table, demands, run.work, (encoder) => {
       if (context.newWindow) {
         control.clear(encoder, "all");
@@ -301,10 +336,11 @@ export class SvmKernel implements WebGpuKernel {
       if (round.resume?.clear) {
         encoder.clearBuffer(svm.pool.handle.buffer, round.resume.frame * DEVICE_PAGE, DEVICE_PAGE);
       }
-      encodeKernel(run, this.compiled, encoder, pipeline ?? this.compiled.checked, grid);
-      encodeCompaction(run, encoder);
+      encodeKernel(bindings, this.compiled, encoder, pipeline ?? this.compiled.checked, grid);
+      encodeCompaction(bindings, encoder);
       control.record(encoder, round.count);
     });
+    context.onSubmitted?.();
     const submitted = traceNow();
     const report = await control.read(round.count);
     if (traceOn) {

@@ -305,12 +305,27 @@ export class SvmTable implements FrameStore {
     }
     await this.mirror.extents.readbacksDone.wait(() => frames.every((frame) => frame.readbacks === 0));
     using _lock = this.mirror.update.tryLock() ?? (await this.mirror.update.lock());
-    // So that they are taken again in rising order: neighbouring pages in neighbouring frames share a copy.
-    for (const frame of [...frames].sort((a, b) => b.index - a.index)) {
-      if (frame.isPlaced && !frame.isServed && frame.ownedPages === 0 && frame.readbacks === 0) {
-        this.remove(frame);
-      }
+    removeAll(
+      this,
+      frames.filter((frame) => frame.isPlaced && isIdle(frame)),
+    );
+  }
+
+  /**
+   * Gives `count` of these frames back that nobody needs, when there are so many: the host has what they hold, and no running
+   * slice has claimed them. What was submitted may still read them, and finds what they hold now: the queue writes their next
+   * pages, and the entries for these, after that.
+   */
+  drop(frames: readonly SvmFrame[], count: number): boolean {
+    using lock = this.mirror.update.tryLock();
+    const unneeded = frames.filter(
+      (frame) => frame.isPlaced && frame.claims === 0 && !frame.isPreferred && isIdle(frame),
+    );
+    if (lock === undefined || unneeded.length < count) {
+      return false;
     }
+    removeAll(this, unneeded.slice(0, count));
+    return true;
   }
 
   dropAll(poison: (extent: Extent) => void): void {
@@ -352,6 +367,18 @@ export class SvmTable implements FrameStore {
     this.#blocks.clear();
     this.#onClose();
     return bytes;
+  }
+}
+
+/** Nobody brings it a page or takes one home, and the host has what it holds. */
+function isIdle(frame: SvmFrame): boolean {
+  return !frame.isServed && frame.ownedPages === 0 && frame.readbacks === 0;
+}
+
+function removeAll(table: SvmTable, frames: readonly SvmFrame[]): void {
+  // So that they are taken again in rising order: neighbouring pages in neighbouring frames share a copy.
+  for (const frame of [...frames].sort((a, b) => b.index - a.index)) {
+    table.remove(frame);
   }
 }
 

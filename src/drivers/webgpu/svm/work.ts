@@ -62,6 +62,16 @@ export class FrameClaim {
     return count;
   }
 
+  /** What was brought for a guess and not used since is not needed after all. */
+  dropUnused(): void {
+    for (const frame of this.#frames) {
+      if (frame.isGuess || frame.isPrefetched) {
+        frame.claims--;
+        this.#frames.delete(frame);
+      }
+    }
+  }
+
   clear(): void {
     for (const frame of this.#frames) {
       frame.claims--;
