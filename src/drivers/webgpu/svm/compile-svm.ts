@@ -83,9 +83,11 @@ export async function compileSvmKernel(
   checkDemands(gpu, reflection, runtimeGroup, name);
   const groupLayouts = makeLayouts(gpu.device, reflection, runtimeGroup, name);
   const compiler = new Compiler(gpu, wgsl, kernel, groupLayouts, name, signal);
-  // The resident text has fewer edits: its messages fit the source best.
-  const resident = await compiler.compile("resident");
-  const checked = await compiler.compile("checked");
+  const compiling = [compiler.compile("resident"), compiler.compile("checked")] as const;
+  compiling[1].catch(() => undefined);
+  // When both are refused: the resident text has fewer edits: its messages fit the source best.
+  const resident = await compiling[0];
+  const checked = await compiling[1];
   const [x, y, z] = reflection.workgroupSize;
   let linear: Promise<GPUComputePipeline> | undefined;
   let resuming: Promise<ResumingPipeline | string> | undefined;
