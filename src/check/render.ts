@@ -4,6 +4,7 @@ import type { Outcome, TracedStep } from "./scheduler.ts";
 /** Finds a place in the sources for a stack; undefined when none of its frames is in the explored code. */
 export type Locate = (stack: string) => string | undefined;
 
+/** Of a column, at least. */
 const WIDTH = 46;
 
 /** What stands in the column of the task that ran. */
@@ -17,15 +18,22 @@ function cellsOf(step: TracedStep, locate: Locate): string[] {
 /** Draws the outcome of a traced run. */
 export function renderSchedule(outcome: Outcome, locate: Locate): string {
   const columns = outcome.tasks.length;
+  const steps = outcome.trace.map((step) => ({ column: Math.max(0, step.task), cells: cellsOf(step, locate) }));
+  const widths = Array.from({ length: columns }, (_, i) =>
+    Math.max(
+      WIDTH,
+      ...steps.flatMap(({ column, cells }) => (column === i ? cells.map((cell) => cell.length + 1) : [])),
+    ),
+  );
   const row = (number: string, column: number, text: string) => {
-    const cells = Array.from({ length: columns }, (_, i) => (i === column ? text : "").padEnd(WIDTH));
+    const cells = widths.map((width, i) => (i === column ? text : "").padEnd(width));
     return `${number.padStart(4)}  ${cells.join("| ")}`.trimEnd();
   };
-  const head = `step  ${outcome.tasks.map((name) => name.padEnd(WIDTH)).join("| ")}`.trimEnd();
-  const lines = [head, "-".repeat(Math.max(head.length, 6 + columns * (WIDTH + 2)))];
-  for (const [index, step] of outcome.trace.entries()) {
-    const column = Math.max(0, step.task);
-    for (const [line, text] of cellsOf(step, locate).entries()) {
+  const head = `step  ${outcome.tasks.map((name, i) => name.padEnd(widths[i])).join("| ")}`.trimEnd();
+  const all = widths.reduce((sum, width) => sum + width + 2, 6);
+  const lines = [head, "-".repeat(Math.max(head.length, all))];
+  for (const [index, { column, cells }] of steps.entries()) {
+    for (const [line, text] of cells.entries()) {
       lines.push(row(line === 0 ? String(index + 1) : "", column, text));
     }
   }
