@@ -130,6 +130,7 @@ describe("the model of a space", () => {
       ["memory", 200, 1],
     ]);
     expect(states(model)).toEqual(["copy", "copy", "written"]);
+    expect(model.store.columns.duration[1]).toBe(0);
   });
 
   it("says the same wherever it comes from, with thousands of events", () => {

@@ -1,5 +1,5 @@
 /** Reads trace files into a store. */
-import { KernelError } from "../base/index.ts";
+import { KernelError, TRACE_NAMES, TRACEPOINTS } from "../base/index.ts";
 import type { EventStore } from "./event-store.ts";
 
 interface ChromeEvent {
@@ -10,6 +10,7 @@ interface ChromeEvent {
   readonly args?: Readonly<Record<string, unknown>>;
 }
 
+const INSTANTS = new Set<string>(TRACE_NAMES.filter((name) => TRACEPOINTS[name].shape === "instant"));
 const PAGES_OF = "pages ";
 const BYTES_OF = "bytes ";
 
@@ -108,7 +109,8 @@ export class TraceLoader {
     }
     if (ph === "X" || ph === "i") {
       this.events++;
-      this.#store.add(name, args, ts, typeof dur === "number" ? dur : 0);
+      // Where an arrow begins, the file has a slice of a nanosecond for an instant.
+      this.#store.add(name, args, ts, typeof dur === "number" && !INSTANTS.has(name) ? dur : 0);
     } else if (ph === "C" && name.startsWith(PAGES_OF)) {
       this.#pages = { device: name.slice(PAGES_OF.length), args };
     } else if (ph === "C" && name === BYTES_OF + this.#pages?.device) {

@@ -169,6 +169,16 @@ describe("a trace file", () => {
     }
   });
 
+  it("has one lane for the faults of the CPU and of HMM, which are of no device", () => {
+    const events = written([
+      event("mm.map", 100, 0, { space: 1, start: 4096, end: 8192, name: "a", write: true }),
+      event("mm.fault", 101, 0.1, { space: 1, start: 4096, end: 8192, write: true, device: false }),
+      event("mm.fault", 102, 0.1, { space: 1, start: 4096, end: 8192, write: false, device: true }),
+    ]);
+    const names = events.filter(({ name }) => name === "thread_name").map(({ args }) => args?.name);
+    expect(names).toEqual(["mappings", "CPU faults"]);
+  });
+
   it("names each row before its first event, and puts those of devices first", () => {
     const events = written([
       event("sync.wait", 100, 10, { lock: "mmap", mode: "read" }),

@@ -86,7 +86,8 @@ const SHAPES: readonly Shape[] = TRACE_NAMES.map((name) => {
     labels: keys.map((key, i) => piece(`${i === 0 ? "" : ","}"${key}":`)),
     kinds: Object.values<TraceUnit>(fields).map((unit) => (unit === "text" ? TEXT : unit === "flag" ? FLAG : NUMBER)),
     arrows: name === "gpu.fault" || name === "gpu.upload",
-    device: at("device"),
+    // mm.fault has a flag of that name.
+    device: "device" in fields && fields.device === "text" ? at("device") : -1,
     space: at("space"),
     start: at("start"),
     end: at("end"),
