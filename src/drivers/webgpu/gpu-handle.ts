@@ -18,6 +18,14 @@ export class GpuHandle {
   readonly ownership: Ownership;
   readonly lost: DeviceLost;
   readonly #ledger: LedgerEntry;
+  readonly #refused = (event: GPUUncapturedErrorEvent): void => {
+    event.preventDefault();
+    warnOn(
+      !this.lost.isLost,
+      "I-GPU-1",
+      () => `the GPU refused a command of device "${this.label}": ${event.error.message}`,
+    );
+  };
 
   constructor(device: GPUDevice, label: string, ownership: Ownership, waiting?: WhileWaiting) {
     this.device = device;
@@ -28,14 +36,7 @@ export class GpuHandle {
     this.lost = new DeviceLost(device, label, waiting === "nudge" ? new QueueNudge(device.queue) : waiting);
     this.#ledger = ledgerTrack("gpu device");
     if (ownership === "owned") {
-      device.addEventListener("uncapturederror", (event) => {
-        event.preventDefault();
-        warnOn(
-          !this.lost.isLost,
-          "I-GPU-1",
-          () => `the GPU refused a command of device "${label}": ${event.error.message}`,
-        );
-      });
+      device.addEventListener("uncapturederror", this.#refused);
     }
   }
 
@@ -48,6 +49,8 @@ export class GpuHandle {
     this.lost.mark(this.ownership === "owned" ? "it was destroyed" : "the library let go of it");
     if (this.ownership === "owned") {
       this.device.destroy();
+      // Dawn holds its listeners, and this one holds the device: neither would ever be collected, nor the device's threads.
+      this.device.removeEventListener("uncapturederror", this.#refused);
     }
     this.#ledger.end();
   }

@@ -129,6 +129,33 @@ test.skipIf(!packaged)("a user whose cache folder cannot be written gets one amo
   }
 });
 
+test.skipIf(!packaged)("a device that was closed is collected: nothing of Dawn's holds it", async () => {
+  const handle = JSON.stringify(new URL("../../drivers/webgpu/gpu-handle.ts", import.meta.url).href);
+  const result = await runChild(`
+    const { setFlagsFromString } = await import("node:v8");
+    const { runInNewContext } = await import("node:vm");
+    const { openDawn } = await import(${JSON.stringify(dawn)});
+    const { openGpuDevice } = await import(${handle});
+    setFlagsFromString("--expose_gc");
+    const gc = runInNewContext("gc");
+    async function use() {
+      const opened = await openDawn({ adapter: "swiftshader" });
+      const gpu = await openGpuDevice(opened.adapter, "closed");
+      const device = new WeakRef(gpu.device);
+      gpu.destroy();
+      opened.close();
+      return device;
+    }
+    const device = await use();
+    for (let i = 0; i < 50 && device.deref() !== undefined; i++) {
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      gc();
+    }
+    console.log(device.deref() === undefined ? "collected" : "held");
+  `);
+  expect(result.out).toBe("collected\n");
+});
+
 test.skipIf(!packaged)("a worker thread can open the packaged driver too", async () => {
   const worker = new Worker(
     `const { parentPort, workerData } = require("node:worker_threads");
