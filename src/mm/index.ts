@@ -27,7 +27,7 @@ export { type AddressSpaceStats, formatMaps, formatSmaps, type PageStates, pageS
 export { MemoryObject, type ObjectBlock, PageFlag, type PinMode } from "./memory-object.ts";
 export type { MmapOptions } from "./mmap.ts";
 export type { MremapOptions } from "./mremap.ts";
-export { isZeroPage, poisonedError, readPages, type Transit, waitWhileBusy } from "./object-content.ts";
+export { forEachPaged, isZeroPage, poisonedError, readPages, type Transit, waitWhileBusy } from "./object-content.ts";
 export {
   framePfn,
   hostPfn,

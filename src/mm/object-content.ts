@@ -11,6 +11,7 @@ import {
 } from "../base/index.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import { migrateToRam } from "./object-migrate.ts";
+import type { Pager } from "./ports.ts";
 
 /** What a page's flags alone say about its bytes; `Base` means that they come from below: source, pager, or zeros. */
 const Place = { Base: 0, Zero: 1, Window: 2, Device: 3, Poisoned: 4, Busy: 5 } as const;
@@ -162,6 +163,25 @@ function readRun(object: MemoryObject, page: number, end: number, place: number,
     default:
       dst.fill(0);
       return undefined;
+  }
+}
+
+/** Calls `visit` for the pieces of pages `[page, end)` that a read would take from a pager. */
+export function forEachPaged(
+  object: MemoryObject,
+  page: number,
+  end: number,
+  visit: (pager: Pager, offset: number, length: number) => void,
+): void {
+  for (let p = page; p < end; ) {
+    const place = PLACE[object.flagsOf(p)];
+    const stop = placeRunEnd(object, p, end, place);
+    if (place === Place.Base && object.source !== undefined && p < object.sourcePages) {
+      forEachPaged(object.source, p + object.sourcePage, stop + object.sourcePage, visit);
+    } else if (place === Place.Base && object.pager !== undefined) {
+      visit(object.pager, p * PAGE_SIZE, (stop - p) * PAGE_SIZE);
+    }
+    p = stop;
   }
 }
 

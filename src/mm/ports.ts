@@ -62,6 +62,13 @@ export interface Pager {
   readonly writable: boolean;
   /** Fills `dst` from `offset`; past the end with zeros. @throws KernelError EIO */
   read(offset: number, dst: Uint8Array): MaybePromise<void>;
+  /** Bytes that {@link near} may be asked for before they are read; a pager without it is as near as it gets. */
+  readonly nearBytes?: number;
+  /**
+   * Brings bytes near, so that a read of them soon after does not wait: callers wait for this without the locks that they
+   * read under. Undefined when nothing has to come. Never rejects: the read does.
+   */
+  near?(offset: number, length: number): Promise<void> | undefined;
   /** Writes back; never past `length`. @throws KernelError EIO, ENOSPC */
   write(offset: number, src: Uint8Array): MaybePromise<void>;
   /** Makes earlier writes durable. */

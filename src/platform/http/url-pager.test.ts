@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Pager } from "../../mm/index.ts";
 import { FaultProxy } from "../../testing/fault-proxy.ts";
 import { hasNginx, NGINX_HINT, Nginx } from "../../testing/nginx.ts";
 import { BYTES, expectAll, expectBytes, K, open, PAGE, rangesOf } from "../../testing/url-objects.ts";
@@ -110,6 +111,32 @@ describe.skipIf(!hasNginx())(`a URL's pager over ${NGINX_HINT}`, () => {
       fetched.push(await touch(page));
     }
     expect(fetched).toEqual([1, 1, 0, 1, 0, 1]);
+  });
+
+  test("what was brought near is read at once; what would not stay there is not asked for", async () => {
+    await using it = await open(url, { requestBytes: PAGE, readAheadBytes: PAGE, cacheBytes: 64 * K });
+    const { pager } = it;
+    await Promise.all([pager.near?.(10 * PAGE, 3 * PAGE), pager.near?.(12 * PAGE, PAGE)]);
+    expect(await ranges()).toEqual([`${10 * PAGE}-${13 * PAGE - 1}`]);
+    const bytes = new Uint8Array(3 * PAGE);
+    expect(pager.read(10 * PAGE, bytes)).toBeUndefined();
+    expectBytes(bytes, 10 * PAGE);
+    expect(pager.near?.(11 * PAGE, 2 * PAGE)).toBeUndefined();
+    expect(pager.near?.(0, 33 * K)).toBeUndefined();
+    expect(pager.near?.(BYTES.length, PAGE)).toBeUndefined();
+    expect(await ranges()).toEqual([]);
+  });
+
+  test("bringing bytes near ends with the pager, and without an error", async () => {
+    let coming: Promise<void> | undefined;
+    let pager: Pager | undefined;
+    {
+      await using it = await open(url);
+      pager = it.pager;
+      coming = pager.near?.(100 * PAGE, PAGE);
+    }
+    await coming;
+    expect(pager.near?.(0, PAGE)).toBeUndefined();
   });
 
   test("bytes past the end are zeros, and a read past the end fetches nothing", async () => {

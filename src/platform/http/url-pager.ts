@@ -65,6 +65,30 @@ export class UrlPager implements Pager {
     return wanted === 0 ? undefined : this.#readChunks(offset, dst.subarray(0, wanted));
   }
 
+  /** Half of the cache: others read, too. */
+  get nearBytes(): number {
+    return this.#policy.cacheBytes / 2;
+  }
+
+  near(offset: number, length: number): Promise<void> | undefined {
+    const end = Math.min(this.length, offset + length);
+    if (offset >= end || length > this.nearBytes || this.#closing.signal.aborted || this.#signal?.aborted) {
+      return undefined;
+    }
+    const { chunkBytes } = this.#policy;
+    let pending: PendingRead | undefined;
+    for (let index = Math.floor(offset / chunkBytes); index * chunkBytes < end; index++) {
+      if (!this.#cache.has(index)) {
+        pending ??= new PendingRead();
+        pending.expect();
+        const chunk = this.#flying.get(index) ?? this.#queue.demand(index);
+        chunk.sinks.push({ from: 0, dst: NO_BYTES, read: pending });
+      }
+    }
+    this.#pumpSoon();
+    return pending?.promise.catch(() => undefined);
+  }
+
   write(): never {
     throw new KernelError("EIO", "write", `${this.name} is read-only: map it privately to change the copy`);
   }
@@ -114,12 +138,16 @@ export class UrlPager implements Pager {
         this.#queue.add(index);
       }
     }
-    // Not at once: reads that are made together shall share requests.
+    this.#pumpSoon();
+    return pending?.promise;
+  }
+
+  /** Not at once: reads that are made together shall share requests. */
+  #pumpSoon(): void {
     this.#pumpTimer ??= setTimeout(() => {
       this.#pumpTimer = undefined;
       this.#pump();
     });
-    return pending?.promise;
   }
 
   #pump(): void {
@@ -190,6 +218,9 @@ export class UrlPager implements Pager {
     }
   }
 }
+
+/** Of who wants a chunk in the cache, and nothing of it now. */
+const NO_BYTES = new Uint8Array(0);
 
 function failAll(chunks: readonly Chunk[], error: unknown): void {
   for (const { sinks } of chunks) {

@@ -9,6 +9,7 @@ import type { DispatchProgress } from "../kernel.ts";
 import type { DeviceMirror } from "../mirror.ts";
 import { BufferUsage } from "../usage.ts";
 import { ControlBuffers } from "./control.ts";
+import { bringNear } from "./far-pages.ts";
 import { FramePlacer } from "./frame-placer.ts";
 import { FramePool } from "./frame-pool.ts";
 import { pageOfAddr } from "./page-entry.ts";
@@ -21,6 +22,11 @@ import { FrameClaim, newTally, type SvmWork } from "./work.ts";
 export interface Submission {
   readonly finished: Promise<void>;
   readonly complete: boolean;
+}
+
+/** Bytes are on their way: with nothing held, wait for them. */
+interface Coming {
+  readonly coming: Promise<unknown>;
 }
 
 /**
@@ -217,11 +223,13 @@ export class SvmDevice {
   ): Promise<Submission> {
     const deadline = Date.now() + work.timeoutMs;
     let wanted = demands;
+    // Once: what has come and gone again is read where it is needed.
+    let mayWait = true;
     for (;;) {
       const isGuessing = wanted.some((demand) => demand.optional);
-      let tried: Submission | Retry | "being served";
+      let tried: Submission | Retry | Coming | "being served";
       try {
-        tried = await this.#try(table, wanted, work, encode);
+        tried = await this.#try(table, wanted, work, encode, mayWait);
       } catch (error) {
         if (!isGuessing) {
           throw error;
@@ -234,6 +242,11 @@ export class SvmDevice {
         // Another dispatch brings some of these pages: no reason to fail, however long that takes.
         const pages = wanted;
         await this.placer.served.wait(() => !servedOf(table, pages), { signal: work.signal });
+        continue;
+      }
+      if ("coming" in tried) {
+        mayWait = false;
+        await this.device.gpu.lost.wait(tried.coming, work.op, { signal: work.signal });
         continue;
       }
       if (!("why" in tried)) {
@@ -257,7 +270,8 @@ export class SvmDevice {
     demands: readonly Demand[],
     work: SvmWork,
     encode: (encoder: GPUCommandEncoder) => void,
-  ): Promise<Submission | Retry | "being served"> {
+    mayWait: boolean,
+  ): Promise<Submission | Retry | Coming | "being served"> {
     const { mirror, mm } = table;
     const { signal, bound, tally } = work;
     const { placer } = this;
@@ -271,6 +285,10 @@ export class SvmDevice {
     }
     if (servedOf(table, demands)) {
       return "being served";
+    }
+    const coming = mayWait ? bringNear(table, demands) : undefined;
+    if (coming !== undefined) {
+      return { coming };
     }
     // Others may have taken some since they were placed: those fault again.
     const placed = demands.filter(({ page }) => table.frameAt(page) !== undefined);
