@@ -2,6 +2,7 @@
 import {
   type Expression,
   type Flow,
+  firstTaken,
   GROUP,
   howToLeave,
   isCollective,
@@ -19,9 +20,13 @@ export function runOnCpu(
   invocations: number,
 ): number {
   const together = isCollective(statements);
+  const taken = firstTaken(statements);
   let most = 0;
   for (let first = 0; first < invocations; first += GROUP) {
-    const group = Array.from({ length: GROUP }, (_, lane) => new Invocation(memory, words, first + lane, together));
+    const group = Array.from(
+      { length: GROUP },
+      (_, lane) => new Invocation(memory, words, first + lane, { together, taken }),
+    );
     let from = 0;
     while (from < statements.length) {
       const next = statements.findIndex((s, i) => i >= from && s.kind === "exchange");
@@ -50,6 +55,12 @@ export function runOnCpu(
   return most;
 }
 
+/** What the whole program says of each statement. */
+interface Rules {
+  readonly together: boolean;
+  readonly taken: number;
+}
+
 class Invocation {
   readonly v = new Uint32Array(VARIABLES).map((_, i) => i);
   stores = 0;
@@ -58,8 +69,8 @@ class Invocation {
   readonly end: () => void;
   readonly ownWord: (at: number) => number;
 
-  constructor(memory: ProgramMemory, words: Uint32Array, id: number, together: boolean) {
-    const { run, end, ownWord } = interpreter(this, memory, words, id, together);
+  constructor(memory: ProgramMemory, words: Uint32Array, id: number, rules: Rules) {
+    const { run, end, ownWord } = interpreter(this, memory, words, id, rules);
     this.run = (list) => {
       this.#left ||= run(list);
     };
@@ -77,7 +88,7 @@ function interpreter(
   memory: ProgramMemory,
   words: Uint32Array,
   id: number,
-  together: boolean,
+  { together, taken }: Rules,
 ) {
   const { v } = one;
   const word = (at: number) => words[at] ?? 0;
@@ -166,7 +177,7 @@ function interpreter(
         return "go";
       }
       case "take": {
-        const at = base + (ex(s.at) % OWN_WORDS);
+        const at = base + taken + (ex(s.at) % (OWN_WORDS - taken));
         const compare = v[s.index];
         const value = ex(s.value);
         const old = word(at);

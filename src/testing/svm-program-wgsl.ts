@@ -1,6 +1,7 @@
 /** Random programs as kernels of svm mode. */
 import {
   type Expression,
+  firstTaken,
   GROUP,
   howToLeave,
   isCollective,
@@ -19,6 +20,7 @@ import {
 export function toWgsl(statements: readonly Statement[], memory: ProgramMemory, shape: ProgramShape): string {
   let loops = 0;
   const together = isCollective(statements);
+  const taken = firstTaken(statements);
   const ownOf = (id: string, at: string) => `(${memory.own}u + ${id} * ${OWN_WORDS}u + (${at}) % ${OWN_WORDS}u)`;
   const own = (at: string) => ownOf("id.x", at);
   const ownVector = (at: string) => `(${memory.own}u + id.x * ${OWN_WORDS}u + (${at}) % ${OWN_WORDS - 3}u)`;
@@ -60,7 +62,7 @@ export function toWgsl(statements: readonly Statement[], memory: ProgramMemory, 
         return `pm_atomic_add_u32(${memory.bins}u + (${ex(s.bin)}) % ${memory.binCount}u, ${ex(s.value)});`;
       case "take": {
         const compare = s.op === "compare_exchange";
-        const args = `${own(ex(s.at))}, ${compare ? `v${s.index}, ` : ""}${ex(s.value)}`;
+        const args = `${own(`${taken}u + (${ex(s.at)}) % ${OWN_WORDS - taken}u`)}, ${compare ? `v${s.index}, ` : ""}${ex(s.value)}`;
         return `v${s.index} = pm_atomic_${s.op}_u32(${args})${compare ? ".old_value" : ""};`;
       }
       case "spin":

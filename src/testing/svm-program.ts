@@ -151,6 +151,15 @@ export const collectiveProgram: fc.Arbitrary<Statement[]> = fc
   .tuple(block, exchange, block, fc.option(exchange, { nil: undefined }))
   .map(([before, first, after, second]) => [...before, first, ...after, ...(second === undefined ? [] : [second])]);
 
+/**
+ * The first word of its own that an invocation changes by atomics. Those before it others load in an exchange, which atomics
+ * on the same words could not be kept apart from when the workgroup runs again.
+ */
+export function firstTaken(statements: readonly Statement[]): number {
+  return statements.some((s) => s.kind === "exchange" && s.storage) ? 2 : 0;
+}
+
+/** Whether its workgroups do something together. */
 export function isCollective(statements: readonly Statement[]): boolean {
   return statements.some((s) => s.kind === "exchange");
 }

@@ -114,7 +114,7 @@ describe.skipIf(!hasNginx())(`a URL's pager over ${NGINX_HINT}`, () => {
   });
 
   test("what was brought near is read at once; what would not stay there is not asked for", async () => {
-    await using it = await open(url, { requestBytes: PAGE, readAheadBytes: PAGE, cacheBytes: 64 * K });
+    await using it = await open(url, { requestBytes: PAGE, readAheadBytes: 16 * K, cacheBytes: 64 * K });
     const { pager } = it;
     await Promise.all([pager.near?.(10 * PAGE, 3 * PAGE), pager.near?.(12 * PAGE, PAGE)]);
     expect(await ranges()).toEqual([`${10 * PAGE}-${13 * PAGE - 1}`]);
