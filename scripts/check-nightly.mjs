@@ -147,9 +147,10 @@ async function main() {
     done++;
     const left = ((performance.now() - started) / 1000 / done) * (total - done);
     const { scenario, complete, exhaustive, random, seconds, failed } = result;
-    const what = failed ? `${failed.invariant}: ${failed.message}` : complete ? "all of them" : "not all";
+    const inOrder = exhaustive === 0 ? "" : `${exhaustive} schedules, ${complete ? "all of them" : "not all"}, and `;
+    const wrong = failed ? `; ${failed.invariant}: ${failed.message}` : "";
     say(
-      `[${before + done}/${all.length}] ${scenario}: ${exhaustive} schedules, ${what}, and ${random} random ones in ${seconds.toFixed(1)} s; about ${duration(left)} left\n`,
+      `[${before + done}/${all.length}] ${scenario}: ${inOrder}${random} random ones in ${seconds.toFixed(1)} s${wrong}; about ${duration(left)} left\n`,
     );
   };
   const runWorker = () =>
