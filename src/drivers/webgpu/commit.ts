@@ -60,7 +60,7 @@ export function encodeDispatch(job: DispatchJob, placed: readonly PlacedRange[],
   pass.setPipeline(compiled.pipeline);
   for (const [group, entries] of groups) {
     const layout = compiled.groupLayouts[group];
-    pass.setBindGroup(group, device.gpu.device.createBindGroup({ layout, entries }));
+    pass.setBindGroup(group, device.gpu.device.createBindGroup({ label: layout.label, layout, entries }));
   }
   pass.dispatchWorkgroups(...workgroups);
   pass.end();

@@ -37,7 +37,7 @@ export function userGroups(
       }
       return uniform === undefined ? [] : { binding, resource: { buffer: uniform } };
     });
-    return gpu.device.createBindGroup({ layout, entries });
+    return gpu.device.createBindGroup({ label: layout.label, layout, entries });
   });
 }
 
@@ -71,7 +71,7 @@ export function encodeKernel(
     (buffer, binding) => ({ binding, resource: { buffer } }),
   );
   const layout = groupLayouts[runtimeGroup];
-  pass.setBindGroup(runtimeGroup, svm.device.gpu.device.createBindGroup({ layout, entries }));
+  pass.setBindGroup(runtimeGroup, svm.device.gpu.device.createBindGroup({ label: layout.label, layout, entries }));
   pass.dispatchWorkgroups(...grid);
   pass.end();
 }
@@ -82,7 +82,7 @@ export function encodeCompaction({ svm, control, table, compaction }: RoundBindi
   const entries = [control.buffer, control.header].map((buffer, binding) => ({ binding, resource: { buffer } }));
   const pass = encoder.beginComputePass({ label: "pagemirror compaction" });
   pass.setPipeline(pipeline);
-  pass.setBindGroup(0, svm.device.gpu.device.createBindGroup({ layout, entries }));
+  pass.setBindGroup(0, svm.device.gpu.device.createBindGroup({ label: layout.label, layout, entries }));
   pass.dispatchWorkgroups(compaction.workgroupsFor(table.pages));
   pass.end();
 }
