@@ -4,7 +4,6 @@ import { type ParamValues, packParams } from "../drivers/webgpu/params.ts";
 import { type Compaction, compactionPipeline } from "../drivers/webgpu/svm/compaction.ts";
 import type { CompiledSvmKernel } from "../drivers/webgpu/svm/compile-svm.ts";
 import { CONTROL_HEADER_WORDS, Control, replayWords } from "../drivers/webgpu/svm/control-layout.ts";
-import { DEVICE_PAGE, DEVICE_PAGE_WORDS } from "../drivers/webgpu/svm/page-entry.ts";
 import { BufferUsage, MapMode } from "../drivers/webgpu/usage.ts";
 
 /** How a test's host runs a kernel. */
@@ -32,8 +31,8 @@ export interface SvmRunOptions {
 
 /** Faults that a round can report when a test says nothing else. */
 export const FAULTS = 4096;
-/** Frames of the pool for what invocations keep. */
-export const SPILL_FRAMES = 16;
+/** Words for what invocations keep. */
+const SPILL_WORDS = 2 ** 16;
 
 /** What a window runs over. */
 export interface WindowPlace {
@@ -45,7 +44,7 @@ export interface WindowPlace {
   readonly count: number;
 }
 
-type Area = "faults" | "listOut" | "listIn" | "reads" | "writes" | "accessed" | "done" | "replay" | "words";
+type Area = "faults" | "listOut" | "listIn" | "reads" | "writes" | "accessed" | "done" | "spill" | "replay" | "words";
 
 interface Parts {
   readonly gpu: GpuHandle;
@@ -90,10 +89,11 @@ export class HostWindow implements Disposable {
       writes: bitmap,
       accessed: bitmap,
       done: Math.ceil(invocations / 32),
+      spill: options.pipeline === "resuming" ? SPILL_WORDS : 0,
       replay: kernel.replayRecords > 0 ? invocations * replayWords(64) : 0,
     });
     const compaction = await compactionPipeline(gpu);
-    const resuming = options.pipeline === "resuming" ? await resumingPipeline(gpu, kernel, where) : undefined;
+    const resuming = options.pipeline === "resuming" ? await resumingPipeline(kernel, invocations) : undefined;
     const usage = BufferUsage.Storage | BufferUsage.CopyDst | BufferUsage.CopySrc;
     const uniform = packParams(kernel.reflection.params, options.params ?? {});
     const params = device.createBuffer({
@@ -202,26 +202,18 @@ function headerOf(areas: Record<Area, number>, { kernel, options, where }: Parts
   header[Control.ReplayBase] = areas.replay;
   header[Control.ReplayStride] = where.count * kernel.invocationsPerWorkgroup;
   header[Control.Invocations] = kernel.doneBits ? kernel.invocationsPerWorkgroup : 0;
-  header[Control.SpillBase] = (where.pages + 1) * DEVICE_PAGE_WORDS;
+  header[Control.SpillBase] = areas.spill;
   header[Control.SpillFirst] = where.first;
   header[Control.SpillLanes] = kernel.invocationsPerWorkgroup;
   header[Control.MostFaults] = options.mostFaults ?? 0xffffffff;
   return header;
 }
 
-async function resumingPipeline(
-  { device, queue }: GpuHandle,
-  kernel: CompiledSvmKernel,
-  { pages, pool, count }: WindowPlace,
-): Promise<GPUComputePipeline> {
+async function resumingPipeline(kernel: CompiledSvmKernel, invocations: number): Promise<GPUComputePipeline> {
   const made = await kernel.resuming();
-  const invocations = count * kernel.invocationsPerWorkgroup;
-  if (typeof made === "string" || made.words * invocations > SPILL_FRAMES * DEVICE_PAGE_WORDS) {
-    throw new Error(typeof made === "string" ? made : "the test pool has too little room for what is kept");
+  if (typeof made === "string" || made.words * invocations > SPILL_WORDS) {
+    throw new Error(typeof made === "string" ? made : "the test's control buffer has too little room for what is kept");
   }
-  const clear = device.createCommandEncoder();
-  clear.clearBuffer(pool, (pages + 1) * DEVICE_PAGE, SPILL_FRAMES * DEVICE_PAGE);
-  queue.submit([clear.finish()]);
   return made.pipeline;
 }
 

@@ -7,7 +7,7 @@ import type { CompiledSvmKernel } from "../drivers/webgpu/svm/compile-svm.ts";
 import { Control, type FatalCode, FaultBit } from "../drivers/webgpu/svm/control-layout.ts";
 import { DEVICE_PAGE, DEVICE_PAGE_WORDS, SvmPte } from "../drivers/webgpu/svm/page-entry.ts";
 import { BufferUsage, MapMode } from "../drivers/webgpu/usage.ts";
-import { FAULTS, HostWindow, SPILL_FRAMES, type SvmRunOptions } from "./svm-host-window.ts";
+import { FAULTS, HostWindow, type SvmRunOptions } from "./svm-host-window.ts";
 
 /** How a device page is mapped. */
 export interface PageMapping {
@@ -64,7 +64,7 @@ export class SvmHost {
     this.#flags = new Array(pages).fill(0);
     const { device } = gpu;
     const usage = BufferUsage.Storage | BufferUsage.CopyDst | BufferUsage.CopySrc;
-    this.#pool = device.createBuffer({ label: "test pool", size: (pages + 1 + SPILL_FRAMES) * DEVICE_PAGE, usage });
+    this.#pool = device.createBuffer({ label: "test pool", size: (pages + 1) * DEVICE_PAGE, usage });
     this.#table = device.createBuffer({ label: "test table", size: (pages + 1) * 4, usage });
     // Frames in another order than pages.
     this.#free = Array.from({ length: pages }, (_, i) => i + 1);

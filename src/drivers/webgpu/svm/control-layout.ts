@@ -59,7 +59,7 @@ export const Control = {
   FatalCount: 31,
   /** In, for the compaction: invocations of a workgroup, 0 for kernels that settle their workgroups themselves. */
   Invocations: 32,
-  /** In, of rounds with resume points: the word of the pool where invocations keep what they need to go on. */
+  /** In, of rounds with resume points: where invocations keep what they need to go on. */
   SpillBase: 33,
   /** In: the first workgroup that keeps something there, its first invocation, and how many of each workgroup do. */
   SpillFirst: 34,
@@ -72,6 +72,9 @@ export const Control = {
   /** Out: invocations that ran and must run again. */
   Unfinished: 39,
 } as const;
+
+/** Words for what invocations keep between rounds with resume points. */
+export const SPILL_WORDS = 4096;
 
 /** WGSL that reads an In word; `name` is the uniform, an `array<vec4u>`. */
 export function headerWord(word: number, name = "pm_head"): string {

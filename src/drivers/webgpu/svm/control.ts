@@ -3,8 +3,7 @@ import { KernelError } from "../../../base/index.ts";
 import { createGpuBuffer, type OwnedBuffer } from "../gpu-buffer.ts";
 import type { GpuHandle } from "../gpu-handle.ts";
 import { BufferUsage, MapMode } from "../usage.ts";
-import { CONTROL_HEADER_WORDS, Control, type FatalCode, FaultBit, replayWords } from "./control-layout.ts";
-import { DEVICE_PAGE_WORDS } from "./page-entry.ts";
+import { CONTROL_HEADER_WORDS, Control, type FatalCode, FaultBit, replayWords, SPILL_WORDS } from "./control-layout.ts";
 
 /** Faults that one round can report; the rest waits in the bitmaps. */
 const FAULT_CAPACITY = 16_384;
@@ -39,8 +38,6 @@ export interface RoundRun {
 
 /** What a round with resume points runs with. */
 export interface ResumeRun {
-  /** The frame in which invocations keep what they need to go on. */
-  readonly frame: number;
   /** The first workgroup that keeps something there, its first invocation, and how many of each workgroup do. */
   readonly first: number;
   readonly laneFirst: number;
@@ -87,6 +84,7 @@ interface Areas {
   readonly writeBits: number;
   readonly accessed: number;
   readonly done: number;
+  readonly spill: number;
   readonly replay: number;
   readonly words: number;
 }
@@ -110,6 +108,7 @@ function areasOf(shape: ControlShape): Areas {
     readBits: area(bitmap),
     writeBits: area(bitmap),
     done: area(doneBits ? Math.ceil(invocations / 32) : 0),
+    spill: area(doneBits ? SPILL_WORDS : 0),
     // Last: a column a word, so that a longer log continues where the shorter one ended.
     replay: area(replayRecords === 0 ? 0 : replayWords(replayRecords) * invocations),
     get words() {
@@ -216,6 +215,11 @@ export class ControlBuffers {
     this.#areas = areas;
   }
 
+  /** Invocations begin from the start: forgets what they kept. */
+  clearSpill(encoder: GPUCommandEncoder): void {
+    encoder.clearBuffer(this.buffer, this.#current().spill * 4, SPILL_WORDS * 4);
+  }
+
   /** Forgets all that former rounds left: bitmaps, done bits, replay logs. */
   clear(encoder: GPUCommandEncoder, what: "all" | "faults" | "window"): void {
     const areas = this.#current();
@@ -261,7 +265,7 @@ export class ControlBuffers {
     header[Control.ReplayCapacity] = this.#shape?.replayRecords ?? 0;
     header[Control.Invocations] = this.#shape?.doneBits === true ? this.#shape.invocationsPerWorkgroup : 0;
     if (run.resume !== undefined) {
-      header[Control.SpillBase] = run.resume.frame * DEVICE_PAGE_WORDS;
+      header[Control.SpillBase] = areas.spill;
       header[Control.SpillFirst] = run.resume.first;
       header[Control.SpillLaneFirst] = run.resume.laneFirst;
       header[Control.SpillLanes] = run.resume.lanes;

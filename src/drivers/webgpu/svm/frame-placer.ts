@@ -26,9 +26,7 @@ export class FramePlacer {
   /** Woken when frames are no longer being served. */
   readonly served = new WaitQueue();
   readonly #turn = new Mutex("x-svm-pool");
-  #holder:
-    | { readonly claim: FrameClaim; readonly guard: Held<"x-svm-pool", "write">; lent?: number | undefined }
-    | undefined;
+  #holder: { readonly claim: FrameClaim; readonly guard: Held<"x-svm-pool", "write"> } | undefined;
   /** Extents that dispatches in progress have bound. */
   readonly #bound = new Map<Extent, number>();
   /** Dispatches in progress. */
@@ -55,10 +53,6 @@ export class FramePlacer {
   /** A dispatch is over, well or not. */
   leave(bound: ReadonlySet<Extent>, claim: FrameClaim): void {
     this.active--;
-    if (this.#holder?.claim === claim && this.#holder.lent !== undefined) {
-      this.#pool.giveBack(this.#holder.lent);
-      this.#holder.lent = undefined;
-    }
     for (const extent of bound) {
       const uses = this.#bound.get(extent) ?? 0;
       uses > 1 ? this.#bound.set(extent, uses - 1) : this.#bound.delete(extent);
@@ -66,10 +60,10 @@ export class FramePlacer {
     this.release(claim);
   }
 
-  /** A slice is done: nothing is needed any more, and others may have their turn, unless a frame is lent. */
+  /** A slice is done: nothing is needed any more, and others may have their turn. */
   release(claim: FrameClaim): void {
     claim.clear();
-    if (this.#holder?.claim === claim && this.#holder.lent === undefined) {
+    if (this.#holder?.claim === claim) {
       const { guard } = this.#holder;
       this.#holder = undefined;
       guard.release();
@@ -169,36 +163,6 @@ export class FramePlacer {
       }
       throw error;
     }
-  }
-
-  /**
-   * A frame that holds no page, for the dispatch's own use to its end; until then it has the pool's turn. Undefined when the
-   * pool has no second one.
-   *
-   * Locks: takes the placing lock; may wait for the slices of other dispatches, with none of its frames claimed.
-   * @throws KernelError as SvmTable.evict; EINTR
-   */
-  async lend({ claim, signal }: SvmWork): Promise<number | undefined> {
-    claim.clear();
-    if (this.#holder?.claim !== claim) {
-      await this.#takeTurn(claim, signal);
-    }
-    using _placing = this.#placing.tryLock() ?? (await this.#placing.lock({ signal }));
-    const pool = this.#pool;
-    while (pool.capacity > 1) {
-      const frame = pool.lend();
-      if (frame !== undefined && this.#holder !== undefined) {
-        this.#holder.lent = frame;
-        return frame;
-      }
-      const victims = pool.victims(1, claim, true);
-      if (victims.length > 0) {
-        await evictFrames(victims);
-      } else {
-        await this.served.wait(() => !pool.someServed(), { signal });
-      }
-    }
-    return undefined;
   }
 
   /** Whoever is in the midst of a slice, and may have lost frames that it needs, is next. */

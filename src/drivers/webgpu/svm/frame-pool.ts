@@ -41,7 +41,6 @@ export class FramePool {
   #hand = FIRST_FRAME;
   /** Makes way for nobody while it grows. */
   #growing = false;
-  #lent = 0;
   #evictions = 0;
   #bytesEvicted = 0;
 
@@ -69,7 +68,7 @@ export class FramePool {
 
   /** Frames that can hold pages. */
   get capacity(): number {
-    return Math.max(0, this.#capacity - FIRST_FRAME - this.#lent);
+    return Math.max(0, this.#capacity - FIRST_FRAME);
   }
 
   get freeFrames(): number {
@@ -137,9 +136,6 @@ export class FramePool {
   async #replace(target: number, bound: ReadonlySet<Extent>): Promise<void> {
     const bytes = target * DEVICE_PAGE;
     if (bytes + this.bytes + sumBytes(bound) > this.#budget.limit) {
-      if (this.#lent > 0) {
-        return;
-      }
       await this.#empty();
     }
     await this.#budget.reserve(bytes, bound, "the pool of svm frames");
@@ -206,21 +202,6 @@ export class FramePool {
   /** A frame number, when one is free. */
   take(): number | undefined {
     return this.#free.pop();
-  }
-
-  /** A frame that holds no page and has no owner, until {@link giveBack}: the pool keeps it wherever it moves. */
-  lend(): number | undefined {
-    const frame = this.take();
-    this.#lent += frame === undefined ? 0 : 1;
-    return frame;
-  }
-
-  giveBack(frame: number): void {
-    this.#lent--;
-    // The pool of a closed or lost device has no frames any more.
-    if (frame < this.#capacity) {
-      this.put(frame);
-    }
   }
 
   put(frame: number): void {

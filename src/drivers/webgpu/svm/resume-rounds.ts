@@ -4,6 +4,7 @@
  */
 import { KernelError, throwIfAborted } from "../../../base/index.ts";
 import { decodeFault, type RoundReport } from "./control.ts";
+import { SPILL_WORDS } from "./control-layout.ts";
 import { FUTILE_ROUNDS, Futility } from "./futility.ts";
 import { DEVICE_PAGE_WORDS } from "./page-entry.ts";
 import type { RoundContext, RoundsJob, RoundsStats, RunRound } from "./rounds.ts";
@@ -13,13 +14,6 @@ import type { FrameClaim } from "./work.ts";
 
 /** Frames that each invocation should have, of a pool that is large enough for several. */
 const FRAMES_EACH = 4;
-
-/** Where invocations keep what they need to go on: a frame of the pool. */
-export interface SpillFrame {
-  readonly frame: number;
-  /** Words an invocation. */
-  readonly words: number;
-}
 
 interface Parts {
   readonly job: RoundsJob;
@@ -50,14 +44,15 @@ interface Begin {
 
 export class ResumeRounds {
   readonly #parts: Parts;
-  readonly #spill: SpillFrame;
+  /** Words that an invocation keeps. */
+  readonly #words: number;
   #asked = 0;
   /** Where the invocations under way keep themselves. */
   #slots = { first: 0, laneFirst: 0, lanes: 0 };
 
-  constructor(parts: Parts, spill: SpillFrame) {
+  constructor(parts: Parts, words: number) {
     this.#parts = parts;
-    this.#spill = spill;
+    this.#words = words;
   }
 
   /** Frames for pages. */
@@ -67,7 +62,7 @@ export class ResumeRounds {
 
   /** Invocations to run at a time. */
   get #atOnce(): number {
-    const slots = Math.floor(DEVICE_PAGE_WORDS / this.#spill.words);
+    const slots = Math.floor(SPILL_WORDS / Math.max(1, this.#words));
     return Math.max(1, Math.min(slots, Math.floor(this.#room / FRAMES_EACH)));
   }
 
@@ -183,7 +178,7 @@ export class ResumeRounds {
         first: group.ids[0],
         count: group.ids.length,
         lanes: group.lanes,
-        resume: { ...this.#slots, frame: this.#spill.frame, mostFaults, clear: begin.clearSpill },
+        resume: { ...this.#slots, mostFaults, clear: begin.clearSpill },
       },
       context,
     );
@@ -193,7 +188,7 @@ export class ResumeRounds {
     return new KernelError(
       "ENOMEM",
       this.#parts.job.name,
-      `one invocation needs at least ${needed} device pages of 16 KiB between two turns of its loops, the pool holds ${this.#room} and one for its variables: raise deviceMemory, or touch less memory in one turn`,
+      `one invocation needs at least ${needed} device pages of 16 KiB between two turns of its loops, the pool holds ${this.#room}: raise deviceMemory, or touch less memory in one turn`,
     );
   }
 

@@ -1,4 +1,4 @@
-/** What a run keeps of itself when it is left, in words of the pool, and the second texts of a kernel's functions. */
+/** What a run keeps of itself when it is left, in words of the control buffer, and the second texts of a kernel's functions. */
 import type { FnElem } from "wesl";
 import type { KernelAnalysis } from "./analyse-kernel.ts";
 import type { BoundWrites } from "./bound-writes.ts";
@@ -10,7 +10,6 @@ import { type KeptVariable, NotResumable, placeVariable, type ResumeContext, res
 import { findPlaces } from "./resume-points.ts";
 import { globalType } from "./resume-scopes.ts";
 import { resumableText } from "./resume-text.ts";
-import { poolWords } from "./runtime-common.ts";
 import { loopCheck } from "./runtime-faults.ts";
 
 /** Words that an invocation may keep; two copies of them are private memory, of which WGSL promises 8 KiB. */
@@ -81,9 +80,7 @@ function writeText(
   }
   const declarations = made.map(({ name, type }) => `var<private> ${name}: ${typeText(type)};`);
   return {
-    wgsl: [...declarations, stateWgsl(features, kept), pointWgsl(features, bound?.forget ?? ""), ...functions].join(
-      "\n",
-    ),
+    wgsl: [...declarations, stateWgsl(kept), pointWgsl(features, bound?.forget ?? ""), ...functions].join("\n"),
     entry: resumableName(entry),
     place: placeVariable(entry),
     words,
@@ -127,17 +124,28 @@ function wordsOf(type: WgslType): number {
   }
 }
 
-function stateWgsl(features: KernelFeatures, kept: readonly KeptVariable[]): string {
-  const { read, write } = poolWords(features);
+function stateWgsl(kept: readonly KeptVariable[]): string {
   const load: string[] = [];
   const save: string[] = [];
   let at = 0;
   for (const { name, type } of kept) {
     const path = `pm_kept.${name}`;
     load.push(
-      forEachWord(path, type, `${at}u`, (p, scalar, k) => `${p} = ${fromWord(scalar, read(`pm_spill + ${k}`))};`),
+      forEachWord(
+        path,
+        type,
+        `${at}u`,
+        (p, scalar, k) => `${p} = ${fromWord(scalar, `atomicLoad(&pm_ctl[pm_spill + ${k}])`)};`,
+      ),
     );
-    save.push(forEachWord(path, type, `${at}u`, (p, scalar, k) => write(`pm_spill + ${k}`, toWord(scalar, p))));
+    save.push(
+      forEachWord(
+        path,
+        type,
+        `${at}u`,
+        (p, scalar, k) => `atomicStore(&pm_ctl[pm_spill + ${k}], ${toWord(scalar, p)});`,
+      ),
+    );
     at += wordsOf(type);
   }
   return `

@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { wordsOf } from "../../../testing/machine.ts";
 import { SVM_PAGE, svmMachine } from "../../../testing/svm-kernels.ts";
-import { checkResume, FRAMES, ONE, PAGES } from "../../../testing/svm-resume.ts";
+import { checkResume, FRAMES, ONE, PAGES, WORDS } from "../../../testing/svm-resume.ts";
 
 test("words that are read, changed and stored change once, also where few of them wait in the log", async () => {
   await checkResume({
@@ -121,4 +121,21 @@ test("invocations that store more than can be kept back and read it again commit
   await expect(together.dispatch({ mm: m.mm, params: { data: data.svmAddress }, workgroups: 6 })).rejects.toThrow(
     /ENOTSUP: main, .*stores more words.*resume points do not apply: it has barriers/,
   );
+});
+
+test("what a pool full of pages has recorded can be gone through again", async () => {
+  const step = 7 * 4096;
+  await checkResume({
+    // Each page leads to another, which nobody knows before the atomic has been applied.
+    wgsl: `${ONE} {
+      var at = 0u;
+      for (var n = 1u; n <= 32u; n++) { at = pm_atomic_add_u32(params.data + at, n); }
+    }`,
+    initial: (i) => (i % 4096 === 0 ? (i + step) % WORDS : i),
+    model: (data) => {
+      for (let n = 1; n <= 32; n++) {
+        data[((n - 1) * step) % WORDS] += n;
+      }
+    },
+  });
 });

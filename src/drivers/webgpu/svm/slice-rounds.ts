@@ -6,7 +6,7 @@ import type { FramePlacer } from "./frame-placer.ts";
 import { Futility } from "./futility.ts";
 import type { Pace } from "./pace.ts";
 import { Prefetcher } from "./prefetch.ts";
-import { ResumeRounds, type SpillFrame } from "./resume-rounds.ts";
+import { ResumeRounds } from "./resume-rounds.ts";
 import type { RoundContext, RoundsJob, RoundsStats, RunRound } from "./rounds.ts";
 import type { Demand } from "./service.ts";
 import type { SvmTable } from "./svm-table.ts";
@@ -38,7 +38,7 @@ export interface RoundsParts {
   /** Called before a slice is begun beside another one: whether it can be. */
   readonly beside: () => Promise<boolean>;
   /** Called when a single invocation does not fit the pool: makes it go on from resume points, or says why it cannot. */
-  readonly resume: () => Promise<SpillFrame | string>;
+  readonly resume: () => Promise<number | string>;
   /** Says that more was stored than can be kept back, and why there are no resume points. */
   readonly fail: (fatal: FatalAccess, why: string) => never;
 }
@@ -55,7 +55,7 @@ export class SliceRounds {
   readonly #signal: AbortSignal | undefined;
   readonly #timeoutMs: number;
   readonly #growReplay: (records: number) => Promise<void>;
-  readonly #resume: () => Promise<SpillFrame | string>;
+  readonly #resume: () => Promise<number | string>;
   readonly #fail: (fatal: FatalAccess, why: string) => never;
   readonly stats: RoundsStats = { rounds: 0, faults: 0 };
   /** As in {@link RoundsParts}, until others need the room. */
@@ -235,9 +235,9 @@ export class SliceRounds {
 
   async #resumable(refuse: (why: string) => never): Promise<ResumeRounds> {
     if (this.resumeRounds === undefined) {
-      const spill = await this.#resume();
-      if (typeof spill === "string") {
-        return refuse(spill);
+      const words = await this.#resume();
+      if (typeof words === "string") {
+        return refuse(words);
       }
       this.resumeRounds = new ResumeRounds(
         {
@@ -250,7 +250,7 @@ export class SliceRounds {
           timeoutMs: this.#timeoutMs,
           stats: this.stats,
         },
-        spill,
+        words,
       );
     }
     return this.resumeRounds;

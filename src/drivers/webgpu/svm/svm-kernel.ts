@@ -19,8 +19,6 @@ import { encodeCompaction, encodeKernel, physicalGrid, type RoundBindings, userG
 import { fatalError } from "./fatal-error.ts";
 import { namedPages } from "./named-pages.ts";
 import { Pace } from "./pace.ts";
-import { DEVICE_PAGE } from "./page-entry.ts";
-import type { SpillFrame } from "./resume-rounds.ts";
 import { type RoundContext, Rounds, type RoundsStats } from "./rounds.ts";
 import type { SvmTable } from "./svm-table.ts";
 import { traceRound } from "./trace-svm.ts";
@@ -297,21 +295,17 @@ export class SvmKernel implements WebGpuKernel {
     }
   }
 
-  /** From now on invocations can be left: they keep themselves in a frame of the pool. Or why not. */
-  async #resume(run: Run): Promise<SpillFrame | string> {
+  /** From now on invocations can be left. Returns the words that each keeps, or why not. */
+  async #resume(run: Run): Promise<number | string> {
     const made = await this.compiled.resuming();
     if (typeof made === "string") {
       return made;
     }
     const { claim, signal } = run.work;
     claim.clear();
-    await run.svm.placer.grow(run.table.mappedPages + 1, true, signal);
-    const frame = await run.svm.placer.lend(run.work);
-    if (frame === undefined) {
-      return "its variables need a page of the pool, too";
-    }
+    await run.svm.placer.grow(run.table.mappedPages, true, signal);
     run.resuming = made.pipeline;
-    return { frame, words: made.words };
+    return made.words;
   }
 
   async #round(run: Run, round: RoundRun, context: RoundContext): Promise<RoundReport> {
@@ -334,7 +328,7 @@ export class SvmKernel implements WebGpuKernel {
       control.clearAccessed(encoder);
       control.write(round);
       if (round.resume?.clear) {
-        encoder.clearBuffer(svm.pool.handle.buffer, round.resume.frame * DEVICE_PAGE, DEVICE_PAGE);
+        control.clearSpill(encoder);
       }
       encodeKernel(bindings, this.compiled, encoder, pipeline ?? this.compiled.checked, grid);
       encodeCompaction(bindings, encoder);
