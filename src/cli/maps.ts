@@ -1,6 +1,7 @@
 /** `pagemirror maps`: the address space of a traced run as text, for people who know /proc. */
-import { PAGE_SIZE } from "../base/index.ts";
+import { addrOf } from "../base/index.ts";
 import { type EventStore, kindOf, PAGE_STATES, type PageState, SpaceModel } from "../inspect/index.ts";
+import { mapsAddresses, smapsFigure } from "../mm/index.ts";
 import { loadTrace } from "./inspect.ts";
 
 const LABELS: Readonly<Record<PageState, string>> = {
@@ -32,18 +33,11 @@ export function mapsText(store: EventStore): string {
       for (const state of model.states.subarray(slot, slot + pages)) {
         counts[state]++;
       }
-      const hex = (p: number) => (p * PAGE_SIZE).toString(16).padStart(12, "0");
-      const lines = PAGE_STATES.filter((_, state) => counts[state] > 0).map((state) => {
-        return kilobytes(LABELS[state], counts[PAGE_STATES.indexOf(state)]);
-      });
-      const head = `${hex(page)}-${hex(page + pages)} ${name}${spaces > 1 ? ` (space ${space})` : ""}`;
-      return counts[0] === pages ? "" : `${head}\n${kilobytes("Size", pages)}${lines.join("")}`;
+      const figures = PAGE_STATES.flatMap((state, i) => (counts[i] > 0 ? smapsFigure(LABELS[state], counts[i]) : []));
+      const head = `${mapsAddresses(addrOf(page), addrOf(page + pages))} ${name}${spaces > 1 ? ` (space ${space})` : ""}`;
+      return counts[0] === pages ? "" : `${head}\n${smapsFigure("Size", pages)}${figures.join("")}`;
     })
     .join("");
-}
-
-function kilobytes(label: string, pages: number): string {
-  return `${`${label}:`.padEnd(12)}${String((pages * PAGE_SIZE) / 1024).padStart(12)} kB\n`;
 }
 
 /** A row number for {@link SpaceModel.seek}; the end of the trace when nothing was dispatched. */

@@ -23,7 +23,15 @@ export { type FaultFlags, type FaultOutcome, faultRange, handleMmFault } from ".
 export { type ByteRange, Lease, type LeaseOptions } from "./lease.ts";
 export type { Advice } from "./madvise.ts";
 export { Mapping, type MappingRange } from "./mapping.ts";
-export { type AddressSpaceStats, formatMaps, formatSmaps, type PageStates, pageStates } from "./maps.ts";
+export {
+  type AddressSpaceStats,
+  formatMaps,
+  formatSmaps,
+  mapsAddresses,
+  type PageStates,
+  pageStates,
+  smapsFigure,
+} from "./maps.ts";
 export { MemoryObject, type ObjectBlock, PageFlag, type PinMode } from "./memory-object.ts";
 export type { MmapOptions } from "./mmap.ts";
 export type { MremapOptions } from "./mremap.ts";

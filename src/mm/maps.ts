@@ -80,18 +80,28 @@ export function formatSmaps(mm: AddressSpace): string {
         ["Migrating", migrating],
         ["Poisoned", poisoned],
       ] as const;
-      const lines = figures.map(([name, pages]) => {
-        return `${`${name}:`.padEnd(12)}${String((pages * PAGE_SIZE) / 1024).padStart(12)} kB\n`;
-      });
-      return `${mapsLine(vma)}\n${lines.join("")}`;
+      return `${mapsLine(vma)}\n${figures.map(([name, pages]) => smapsFigure(name, pages)).join("")}`;
     })
     .join("");
 }
 
+/** A figure of a mapping, as a line of smaps. */
+export function smapsFigure(name: string, pages: number): string {
+  return `${`${name}:`.padEnd(12)}${String((pages * PAGE_SIZE) / 1024).padStart(12)} kB\n`;
+}
+
+/** The addresses of a mapping, as a line of maps begins. */
+export function mapsAddresses(start: number, end: number): string {
+  return `${hex(start, 12)}-${hex(end, 12)}`;
+}
+
+function hex(n: number, digits: number): string {
+  return n.toString(16).padStart(digits, "0");
+}
+
 function mapsLine({ start, end, flags, pgoff, name }: Vma): string {
-  const hex = (n: number, digits: number) => n.toString(16).padStart(digits, "0");
   const read = flags & VmFlags.Read ? "r" : "-";
   const write = flags & VmFlags.Write ? "w" : "-";
   const shared = flags & VmFlags.Shared ? "s" : "p";
-  return `${hex(start, 12)}-${hex(end, 12)} ${read}${write}-${shared} ${hex(pgoff * PAGE_SIZE, 8)} ${name}`;
+  return `${mapsAddresses(start, end)} ${read}${write}-${shared} ${hex(pgoff * PAGE_SIZE, 8)} ${name}`;
 }
