@@ -62,7 +62,7 @@ export class ResumeRounds {
 
   /** Invocations to run at a time. */
   get #atOnce(): number {
-    const slots = Math.floor(SPILL_WORDS / Math.max(1, this.#words));
+    const slots = Math.floor(SPILL_WORDS / this.#words);
     return Math.max(1, Math.min(slots, Math.floor(this.#room / FRAMES_EACH)));
   }
 
