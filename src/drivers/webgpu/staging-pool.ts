@@ -64,8 +64,8 @@ interface Waiter {
 }
 
 /**
- * The chunks of one direction. At most `maxChunks` exist, except when all of them are held by batches that are not yet
- * submitted: waiting for those could be waiting for ourselves, so one more is made and given up on its return.
+ * The chunks of one direction. At most `maxChunks` exist, except when all of them are held by batches of uploads that are
+ * not yet submitted: waiting for those could be waiting for ourselves, so one more is made and given up on its return.
  */
 export class StagingPool {
   readonly #gpu: GpuHandle;
@@ -221,10 +221,12 @@ export class StagingPool {
     }
   }
 
-  /** Makes a chunk; undefined when the pool is full and one will come back for each who waits. */
+  /** Makes a chunk; undefined when the pool is full and one will come back for who waits. */
   #grow(op: string): StagingChunk | undefined {
     this.#gpu.lost.check(op);
-    if (this.#all.size >= this.#options.maxChunks && this.#inFlight > this.#waiters.length) {
+    // Who reads back waits for nothing between taking a chunk and submitting it: each comes back, sooner or later.
+    const comesBack = this.#kind === "download" || this.#inFlight > this.#waiters.length;
+    if (this.#all.size >= this.#options.maxChunks && comesBack) {
       return undefined;
     }
     const { chunkBytes } = this.#options;

@@ -172,6 +172,18 @@ test("many transfers at once share the pool and keep their bytes apart", async (
   }
 });
 
+test("readbacks at once make no more staging than the pool has, however many wait for it", async () => {
+  const engine = new TransferEngine(gpu(), SMALL);
+  const target = await storage(gpu(), 1024);
+  const made = vi.spyOn(gpu().device, "createBuffer");
+  const reads = Array.from({ length: 12 }, () => contents(engine, target));
+  expect(await Promise.all(reads)).toEqual(reads.map(() => new Uint8Array(1024)));
+  expect(made).toHaveBeenCalledTimes(2);
+  made.mockRestore();
+  engine.destroy();
+  target.destroy();
+});
+
 test("batches that hold all staging and are not submitted do not stop another one", async () => {
   const engine = new TransferEngine(gpu(), SMALL);
   const target = await storage(gpu(), 256);
