@@ -128,7 +128,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
 
   #sidesOver(app: SharedArrayBuffer, byteLength: number): Sides {
     const { uffd } = this;
-    const own = createWindowMemory(byteLength);
+    const own = createWindowMemory(byteLength, false);
     const appAddress = uffd.libc.addressOf(app);
     const ownAddress = uffd.libc.addressOf(own);
     const fileOffset = uffd.reserveFile(Math.ceil(byteLength / WASM_PAGE) * WASM_PAGE);

@@ -10,8 +10,11 @@ import type { Uffd } from "./uffd.ts";
 export interface Sides {
   /** For applications: registered, and never touched here. I-UFFD-1 */
   readonly app: SharedArrayBuffer;
-  /** For the thread that serves faults: an ordinary mapping, which never waits. */
-  readonly own: SharedArrayBuffer;
+  /**
+   * For the thread that serves faults: an ordinary mapping, which never waits. To the engine it is not shared, since only
+   * this thread sees it: engines copy shared memory word by word.
+   */
+  readonly own: ArrayBufferLike;
   readonly appAddress: number;
   readonly ownAddress: number;
   readonly fileOffset: number;
