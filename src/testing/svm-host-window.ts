@@ -90,7 +90,7 @@ export class HostWindow implements Disposable {
       accessed: bitmap,
       done: Math.ceil(invocations / 32),
       spill: options.pipeline === "resuming" ? SPILL_WORDS : 0,
-      replay: kernel.replayRecords > 0 ? invocations * replayWords(64) : 0,
+      replay: kernel.replayRecords > 0 ? invocations * replayWords(64, kernel.recordWords) : 0,
     });
     const compaction = await compactionPipeline(gpu);
     const resuming = options.pipeline === "resuming" ? await resumingPipeline(kernel, invocations) : undefined;

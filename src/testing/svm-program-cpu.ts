@@ -1,14 +1,15 @@
 /** What random programs of svm mode do, computed on the CPU. */
 import {
+  EXCHANGED,
   type Expression,
   type Flow,
-  firstTaken,
   GROUP,
   howToLeave,
   isCollective,
   OWN_WORDS,
   type ProgramMemory,
   type Statement,
+  takenWords,
   VARIABLES,
 } from "./svm-program.ts";
 
@@ -20,7 +21,7 @@ export function runOnCpu(
   invocations: number,
 ): number {
   const together = isCollective(statements);
-  const taken = firstTaken(statements);
+  const taken = takenWords(statements);
   let most = 0;
   for (let first = 0; first < invocations; first += GROUP) {
     const group = Array.from(
@@ -36,10 +37,15 @@ export function runOnCpu(
       }
       const s = statements[end];
       if (s?.kind === "exchange") {
+        const others = group.map((_, lane) => group[(lane + s.by) % GROUP]);
         // Nobody stores in between: all see what was there.
-        const values = group.map((_, lane) => {
-          const other = group[(lane + s.by) % GROUP];
-          return s.storage ? other.ownWord(group[lane].v[s.index] % 2) : other.v[s.index];
+        const values = group.map(({ v }, lane) =>
+          s.how === "register" ? others[lane].v[s.index] : others[lane].ownWord(v[s.index] % EXCHANGED),
+        );
+        group.forEach(({ v }, lane) => {
+          if (s.how === "take") {
+            others[lane].setOwnWord(v[s.index] % EXCHANGED, values[lane] + v[(s.index + 1) % VARIABLES]);
+          }
         });
         group.forEach((one, lane) => {
           one.v[s.index] = values[lane];
@@ -68,9 +74,10 @@ class Invocation {
   readonly run: (list: readonly Statement[]) => void;
   readonly end: () => void;
   readonly ownWord: (at: number) => number;
+  readonly setOwnWord: (at: number, value: number) => void;
 
   constructor(memory: ProgramMemory, words: Uint32Array, id: number, rules: Rules) {
-    const { run, end, ownWord } = interpreter(this, memory, words, id, rules);
+    const { run, end, ownWord, setOwnWord } = interpreter(this, memory, words, id, rules);
     this.run = (list) => {
       this.#left ||= run(list);
     };
@@ -80,6 +87,7 @@ class Invocation {
       }
     };
     this.ownWord = ownWord;
+    this.setOwnWord = setOwnWord;
   }
 }
 
@@ -177,7 +185,7 @@ function interpreter(
         return "go";
       }
       case "take": {
-        const at = base + taken + (ex(s.at) % (OWN_WORDS - taken));
+        const at = base + (ex(s.at) % taken);
         const compare = v[s.index];
         const value = ex(s.value);
         const old = word(at);
@@ -237,6 +245,9 @@ function interpreter(
     run: (list: readonly Statement[]) => block(list, false) === "return",
     end: () => store(base, (v[0] ?? 0) + Math.imul(v[1] ?? 0, 3) + Math.imul(v[2] ?? 0, 5)),
     ownWord: (at: number) => word(base + at),
+    setOwnWord: (at: number, value: number) => {
+      words[base + at] = value;
+    },
   };
 }
 

@@ -1,7 +1,7 @@
 /** Random programs as kernels of svm mode. */
 import {
+  EXCHANGED,
   type Expression,
-  firstTaken,
   GROUP,
   howToLeave,
   isCollective,
@@ -10,6 +10,7 @@ import {
   type ProgramShape,
   type Statement,
   THERE,
+  takenWords,
   VARIABLES,
 } from "./svm-program.ts";
 
@@ -20,7 +21,7 @@ import {
 export function toWgsl(statements: readonly Statement[], memory: ProgramMemory, shape: ProgramShape): string {
   let loops = 0;
   const together = isCollective(statements);
-  const taken = firstTaken(statements);
+  const taken = takenWords(statements);
   const ownOf = (id: string, at: string) => `(${memory.own}u + ${id} * ${OWN_WORDS}u + (${at}) % ${OWN_WORDS}u)`;
   const own = (at: string) => ownOf("id.x", at);
   const ownVector = (at: string) => `(${memory.own}u + id.x * ${OWN_WORDS}u + (${at}) % ${OWN_WORDS - 3}u)`;
@@ -62,16 +63,25 @@ export function toWgsl(statements: readonly Statement[], memory: ProgramMemory, 
         return `pm_atomic_add_u32(${memory.bins}u + (${ex(s.bin)}) % ${memory.binCount}u, ${ex(s.value)});`;
       case "take": {
         const compare = s.op === "compare_exchange";
-        const args = `${own(`${taken}u + (${ex(s.at)}) % ${OWN_WORDS - taken}u`)}, ${compare ? `v${s.index}, ` : ""}${ex(s.value)}`;
+        const args = `${own(`(${ex(s.at)}) % ${taken}u`)}, ${compare ? `v${s.index}, ` : ""}${ex(s.value)}`;
         return `v${s.index} = pm_atomic_${s.op}_u32(${args})${compare ? ".old_value" : ""};`;
       }
       case "spin":
         return `while ((pm_load_u32(${shared(ex(s.at), 0)}) & ${THERE}u) == 0u) { }`;
       case "exchange": {
         const other = `(lane + ${s.by}u) % ${GROUP}u`;
-        return s.storage
-          ? `storageBarrier(); v${s.index} = pm_load_u32(${ownOf(`(id.x - lane + ${other})`, `v${s.index} % 2u`)}); storageBarrier();`
-          : `tile[lane] = v${s.index}; workgroupBarrier(); v${s.index} = tile[${other}]; workgroupBarrier();`;
+        const word = ownOf(`(id.x - lane + ${other})`, `v${s.index} % ${EXCHANGED}u`);
+        const { how } = s;
+        switch (how) {
+          case "register":
+            return `tile[lane] = v${s.index}; workgroupBarrier(); v${s.index} = tile[${other}]; workgroupBarrier();`;
+          case "load":
+            return `storageBarrier(); v${s.index} = pm_load_u32(${word}); storageBarrier();`;
+          case "take":
+            return `storageBarrier(); v${s.index} = pm_atomic_add_u32(${word}, v${(s.index + 1) % VARIABLES}); storageBarrier();`;
+          default:
+            return how satisfies never;
+        }
       }
       case "walk":
         return `v${s.index} = walk(${ex(s.at)}, (${ex(s.turns)}) % 9u);`;

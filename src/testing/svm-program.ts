@@ -38,8 +38,14 @@ export type Statement =
     }
   /** A loop that ends when memory is there. */
   | { readonly kind: "spin"; readonly at: Expression }
-  /** Only outside all else: a register of another invocation of the workgroup, or a word that it has stored. */
-  | { readonly kind: "exchange"; readonly index: number; readonly by: number; readonly storage: boolean }
+  /** Only outside all else: with another invocation of the workgroup, between barriers. */
+  | {
+      readonly kind: "exchange";
+      readonly index: number;
+      readonly by: number;
+      /** Its register; a word that it owns; such a word, changed by an atomic whose result is used. */
+      readonly how: "register" | "load" | "take";
+    }
   | { readonly kind: "walk"; readonly index: number; readonly at: Expression; readonly turns: Expression }
   | { readonly kind: "bump"; readonly index: number; readonly value: Expression }
   | { readonly kind: "choose"; readonly value: Expression; readonly cases: readonly (readonly Statement[])[] }
@@ -143,7 +149,7 @@ const exchange: fc.Arbitrary<Statement> = fc.record({
   kind: fc.constant("exchange" as const),
   index,
   by: fc.integer({ min: 1, max: 15 }),
-  storage: fc.boolean(),
+  how: fc.constantFrom("register" as const, "load" as const, "take" as const),
 });
 
 /** Of a program whose workgroups do something together. */
@@ -151,12 +157,47 @@ export const collectiveProgram: fc.Arbitrary<Statement[]> = fc
   .tuple(block, exchange, block, fc.option(exchange, { nil: undefined }))
   .map(([before, first, after, second]) => [...before, first, ...after, ...(second === undefined ? [] : [second])]);
 
-/**
- * The first word of its own that an invocation changes by atomics. Those before it others load in an exchange, which atomics
- * on the same words could not be kept apart from when the workgroup runs again.
- */
-export function firstTaken(statements: readonly Statement[]): number {
-  return statements.some((s) => s.kind === "exchange" && s.storage) ? 2 : 0;
+const variable = fc.record({ kind: fc.constant("variable" as const), index });
+
+/** A register becomes what it was and a word that may be missing. */
+const miss: fc.Arbitrary<Statement> = fc.record({
+  kind: fc.constant("set" as const),
+  index,
+  value: fc.record({
+    kind: fc.constant("binary" as const),
+    op: fc.constant("+" as const),
+    a: variable,
+    b: fc.record({ kind: fc.constant("shared" as const), at: variable }),
+  }),
+});
+
+/** Of a program whose workgroups load words before and after they change them by atomics, and run again in between. */
+export const orderedProgram: fc.Arbitrary<Statement[]> = fc
+  .array(
+    fc.oneof(
+      { weight: 3, arbitrary: exchange },
+      { weight: 2, arbitrary: miss },
+      {
+        weight: 1,
+        arbitrary: fc.record({
+          kind: fc.constant("take" as const),
+          index,
+          op: fc.constantFrom("add" as const, "exchange" as const, "max" as const, "compare_exchange" as const),
+          at: variable,
+          value: variable,
+        }),
+      },
+    ),
+    { minLength: 4, maxLength: 12 },
+  )
+  .filter((list) => list.some((s) => s.kind === "exchange" && s.how === "take"));
+
+/** Words of its own that an invocation exchanges with others: few, so that all kinds of access meet on them. */
+export const EXCHANGED = 2;
+
+/** Words of its own that an invocation changes by atomics: where others load them, those, and none that it stores to before its end. */
+export function takenWords(statements: readonly Statement[]): number {
+  return statements.some((s) => s.kind === "exchange" && s.how !== "register") ? EXCHANGED : OWN_WORDS;
 }
 
 /** Whether its workgroups do something together. */

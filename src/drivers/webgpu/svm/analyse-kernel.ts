@@ -160,10 +160,10 @@ function featuresOf(
   const workgroupMemory = [...variables].some((name) =>
     kernel.variables.get(name)?.template?.some((word) => word.name === "workgroup"),
   );
-  const sharedStores =
-    calls.some((call) => call.name === "storageBarrier") &&
-    used.some(({ fn }) => fn.kind === "store" || fn.kind === "span-store");
-  const atomics = atomicScheme(used, sharedStores);
+  const sharesStorage = calls.some((call) => call.name === "storageBarrier");
+  const sharedStores = sharesStorage && used.some(({ fn }) => fn.kind === "store" || fn.kind === "span-store");
+  const atomics = atomicScheme(used, sharesStorage && changing.length > 0);
+  const collective = barriers || workgroupMemory;
   const stores = count(facts, entry, (fn) => (atomics === "immediate" && fn.kind === "atomic" ? 0 : fn.stores));
   const results = count(facts, entry, (fn) => (fn.kind === "atomic" ? 1 : 0));
   return {
@@ -171,12 +171,13 @@ function featuresOf(
     loads,
     writes: changing.length > 0,
     atomics,
-    collective: barriers || workgroupMemory,
+    collective,
     sharedStores,
     logEntries: Math.max(1, stores <= MOST_LOG_ENTRIES ? stores : LOG_ENTRIES),
     logCanOverflow: !sharedStores && stores > MOST_LOG_ENTRIES,
     storesInLoops: stores > MOST_LOG_ENTRIES,
     replayRecords: atomics === "immediate" ? Math.min(results, REPLAY_RECORDS) : 0,
+    replayOrder: collective && loads && atomics === "immediate",
     defersBound: false,
     reread: [],
   };
@@ -184,7 +185,7 @@ function featuresOf(
 
 function atomicScheme(
   used: readonly { readonly fn: SvmFunction; readonly call: CallFacts }[],
-  sharedStores: boolean,
+  handsOn: boolean,
 ): AtomicScheme {
   const atomics = used.filter(({ fn }) => fn.kind === "atomic");
   if (atomics.length === 0) {
@@ -193,7 +194,7 @@ function atomicScheme(
   const needed = atomics.some(
     ({ fn, call }) => fn.stores > 0 && (fn.name.startsWith("pm_atomic_compare_exchange") || isResultUsed(fn, call)),
   );
-  return needed || sharedStores ? "immediate" : "logged";
+  return needed || handsOn ? "immediate" : "logged";
 }
 
 function isResultUsed(fn: SvmFunction, call: CallFacts): boolean {

@@ -5,7 +5,7 @@ import { firstLine } from "../gpu-buffer.ts";
 import type { GpuHandle } from "../gpu-handle.ts";
 import type { BindingKind, KernelReflection } from "../reflect.ts";
 import { ShaderStage } from "../usage.ts";
-import { replayWords } from "./control-layout.ts";
+import { ORDERED_RECORD, REPLAY_RECORD } from "./control-layout.ts";
 import { ENTRY } from "./entry.ts";
 import type { KernelFeatures } from "./kernel-features.ts";
 import { canBeQuick } from "./runtime-checked.ts";
@@ -45,8 +45,8 @@ export interface CompiledSvmKernel {
   readonly doneBits: boolean;
   /** Records an invocation that its replay log should have room for; 0 when it needs none. */
   readonly replayRecords: number;
-  /** The same in words of the control buffer; 0 without a replay log. */
-  readonly replayWordsPerInvocation: number;
+  /** Words of one such record. */
+  readonly recordWords: number;
 }
 
 const BUFFER_TYPES: Readonly<Record<BindingKind, GPUBufferBindingType>> = {
@@ -129,7 +129,7 @@ export async function compileSvmKernel(
     invocationsPerWorkgroup: x * y * z,
     doneBits: !features.collective,
     replayRecords: features.replayRecords,
-    replayWordsPerInvocation: features.replayRecords > 0 ? replayWords(features.replayRecords) : 0,
+    recordWords: features.replayOrder ? ORDERED_RECORD : REPLAY_RECORD,
   };
 }
 

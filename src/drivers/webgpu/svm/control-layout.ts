@@ -71,6 +71,8 @@ export const Control = {
   Progressed: 38,
   /** Out: invocations that ran and must run again. */
   Unfinished: 39,
+  /** In: always 0. Added to an operand it makes one operation wait for the result of another. */
+  Zero: 40,
 } as const;
 
 /** Words for what invocations keep between rounds with resume points. */
@@ -113,7 +115,10 @@ export const DEFAULT_FUEL = 8192;
 /** Words of a record in the replay log: address, what was done, what it returned. */
 export const REPLAY_RECORD = 3;
 
-/** Words an invocation of a replay log with so many records: their count comes first. */
-export function replayWords(records: number): number {
-  return 1 + records * REPLAY_RECORD;
+/** The same where the order in the workgroup matters: then one more than its number, the word before, the next record. */
+export const ORDERED_RECORD = 6;
+
+/** Words an invocation of a replay log with so many records of so many words: their count comes first. */
+export function replayWords(records: number, recordWords: number): number {
+  return 1 + records * recordWords;
 }

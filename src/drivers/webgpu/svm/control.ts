@@ -20,6 +20,8 @@ export interface ControlShape {
   readonly pages: number;
   /** Records an invocation of the log of atomic operations; 0 for kernels that keep none. */
   readonly replayRecords: number;
+  /** Words of such a record. */
+  readonly recordWords: number;
   /** Kernels with barriers are done by the workgroup. */
   readonly doneBits: boolean;
 }
@@ -90,7 +92,7 @@ interface Areas {
 }
 
 function areasOf(shape: ControlShape): Areas {
-  const { window, invocationsPerWorkgroup, pages, replayRecords, doneBits } = shape;
+  const { window, invocationsPerWorkgroup, pages, replayRecords, recordWords, doneBits } = shape;
   const bitmap = Math.ceil(Math.max(1, pages) / 32);
   const invocations = window * invocationsPerWorkgroup;
   let at: number = CONTROL_HEADER_WORDS;
@@ -110,7 +112,7 @@ function areasOf(shape: ControlShape): Areas {
     done: area(doneBits ? Math.ceil(invocations / 32) : 0),
     spill: area(doneBits ? SPILL_WORDS : 0),
     // Last: a column a word, so that a longer log continues where the shorter one ended.
-    replay: area(replayRecords === 0 ? 0 : replayWords(replayRecords) * invocations),
+    replay: area(replayRecords === 0 ? 0 : replayWords(replayRecords, recordWords) * invocations),
     get words() {
       return at;
     },

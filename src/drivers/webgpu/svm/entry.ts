@@ -1,6 +1,7 @@
 /** The generated entry point `pm_entry`: finds the workgroup's logical id, runs the kernel, and settles what came of it. */
 import { Control, Fatal, headerWord } from "./control-layout.ts";
 import type { KernelFeatures } from "./kernel-features.ts";
+import { AGAIN_IN_ORDER, BEGIN_IN_ORDER } from "./replay-order.ts";
 import { TAINTED, WgFlag } from "./workgroup-flags.ts";
 
 /** Name of the entry point that is generated. */
@@ -224,9 +225,9 @@ ${aloneHead(shape)}
 
 /** The workgroup as one: what its invocations tell each other makes the fault of one the fault of all. */
 function workgroupEntry(shape: EntryShape, features: KernelFeatures): string {
-  const { replayRecords, sharedStores, writes } = features;
+  const { replayRecords, replayOrder, sharedStores, writes } = features;
   const slot = `(pm_which.y - ${headerWord(Control.WindowFirst)}) * ${shape.invocations}u + pm_lidx`;
-  const begin = replayRecords > 0 ? `pm_replay_begin(${slot});` : "";
+  const begin = [replayRecords > 0 ? `pm_replay_begin(${slot});` : "", replayOrder ? BEGIN_IN_ORDER : ""].join("\n  ");
   const end =
     replayRecords > 0
       ? `if (pm_hurt == 0u && (atomicLoad(&pm_wg_fault) & ${TAINTED}u) == 0u) { pm_replay_end(); }`
@@ -246,6 +247,7 @@ function workgroupEntry(shape: EntryShape, features: KernelFeatures): string {
     }
     ${rewind(shape, features)}
     ${writes && sharedStores ? `pm_forget_shared(${shape.invocations}u);` : ""}
+    ${replayOrder ? AGAIN_IN_ORDER : ""}
     workgroupBarrier();`
     : "break;";
   const verdict = `if (pm_lidx == 0u) { pm_wg_verdict = atomicLoad(&pm_wg_fault); }
@@ -254,6 +256,7 @@ function workgroupEntry(shape: EntryShape, features: KernelFeatures): string {
 var<workgroup> pm_wg_id: vec2u;
 var<workgroup> pm_wg_grid: vec3u;
 var<workgroup> pm_wg_verdict: u32;
+${replayOrder ? `const pm_group = ${shape.invocations}u;` : ""}
 ${header(shape)}
   if (pm_lidx == 0u) {
     let p = pm_hw.x + pm_hw.y * pm_hw_grid.x;
@@ -262,14 +265,14 @@ ${header(shape)}
     pm_wg_grid = ${GRID};
   }
   let pm_which = workgroupUniformLoad(&pm_wg_id);
-  let pm_grid = workgroupUniformLoad(&pm_wg_grid);
   if (pm_which.x == 0u) { return; }
   pm_workgroup = pm_which.y;
   pm_lane = pm_lidx;
-  let pm_id = ${POINT.replaceAll("pm_workgroup", "pm_which.y")};
-  ${gid(shape)}
   pm_begin();
   ${begin}
+  let pm_grid = workgroupUniformLoad(&pm_wg_grid);
+  let pm_id = ${POINT.replaceAll("pm_workgroup", "pm_which.y")};
+  ${gid(shape)}
   var pm_verdict = 0u;
   var pm_second = false;
   loop {

@@ -42,6 +42,8 @@ export interface KernelFeatures {
   readonly storesInLoops: boolean;
   /** Records an invocation in the replay log; 0 without one. */
   readonly replayRecords: number;
+  /** Loads in a workgroup that runs again must not find what it has changed by atomics after them. */
+  readonly replayOrder: boolean;
   /** Writes to variables of the kernel's own wait for a second run. */
   readonly defersBound: boolean;
   /** Variables of its own that it both reads and stores to. */

@@ -11,6 +11,7 @@ import {
   GROUP,
   isCollective,
   OWN_WORDS,
+  orderedProgram,
   type ProgramMemory,
   type ProgramShape,
   program,
@@ -119,7 +120,14 @@ const SABOTEURS = {
 const task = fc.tuple(fc.constantFrom(...(Object.keys(MEDDLERS) as (keyof typeof MEDDLERS)[])), fc.nat(1), fc.nat(12));
 const sabotage = fc.tuple(fc.constantFrom(...(Object.keys(SABOTEURS) as (keyof typeof SABOTEURS)[])), fc.nat(30));
 const sides = fc.array(
-  fc.tuple(fc.oneof({ weight: 3, arbitrary: program }, { weight: 1, arbitrary: collectiveProgram }), fc.nat(2)),
+  fc.tuple(
+    fc.oneof(
+      { weight: 3, arbitrary: program },
+      { weight: 1, arbitrary: collectiveProgram },
+      { weight: 1, arbitrary: orderedProgram },
+    ),
+    fc.nat(2),
+  ),
   { minLength: 2, maxLength: 2 },
 );
 const trial = fc.record({

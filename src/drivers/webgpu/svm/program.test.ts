@@ -9,6 +9,7 @@ import {
   collectiveProgram,
   isCollective,
   OWN_WORDS,
+  orderedProgram,
   type ProgramMemory,
   program,
   rowOf,
@@ -50,7 +51,7 @@ test("whatever is resident, a kernel does what it does on the CPU, or says that 
   let resumed = 0;
   await fc.assert(
     fc.asyncProperty(
-      fc.oneof(program, collectiveProgram),
+      fc.oneof(program, collectiveProgram, orderedProgram),
       options,
       async (statements, { seed, residency, pagesPerRound, ...run }) => {
         const kernel = await compileSvmKernel(gpu(), toWgsl(statements, MEMORY, rowOf(INVOCATIONS)));

@@ -33,6 +33,7 @@ export interface RoundsJob {
   readonly doneBits: boolean;
   /** Records an invocation of the log of atomic operations; 0 for kernels that keep none. */
   readonly replayRecords: number;
+  readonly recordWords: number;
 }
 
 /** One round, made by the dispatch: serves the demands, then runs. */

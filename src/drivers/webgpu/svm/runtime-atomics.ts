@@ -1,6 +1,7 @@
 /** Atomics of the checked pipeline: kept back with the stores, or applied where they stand and recorded. */
-import { Control, Fatal, FaultBit, headerWord, REPLAY_RECORD } from "./control-layout.ts";
+import { Control, Fatal, FaultBit, headerWord, ORDERED_RECORD, REPLAY_RECORD } from "./control-layout.ts";
 import { type KernelFeatures, Op } from "./kernel-features.ts";
+import { APPLY_IN_ORDER, inOrderWgsl } from "./replay-order.ts";
 import type { FaultNotes } from "./runtime-faults.ts";
 import { SHARED_PENDING } from "./runtime-shared.ts";
 import { TAINTED, WgFlag } from "./workgroup-flags.ts";
@@ -23,7 +24,7 @@ fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
 }
 
 /** The log of atomics that were applied where they stand: a later run of the same invocation gets the same results. */
-export function replayWgsl({ collective }: KernelFeatures): string {
+export function replayWgsl({ collective, replayOrder }: KernelFeatures): string {
   const tainted = collective ? `pm_hurt != 0u || (atomicLoad(&pm_wg_fault) & ${TAINTED}u) != 0u` : "pm_hurt != 0u";
   return `
 var<private> pm_replayed: u32;
@@ -31,7 +32,7 @@ var<private> pm_recorded: u32;
 var<private> pm_slot: u32;
 var<private> pm_result: u32;
 fn pm_record_at(record: u32, word: u32) -> u32 {
-  return pm_slot + (1u + record * ${REPLAY_RECORD}u + word) * ${headerWord(Control.ReplayStride)};
+  return pm_slot + (1u + record * ${replayOrder ? ORDERED_RECORD : REPLAY_RECORD}u + word) * ${headerWord(Control.ReplayStride)};
 }
 fn pm_replay_begin(invocation: u32) {
   pm_slot = ${headerWord(Control.ReplayBase)} + invocation;
@@ -41,13 +42,7 @@ fn pm_replay_begin(invocation: u32) {
 fn pm_replay_end() {
   if (pm_replayed != pm_recorded) { pm_die(${Fatal.NotRepeatable}u, 0u); }
 }
-// A word that this invocation has changed in an earlier run, as it was before: what the run saw that changed it.
-fn pm_before(a: u32, there: u32) -> u32 {
-  for (var r = pm_replayed; r < pm_recorded; r++) {
-    if (atomicLoad(&pm_ctl[pm_record_at(r, 0u)]) == a) { return atomicLoad(&pm_ctl[pm_record_at(r, 2u)]); }
-  }
-  return there;
-}
+${replayOrder ? inOrderWgsl : beforeWgsl}
 // Whether an atomic has its result already, or cannot have one; if not it is to be applied now, and recorded.
 fn pm_replay(a: u32, key: u32) -> bool {
   pm_result = 0u;
@@ -59,6 +54,7 @@ fn pm_replay(a: u32, key: u32) -> bool {
     }
     pm_result = atomicLoad(&pm_ctl[pm_record_at(pm_replayed, 2u)]);
     pm_replayed++;
+    ${replayOrder ? "pm_show_replayed();" : ""}
     return true;
   }
   if (pm_committing != 0u) {
@@ -79,6 +75,7 @@ fn pm_record(a: u32, key: u32, old: u32) {
   atomicStore(&pm_ctl[pm_record_at(pm_recorded, 0u)], a);
   atomicStore(&pm_ctl[pm_record_at(pm_recorded, 1u)], key);
   atomicStore(&pm_ctl[pm_record_at(pm_recorded, 2u)], old);
+  ${replayOrder ? "pm_record_order();" : ""}
   pm_recorded++;
   pm_replayed = pm_recorded;
   atomicStore(&pm_ctl[pm_slot], pm_recorded);
@@ -86,9 +83,18 @@ fn pm_record(a: u32, key: u32, old: u32) {
 `;
 }
 
+const beforeWgsl = `
+// A word that this invocation has changed in an earlier run, as it was before: what the run saw that changed it.
+fn pm_before(a: u32, there: u32) -> u32 {
+  for (var r = pm_replayed; r < pm_recorded; r++) {
+    if (atomicLoad(&pm_ctl[pm_record_at(r, 0u)]) == a) { return atomicLoad(&pm_ctl[pm_record_at(r, 2u)]); }
+  }
+  return there;
+}`;
+
 /** Atomics whose results matter: applied where they stand, once. */
 export function immediateWgsl(features: KernelFeatures, notes: FaultNotes): string {
-  const { collective, logCanOverflow, sharedStores } = features;
+  const { collective, logCanOverflow, sharedStores, replayOrder } = features;
   const tainted = collective ? `pm_hurt != 0u || (atomicLoad(&pm_wg_fault) & ${TAINTED}u) != 0u` : "pm_hurt != 0u";
   const pending = `
   // Its own store waits in the log: the two will be applied as one.
@@ -119,7 +125,7 @@ fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
   ${sharedStores ? SHARED_PENDING : pending}
   let key = (v * 0x9e3779b1u) ^ (c * 0x85ebca77u) ^ (op + 1u);
   if (pm_replay(a, key)) { return pm_result; }
-  let old = pm_do(pm_at(a, e), op, v, c);
+  ${replayOrder ? APPLY_IN_ORDER : "let old = pm_do(pm_at(a, e), op, v, c);"}
   pm_record(a, key, old);
   return old;
 }

@@ -7,6 +7,7 @@
 import { Fatal, FaultBit } from "./control-layout.ts";
 import { type KernelFeatures, Op } from "./kernel-features.ts";
 import { DEVICE_PAGE_WORDS } from "./page-entry.ts";
+import { SOME_IN_ORDER } from "./replay-order.ts";
 import { immediateWgsl, loggedWgsl, replayWgsl } from "./runtime-atomics.ts";
 import { applyWgsl, commonWgsl, doAtomicWgsl, poolWords, typedWgsl, usedOps } from "./runtime-common.ts";
 import { type FaultNotes, guardedNotes, isTracked, quickNotes, thoroughNotes } from "./runtime-faults.ts";
@@ -157,6 +158,9 @@ function ownWords(features: KernelFeatures): string | undefined {
     return undefined;
   }
   const stored = features.sharedStores ? "atomicLoad(&pm_wg_used) != 0u" : "pm_logged != 0u";
+  if (features.replayOrder) {
+    return `${stored} || ${SOME_IN_ORDER}`;
+  }
   return features.replayRecords > 0 ? `${stored} || pm_replayed < pm_recorded` : stored;
 }
 

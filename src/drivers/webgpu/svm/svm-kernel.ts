@@ -178,6 +178,7 @@ export class SvmKernel implements WebGpuKernel {
       invocationsPerWorkgroup: compiled.invocationsPerWorkgroup,
       doneBits: compiled.doneBits,
       replayRecords: compiled.replayRecords,
+      recordWords: compiled.recordWords,
     };
     const [control] = controls.all;
     controls.shape = {
@@ -185,6 +186,7 @@ export class SvmKernel implements WebGpuKernel {
       invocationsPerWorkgroup: compiled.invocationsPerWorkgroup,
       pages: table.pages,
       replayRecords: compiled.replayRecords,
+      recordWords: compiled.recordWords,
       doneBits: compiled.doneBits,
     };
     await control.prepare(controls.shape);

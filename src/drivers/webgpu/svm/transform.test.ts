@@ -171,6 +171,11 @@ test("what a kernel does decides its scheme", () => {
   expect(of("for (;;) { pm_store_u32(1u, 2u); }")).toMatchObject({ logCanOverflow: true, storesInLoops: true });
   expect(of("pm_atomic_add_u32(4u, 1u); _ = pm_atomic_add_u32(4u, 1u);").atomics).toBe("logged");
   expect(of("let old = pm_atomic_add_u32(4u, 1u);")).toMatchObject({ atomics: "immediate", replayRecords: 1 });
+  expect(of("pm_atomic_add_u32(4u, 1u); storageBarrier();")).toMatchObject({
+    atomics: "immediate",
+    replayOrder: false,
+  });
+  expect(of("pm_atomic_add_u32(4u, pm_load_u32(5u)); workgroupBarrier();").atomics).toBe("logged");
   expect(of("let v = pm_atomic_load_u32(4u); pm_atomic_or_u32(4u, v);").atomics).toBe("logged");
   expect(of("pm_store_u32(1u, subgroupAdd(1u));").collective).toBe(true);
 });

@@ -10,7 +10,7 @@ const WINDOW_REPLAY_WORDS = 2 ** 23;
 /** Workgroups of a window for a kernel. */
 export function windowSize(job: RoundsJob): number {
   const [x, y, z] = job.grid;
-  const logged = job.replayRecords === 0 ? 0 : replayWords(job.replayRecords);
+  const logged = job.replayRecords === 0 ? 0 : replayWords(job.replayRecords, job.recordWords);
   const invocations = Math.min(WINDOW_INVOCATIONS, WINDOW_REPLAY_WORDS / Math.max(1, logged));
   const byInvocations = Math.max(1, Math.floor(invocations / job.invocationsPerWorkgroup));
   return Math.min(x * y * z, WINDOW_WORKGROUPS, byInvocations);
