@@ -45,8 +45,9 @@ export function dirtyPages(round) {
 /** What somebody would write who knows WebGPU: an ordinary array, and the stretches of it that he changed. */
 export async function handWritten(gpu) {
   const { device } = gpu;
-  const plain = new Uint32Array(BYTES / 4);
-  const shared = new Uint32Array(new SharedArrayBuffer(BYTES));
+  // Written before, as the mirrored memory is: a first write to memory is another matter.
+  const plain = new Uint32Array(BYTES / 4).fill(1);
+  const shared = new Uint32Array(new SharedArrayBuffer(BYTES)).fill(1);
   const page0 = new Uint32Array(PAGE / 4);
   const storage = GPU_STORAGE | GPU_COPY_DST;
   const data = device.createBuffer({ size: BYTES, usage: storage });

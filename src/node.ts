@@ -50,11 +50,11 @@ export function open(options: OpenOptions | SharedOptions = {}): Promise<PageMir
 }
 
 async function openHere(options: OpenOptions): Promise<PageMirror> {
-  const { adapter, report, waiting, close } = await openDawn({ adapter: options.adapter });
+  const { adapter, report, waiting, writing, close } = await openDawn({ adapter: options.adapter });
   const driver = new WebGpuDriver();
   try {
     const { deviceMemory } = options;
-    const device = await driver.open({ gpu: adapter, label: "pagemirror", deviceMemory, waiting });
+    const device = await driver.open({ gpu: adapter, label: "pagemirror", deviceMemory, waiting, writing });
     const memory = new PhysicalMemory(new SoftwareMmu());
     const mm = AddressSpace.create({ memory });
     return new PageMirror({ mm, memory, driver, device, adapter: report }, close);

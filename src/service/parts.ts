@@ -57,7 +57,9 @@ async function openParts(
     // A thread that serves faults may sleep, but not through one.
     const waiting =
       trapping === undefined ? dawn?.waiting : dawn?.waiting && new PollPause(() => trapping.uffd.sleep(SLEEP_MS));
-    const device = dawn && (await driver.open({ gpu: dawn.adapter, label: "pagemirror", deviceMemory, waiting }));
+    const device =
+      dawn &&
+      (await driver.open({ gpu: dawn.adapter, label: "pagemirror", deviceMemory, waiting, writing: dawn.writing }));
     device?.gpu.lost.onLost(() => {
       if (!closing) {
         onError(device.gpu.lost.error("device"));

@@ -14,7 +14,7 @@ export interface TestGpu {
 /** Opens a device on the adapter that a user gets here. */
 export async function openTestGpu(label: string): Promise<TestGpu> {
   const opened = await openDawn();
-  const gpu = await openGpuDevice(opened.adapter, label, opened.waiting);
+  const gpu = await openGpuDevice(opened.adapter, label, opened);
   return {
     gpu,
     adapter: opened.report,

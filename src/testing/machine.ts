@@ -78,9 +78,10 @@ export class Machine implements AsyncDisposable {
 
   /** One more device, on an adapter of its own. */
   async open(options: MachineOptions = {}): Promise<WebGpuDevice> {
-    const { adapter, waiting, close } = await openDawn();
+    const { adapter, waiting, writing, close } = await openDawn();
     this.#closers.push(close);
-    const device = await this.driver.open({ gpu: adapter, label: `gpu${this.#closers.length}`, waiting, ...options });
+    const label = `gpu${this.#closers.length}`;
+    const device = await this.driver.open({ gpu: adapter, label, waiting, writing, ...options });
     this.#device ??= device;
     return device;
   }

@@ -47,6 +47,9 @@ export function encodeDispatch(job: DispatchJob, placed: readonly PlacedRange[],
     const range = placed.find((p) => p.bound.binding === binding);
     if (range !== undefined) {
       const { bound, extent } = range;
+      if (bound.write) {
+        device.gpu.direct?.noteGpuWrite(extent.buffer.buffer);
+      }
       const offset = extent.bufferOffset + (bound.start - extent.start);
       entries.push({
         binding: binding.binding,

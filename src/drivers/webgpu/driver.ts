@@ -3,6 +3,7 @@ import { KernelError } from "../../base/index.ts";
 import { mmuNotifierSynchronize } from "../../mmu-notifier/index.ts";
 import { lockdepTask } from "../../sync/index.ts";
 import { WebGpuDevice, type WebGpuDeviceOptions } from "./device.ts";
+import type { DirectWrites } from "./direct-upload.ts";
 import { adoptGpuDevice, type GpuHandle, openGpuDevice, type WhileWaiting } from "./gpu-handle.ts";
 
 export interface WebGpuOpenOptions extends WebGpuDeviceOptions {
@@ -15,6 +16,8 @@ export interface WebGpuOpenOptions extends WebGpuDeviceOptions {
    * late otherwise. `openDawn` gives what is good for the adapter that it found.
    */
   readonly waiting?: WhileWaiting;
+  /** How small uploads go straight into the GPU's memory. `openDawn` gives it for adapters on which that is faster. */
+  readonly writing?: DirectWrites | undefined;
 }
 
 export class WebGpuDriver implements AsyncDisposable {
@@ -30,8 +33,8 @@ export class WebGpuDriver implements AsyncDisposable {
     const label = options.label ?? "pagemirror";
     const gpu: GpuHandle =
       "requestDevice" in options.gpu
-        ? await openGpuDevice(options.gpu, label, options.waiting)
-        : adoptGpuDevice(options.gpu, label, options.waiting);
+        ? await openGpuDevice(options.gpu, label, options)
+        : adoptGpuDevice(options.gpu, label, options);
     try {
       this.#assertLoaded();
       const device = new WebGpuDevice(gpu, options);

@@ -166,6 +166,7 @@ export class ExtentTable {
     const { gpu, pagemap } = this.#context;
     const shift = into.pageAt(old.start);
     const encoder = gpu.device.createCommandEncoder({ label: "pagemirror extent merge" });
+    gpu.direct?.noteGpuWrite(into.buffer.buffer);
     encoder.copyBufferToBuffer(old.buffer.buffer, 0, into.buffer.buffer, shift * PAGE_SIZE, old.bytes);
     gpu.queue.submit([encoder.finish()]);
     into.state.set(

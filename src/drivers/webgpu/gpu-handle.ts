@@ -1,5 +1,6 @@
 /** A GPUDevice with what every part of the driver needs beside it. */
 import { KernelError, type LedgerEntry, ledgerTrack, warnOn } from "../../base/index.ts";
+import { DirectUploads, type DirectWrites } from "./direct-upload.ts";
 import { DeviceLost, type WaitListener } from "./lost.ts";
 import { QueueNudge } from "./queue-nudge.ts";
 
@@ -9,6 +10,12 @@ export type Ownership = "owned" | "borrowed";
 /** What is done while somebody waits for the GPU: empty submissions, or what the platform does. */
 export type WhileWaiting = "nudge" | WaitListener | undefined;
 
+/** What a platform knows of an adapter. */
+export interface AdapterHints {
+  readonly waiting?: WhileWaiting;
+  readonly writing?: DirectWrites | undefined;
+}
+
 /** A GPUDevice, the knowledge of its loss, and its end. */
 export class GpuHandle {
   readonly device: GPUDevice;
@@ -17,6 +24,8 @@ export class GpuHandle {
   readonly label: string;
   readonly ownership: Ownership;
   readonly lost: DeviceLost;
+  /** Where uploads need no staging. */
+  readonly direct: DirectUploads | undefined;
   readonly #ledger: LedgerEntry;
   readonly #refused = (event: GPUUncapturedErrorEvent): void => {
     event.preventDefault();
@@ -27,13 +36,14 @@ export class GpuHandle {
     );
   };
 
-  constructor(device: GPUDevice, label: string, ownership: Ownership, waiting?: WhileWaiting) {
+  constructor(device: GPUDevice, label: string, ownership: Ownership, { waiting, writing }: AdapterHints = {}) {
     this.device = device;
     this.queue = device.queue;
     this.limits = device.limits;
     this.label = label;
     this.ownership = ownership;
     this.lost = new DeviceLost(device, label, waiting === "nudge" ? new QueueNudge(device.queue) : waiting);
+    this.direct = writing && new DirectUploads(device.queue, writing);
     this.#ledger = ledgerTrack("gpu device");
     if (ownership === "owned") {
       device.addEventListener("uncapturederror", this.#refused);
@@ -60,9 +70,9 @@ export class GpuHandle {
 export function adoptGpuDevice(
   device: GPUDevice,
   label = device.label || "adopted device",
-  waiting?: WhileWaiting,
+  hints?: AdapterHints,
 ): GpuHandle {
-  return new GpuHandle(device, label, "borrowed", waiting);
+  return new GpuHandle(device, label, "borrowed", hints);
 }
 
 /** Limits that are worth more than WebGPU's defaults to memory and compute. */
@@ -91,7 +101,7 @@ const WANTED_FEATURES: readonly string[] = ["shader-f16", "subgroups", "timestam
  *
  * Errors: ENODEV when the adapter gives no device; an adapter gives only one.
  */
-export async function openGpuDevice(adapter: GPUAdapter, label: string, waiting?: WhileWaiting): Promise<GpuHandle> {
+export async function openGpuDevice(adapter: GPUAdapter, label: string, hints?: AdapterHints): Promise<GpuHandle> {
   const requiredLimits: Record<string, number> = {};
   for (const name of WANTED_LIMITS) {
     const value = adapter.limits[name];
@@ -112,5 +122,5 @@ export async function openGpuDevice(adapter: GPUAdapter, label: string, waiting?
       { cause: error },
     );
   }
-  return new GpuHandle(device, label, "owned", waiting);
+  return new GpuHandle(device, label, "owned", hints);
 }

@@ -3,6 +3,7 @@ import { BugError, isPromise, type MaybePromise, PAGE_SIZE, traceNow, traceOn } 
 import { type AddressSpace, isZeroPage, type MemoryObject, PageFlag, readPages, type Transit } from "../../mm/index.ts";
 import type { WebGpuDevice } from "./device.ts";
 import { type Extent, PageState } from "./extent.ts";
+import type { FenceTimeline } from "./fence.ts";
 import { traceUploads } from "./trace-gpu.ts";
 import type { TransferBatch, UploadRun } from "./transfer-batch.ts";
 
@@ -26,6 +27,7 @@ export interface UploadPlan {
   /** Zero pages over bytes that may differ: cleared on the device, no bytes move. */
   readonly clears: { readonly buffer: GPUBuffer; readonly offset: number; readonly bytes: number }[];
   pages: number;
+  readonly fences: FenceTimeline;
   /** The window that a run was read from last. */
   window?: Uint8Array;
 }
@@ -40,12 +42,9 @@ export async function uploadRuns(
   if (runs.length === 0) {
     return;
   }
-  const plan: UploadPlan = { uploads: [], filled: [], clears: [], pages: 0 };
+  const plan: UploadPlan = { uploads: [], filled: [], clears: [], pages: 0, fences: device.fences };
   for (const run of runs) {
     planUpload(plan, run);
-  }
-  for (const { buffer, offset, bytes } of plan.clears) {
-    batch.clear(buffer, offset, bytes);
   }
   // Before the first byte is on its way: what a failed upload leaves behind must be known as possibly not zero.
   for (const { extent, page, end } of plan.filled) {
@@ -55,6 +54,10 @@ export async function uploadRuns(
   const uploaded = batch.upload(plan.uploads);
   if (isPromise(uploaded)) {
     await uploaded;
+  }
+  // Other pages than those; last, because what is recorded before an upload keeps it from being made at once.
+  for (const { buffer, offset, bytes } of plan.clears) {
+    batch.clear(buffer, offset, bytes);
   }
   device.counts.pagesUploaded += plan.pages;
   if (traceOn) {
@@ -110,6 +113,7 @@ function uploadRun(plan: UploadPlan, run: PageRun, from: number, to: number, inW
     offset: extent.offsetOf(at + from),
     bytes: (to - from) * PAGE_SIZE,
     fill: inWindow ? notAsked : (dst, byte) => readBytes(object, (page + from) * PAGE_SIZE + byte, dst, transit),
+    idle: plan.fences.isDone(extent.lastSerial),
     source: inWindow ? windowSource(plan, object, page + from) : undefined,
   };
 }

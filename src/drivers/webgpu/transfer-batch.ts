@@ -17,6 +17,8 @@ export interface UploadRun {
   fill(dst: Uint8Array, at: number): MaybePromise<void>;
   /** Where the bytes are now, when they are all in one array: `fill` is not called then. */
   readonly source?: { readonly bytes: Uint8Array; readonly offset: number } | undefined;
+  /** Nothing that is under way uses the buffer. */
+  readonly idle?: boolean;
 }
 
 /** Many stretches of one GPU buffer out of one array, without an object for each. */
@@ -60,8 +62,10 @@ export interface BatchContext extends GpuWaitOptions {
  * Uploads, clears and the caller's own commands, in the order of the calls.
  *
  * Up to `flushBytes / 16` (512 KiB) of uploads and everything recorded on {@link encoder} go in one `queue.submit`; more is
- * submitted on the way, twice as much each time. Nothing that is recorded may be relied on before {@link submit}. A batch that is disposed of
- * without submit gives its staging back and drops its commands, except those that had to be submitted on the way.
+ * submitted on the way, twice as much each time. Uploads that {@link DirectUploads} takes are made at once, unless something
+ * was recorded before them. Nothing that is recorded may be relied on before {@link submit}. A batch that is disposed of
+ * without submit gives its staging back and drops its commands, except those that had to be submitted on the way and what
+ * was written at once.
  */
 export class TransferBatch implements Disposable {
   readonly #context: BatchContext;
@@ -98,7 +102,7 @@ export class TransferBatch implements Disposable {
    * Errors: what a fill throws; ENODEV when the device is lost; EINTR; ENOMEM without memory for staging.
    */
   upload(runs: readonly UploadRun[]): MaybePromise<void> {
-    return this.#exclusively(() => this.#uploadFrom(runs, 0, 0));
+    return this.#exclusively(() => this.#uploadAny(runs));
   }
 
   /** {@link upload} for many pieces of one array. Same errors. */
@@ -110,6 +114,7 @@ export class TransferBatch implements Disposable {
   clear(buffer: GPUBuffer, offset: number, bytes: number): void {
     checkAligned(offset, bytes);
     if (bytes > 0) {
+      this.#context.gpu.direct?.noteGpuWrite(buffer);
       this.encoder.clearBuffer(buffer, offset, bytes);
     }
   }
@@ -177,6 +182,28 @@ export class TransferBatch implements Disposable {
       settled();
       throw this.#translate(error);
     });
+  }
+
+  #uploadAny(runs: readonly UploadRun[]): MaybePromise<void> {
+    const { gpu, stats, flushBytes } = this.#context;
+    const { direct } = gpu;
+    // What was recorded before comes before.
+    const first = this.#encoder === undefined && this.#chunk === undefined && this.#filled.length === 0;
+    if (direct === undefined || !first || !direct.takes(runs, flushBytes)) {
+      return this.#uploadFrom(runs, 0, 0);
+    }
+    for (const { bytes } of runs) {
+      this.bytes += bytes;
+      stats.bytesToDevice += bytes;
+    }
+    stats.copies += runs.length;
+    return direct.write(runs, flushBytes, () => this.#idleTurn());
+  }
+
+  async #idleTurn(): Promise<void> {
+    const { gpu, op } = this.#context;
+    await gpu.lost.wait(gpu.queue.onSubmittedWorkDone(), op);
+    this.#check();
   }
 
   #uploadFrom(runs: readonly UploadRun[], first: number, firstAt: number): MaybePromise<void> {
@@ -289,6 +316,7 @@ export class TransferBatch implements Disposable {
     const extends_ = this.#copyTarget === buffer && offset - this.#copyOffset === chunk.used - this.#copyFrom;
     if (!extends_) {
       this.#emitCopy();
+      this.#context.gpu.direct?.noteGpuWrite(buffer);
       this.#copyTarget = buffer;
       this.#copyOffset = offset;
       this.#copyFrom = chunk.used;

@@ -8,6 +8,7 @@ import { loadKoffi, loadLibrary, withNativeEnvironment } from "./native.ts";
 import { PollPause } from "./poll-pause.ts";
 import { SWIFTSHADER_PACKAGE, type SwiftShaderFiles, swiftShaderFiles } from "./swiftshader.ts";
 import { systemVulkan } from "./system-vulkan.ts";
+import { UnsharedViews } from "./unshared-views.ts";
 
 /** Which adapter to open. */
 export interface OpenDawnOptions {
@@ -24,6 +25,8 @@ export interface OpenAdapter {
   readonly report: AdapterReport;
   /** For `WebGpuDriver.open`: leaves the processor to an adapter that is a program. */
   readonly waiting: PollPause | undefined;
+  /** For `WebGpuDriver.open`: of an adapter that is a program, whose memory is the processor's. */
+  readonly writing: UnsharedViews | undefined;
   /** Lets go of Dawn; call it after the device was destroyed. Idempotent. */
   close(): void;
 }
@@ -251,8 +254,9 @@ async function adapterNames(dawn: Dawn): Promise<string[]> {
   return refused instanceof Error ? [...refused.message.matchAll(/name: '(.*)'/g)].map((match) => match[1] ?? "") : [];
 }
 
-function opened(found: Found, tried: readonly AdapterAttempt[], why: string): OpenAdapter {
+async function opened(found: Found, tried: readonly AdapterAttempt[], why: string): Promise<OpenAdapter> {
   const { adapter, instance, driverFiles } = found;
+  const koffi = await loadKoffi();
   const report: AdapterReport = {
     ...describeAdapter(adapter),
     backend: backendName().toLowerCase(),
@@ -260,11 +264,12 @@ function opened(found: Found, tried: readonly AdapterAttempt[], why: string): Op
     driverFiles,
     tried,
   };
-  const waiting = report.kind === "software" ? new PollPause() : undefined;
+  const software = report.kind === "software";
   return {
     adapter,
     report,
-    waiting,
+    waiting: software ? new PollPause() : undefined,
+    writing: software && !(koffi instanceof Error) ? new UnsharedViews(koffi) : undefined,
     close: () => void setTimeout(() => openInstances.delete(instance), LINGER_MS).unref(),
   };
 }
