@@ -102,11 +102,12 @@ export class SvmTable implements FrameStore {
 
   /** What is mapped of a device page. */
   accessOf(page: number): number {
-    return this.#access[page] ?? 0;
+    return page >= 0 && page < this.#access.length ? this.#access[page] : 0;
   }
 
   adviceOf(page: number): number {
-    return this.#advice[page] ?? Advice.None;
+    // Not by `??`: V8 compiles a load past the end of an array again each time that it happens.
+    return page < this.#advice.length ? this.#advice[page] : Advice.None;
   }
 
   advise(page: number, end: number, advice: number): void {
