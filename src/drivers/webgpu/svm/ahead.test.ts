@@ -7,6 +7,8 @@ import { seededRandom } from "../../../testing/seeded-random.ts";
 import { SVM_INCREMENT, SVM_PAGE, svmMachine } from "../../../testing/svm-kernels.ts";
 import { ControlBuffers } from "./control.ts";
 import { pageOfAddr } from "./page-entry.ts";
+import { Prefetcher } from "./prefetch.ts";
+import type { Demand } from "./service.ts";
 import { FrameClaim, newTally } from "./work.ts";
 
 const PAGES = 192;
@@ -269,4 +271,32 @@ test("frames are given up for what comes next only when nobody needs them, and a
   running.claim.clear();
   using _busy = await table.mirror.update.lock();
   expect(svm.placer.placeAhead(table, pages(12, 13), pages(6, 8), ahead)).toBe(false);
+});
+
+test("behind pages that were written the next ones are brought to be written, not those before", async () => {
+  await using m = await svmMachine(16);
+  const data = await m.mm.mmap({ length: 12 * SVM_PAGE });
+  await data.write(0, new Uint8Array(data.length).fill(1));
+  await m.device.kernel(STREAM);
+  const { svm } = m.device;
+  const { table, uses } = await svm.tableOf(await m.device.mirrorOf(m.mm), "test");
+  using _uses = uses;
+  const first = pageOfAddr(data.start);
+  const work = { op: "test", timeoutMs: 1000, claim: new FrameClaim(), tally: newTally() };
+  const bring = async (demands: readonly Demand[], prefetch: readonly Demand[]) => {
+    const placed = await svm.placer.place(table, demands, prefetch, work);
+    await (await svm.submit(table, placed, work, () => {})).finished;
+  };
+  const demand = (page: number, write: boolean) => ({ page: first + page, write });
+  await svm.placer.grow(16, false, undefined);
+  await bring(
+    [3, 5, 6].map((page) => demand(page, false)),
+    [],
+  );
+  await bring([demand(4, true)], []);
+  const faulted = [demand(5, true)];
+  const prefetcher = new Prefetcher();
+  expect(prefetcher.choose(table, faulted).some(({ page, write }) => write && page < first + 5)).toBe(false);
+  await bring(faulted, prefetcher.choose(table, faulted));
+  expect([3, 4, 5, 6].map((page) => table.isResident(first + page, true))).toEqual([false, true, true, true]);
 });

@@ -248,10 +248,13 @@ export class FramePlacer {
       }
     }
     for (const guessed of prefetch) {
-      const { page } = guessed;
-      const frame = table.frameAt(page) === undefined ? table.place(page) : undefined;
+      const { page, write } = guessed;
+      const there = table.frameAt(page);
+      const frame = there === undefined ? table.place(page) : undefined;
       if (frame !== undefined) {
         guess(frame, true);
+      }
+      if (frame !== undefined || (write && there?.isServed === false)) {
         placed.push(guessed);
       }
     }

@@ -23,7 +23,7 @@ export class Prefetcher {
     return this.#around;
   }
 
-  /** Pages to bring beside `faulted` (by rising page), each mapped and without a frame. */
+  /** Pages to bring beside `faulted` (by rising page), each mapped and without a frame, or to be written in the one that it has. */
   choose(table: SvmTable, faulted: readonly Demand[]): Demand[] {
     this.#around = faulted.length <= FEW_FAULTS ? Math.min(BLOCK, this.#around * 2) : 1;
     const chosen: Demand[] = [];
@@ -68,6 +68,22 @@ export class Prefetcher {
         const write =
           wantedForWrite[leaf] !== 0 && table.adviceOf(page) !== Advice.ReadMostly && table.isMapped(page, true);
         chosen.push({ page, write, optional: true });
+      }
+    }
+    for (const { page, write } of faulted) {
+      if (write && table.isResident(page - 1, true)) {
+        this.#chooseToWrite(table, page, asked, chosen);
+      }
+    }
+  }
+
+  /** Behind a page that was written another is: an output grows, and its next pages in the block are likely to be written. */
+  #chooseToWrite(table: SvmTable, page: number, asked: Uint8Array, chosen: Demand[]): void {
+    const end = Math.min(page + this.#around, page - (page % BLOCK) + BLOCK);
+    for (let next = page + 1; next < end && table.isMapped(next, true); next++) {
+      const isWanted = !asked[next % BLOCK] && !table.isResident(next, true);
+      if (isWanted && table.adviceOf(next) !== Advice.ReadMostly && !chosen.some((other) => other.page === next)) {
+        chosen.push({ page: next, write: true, optional: true });
       }
     }
   }

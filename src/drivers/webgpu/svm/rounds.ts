@@ -136,7 +136,13 @@ export class Rounds {
       this.#placer.release(this.#claim);
       const wasAhead = ahead !== undefined;
       ahead = await following;
-      this.#sequence.note(done.demands, slice.predicted.length, this.stats.faults - faultsBefore);
+      const faults = this.stats.faults - faultsBefore;
+      this.#sequence.note(
+        done.demands,
+        slice.predicted.length,
+        faults,
+        (page) => this.#table.frameAt(page) !== undefined,
+      );
       this.#behind = slice.predicted;
       former = slice.count;
       next += slice.count;

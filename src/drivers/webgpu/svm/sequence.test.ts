@@ -57,3 +57,16 @@ test("scattered pages predict nothing, and a wrong prediction ends the predictin
   predictor.note([...pages(16, 24), ...pages(60, 68)], 8, 8);
   expect(ranges(predictor)).toEqual([]);
 });
+
+test("a stream goes on over what a prefetch brought, and a step over what nobody brought is none", () => {
+  const predictor = new SequencePredictor();
+  // The slice uses 10 pages; those behind the first 7 of each were brought beside them.
+  const isThere = (page: number) => [7, 8, 9, 14, 15, 18, 19].includes(page);
+  predictor.note(pages(0, 7), 0, 7, isThere);
+  predictor.note([...pages(10, 14), ...pages(16, 18)], 0, 6, isThere);
+  expect(ranges(predictor)).toEqual(pages(18, 29).map(({ page }) => page));
+  const stepping = new SequencePredictor();
+  stepping.note(pages(0, 7), 0, 7);
+  stepping.note(pages(10, 18), 0, 8, (page) => page === 7);
+  expect(ranges(stepping)).toEqual([]);
+});

@@ -1,15 +1,20 @@
 /** Notices kernels that stream: slices whose pages follow those of the slice before. */
 import type { Demand } from "./service.ts";
 
-/** Pages `[start, end)` that a slice asked for alike. */
+/** Pages `[start, end)` that a slice asked for alike, or found there. */
 interface Run {
   readonly start: number;
   readonly end: number;
   readonly write: boolean;
 }
 
+/** Whether a page that nobody asked for was there all the same, so that a slice may have used it. */
+export type IsThere = (page: number) => boolean;
+
 /** Shorter runs say nothing. */
 const LEAST_RUN = 4;
+/** Pages that may have been there between two runs that are one: what a prefetch brings at most. */
+const LONGEST_GAP = 128;
 /** More runs than this are no stream. */
 const MOST_RUNS = 16;
 /** Share of a prediction that may fault all the same before it counts as wrong. */
@@ -20,16 +25,18 @@ const TOLERANCE = 0.25;
  * only find out; a wrong one shows in the faults of its slice, and ends the predicting until two slices agree again.
  */
 export class SequencePredictor {
-  #former: readonly Run[] = [];
   #latest: readonly Run[] = [];
+  /** The latest runs, when they follow those before: each from where the run before it ended. */
+  #stream: readonly Run[] = [];
   #wasRight = false;
 
   /** What a slice asked for in all, how much of that was predicted, and how many faults it had beside that. */
-  note(demands: readonly Demand[], predicted: number, faults: number): void {
+  note(demands: readonly Demand[], predicted: number, faults: number, isThere: IsThere = () => false): void {
     const wasWrong = faults > predicted * TOLERANCE;
     this.#wasRight = predicted > 0 && !wasWrong;
-    this.#former = predicted > 0 && wasWrong ? [] : this.#latest;
-    this.#latest = runsOf(demands);
+    const former = predicted > 0 && wasWrong ? [] : this.#latest;
+    this.#latest = runsOf(demands, isThere);
+    this.#stream = streamOf(former, this.#latest, isThere);
   }
 
   /** The last prediction was right: the next ones are likely to be. */
@@ -39,7 +46,7 @@ export class SequencePredictor {
 
   /** Pages that a slice as large as the last one would be predicted; 0 when the last slices were no stream. */
   get pages(): number {
-    return follows(this.#former, this.#latest) ? this.#latest.reduce((sum, { start, end }) => sum + end - start, 0) : 0;
+    return this.#stream.reduce((sum, { start, end }) => sum + end - start, 0);
   }
 
   /**
@@ -47,10 +54,7 @@ export class SequencePredictor {
    * the same for what comes in between.
    */
   predict(ratio: number, after = 0): Demand[] {
-    if (!follows(this.#former, this.#latest)) {
-      return [];
-    }
-    return this.#latest.flatMap(({ start, end, write }) => {
+    return this.#stream.flatMap(({ start, end, write }) => {
       const first = end + Math.round((end - start) * after);
       return Array.from({ length: Math.round((end - start) * ratio) }, (_, i) => ({
         page: first + i,
@@ -61,8 +65,10 @@ export class SequencePredictor {
   }
 }
 
-/** Neighbouring pages together; a page that was asked for twice counts as its write. */
-function runsOf(demands: readonly Demand[]): Run[] {
+/**
+ * Neighbouring pages together, with what was there between them; a page that was asked for twice counts as its write.
+ */
+function runsOf(demands: readonly Demand[], isThere: IsThere): Run[] {
   const writes = new Map<number, boolean>();
   for (const { page, write } of demands) {
     writes.set(page, write || writes.get(page) === true);
@@ -71,7 +77,7 @@ function runsOf(demands: readonly Demand[]): Run[] {
   for (const page of [...writes.keys()].sort((a, b) => a - b)) {
     const write = writes.get(page) === true;
     const last = runs.at(-1);
-    if (last !== undefined && last.end === page && last.write === write) {
+    if (last !== undefined && last.write === write && wereThere(last.end, page, isThere)) {
       last.end = page + 1;
     } else {
       runs.push({ start: page, end: page + 1, write });
@@ -80,13 +86,38 @@ function runsOf(demands: readonly Demand[]): Run[] {
   return runs.filter(({ start, end }) => end - start >= LEAST_RUN);
 }
 
-/** Each later run begins where an earlier one of its kind ended; slices may share the page between them. */
-function follows(former: readonly Run[], latest: readonly Run[]): boolean {
-  return (
-    latest.length > 0 &&
-    latest.length <= MOST_RUNS &&
-    latest.every(({ start, write }) =>
-      former.some((run) => run.write === write && start >= run.end - 1 && start <= run.end + 1),
-    )
-  );
+/** Whether all pages of a gap, which may be none, were brought without being asked for. */
+function wereThere(start: number, end: number, isThere: IsThere): boolean {
+  if (end - start > LONGEST_GAP) {
+    return false;
+  }
+  for (let page = start; page < end; page++) {
+    if (!isThere(page)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+/**
+ * The later runs, if each begins where an earlier one of its kind ended, or behind what was there already; slices may share
+ * the page between them. None when one does not.
+ */
+function streamOf(former: readonly Run[], latest: readonly Run[], isThere: IsThere): readonly Run[] {
+  if (latest.length > MOST_RUNS) {
+    return [];
+  }
+  const stream: Run[] = [];
+  for (const { start, end, write } of latest) {
+    const before = former.find(
+      (run) =>
+        run.write === write && start >= run.end - 1 && (start <= run.end + 1 || wereThere(run.end, start, isThere)),
+    );
+    if (before === undefined) {
+      return [];
+    }
+    // What a prefetch for the slice before brought was a part of this one.
+    stream.push({ start: Math.min(start, before.end), end, write });
+  }
+  return stream;
 }
