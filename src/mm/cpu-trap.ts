@@ -5,7 +5,15 @@
  * page by page. A page that the trap shows is write-protected in a way that costs the writer next to nothing: a write is
  * not announced when it happens but collected later, before anybody relies on there having been none.
  */
-import { blockOfVpn, chain, indexInBlock, isPromise, KernelError, type MaybePromise } from "../base/index.ts";
+import {
+  blockOfVpn,
+  chain,
+  indexInBlock,
+  isPromise,
+  KernelError,
+  type MaybePromise,
+  PAGES_PER_BLOCK,
+} from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { mappedAround } from "./fault-around.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
@@ -199,18 +207,21 @@ export function serveCpuFault(object: MemoryObject, page: number, around: FaultA
 }
 
 /**
- * Sets out to bring pages home that an access in order will want soon. The promise, for who wants to go on from there, never
+ * Sets out to bring blocks home that an access in order will want soon, by the first page of each. The promise, for who wants to go on from there, never
  * fails: what is not there is met again by the access itself. Undefined when there is nothing to do.
  */
 export function readAheadFromDevice(object: MemoryObject, page: number, end: number): Promise<void> | undefined {
   // First, because every fault of an access in order asks, and mostly nothing is on a device.
-  const flags = object.flagsOf(page) & (PageFlag.Device | PageFlag.Busy);
-  const mapped = flags === PageFlag.Device ? mappedAround(object, page) : undefined;
+  let from = page;
+  while (from < end && (object.flagsOf(from) & (PageFlag.Device | PageFlag.Busy)) !== PageFlag.Device) {
+    from += PAGES_PER_BLOCK;
+  }
+  const mapped = from < end ? mappedAround(object, from) : undefined;
   if (mapped === undefined) {
     return undefined;
   }
   object.get();
-  return migrateToRam(object, page, Math.min(end, mapped[1]))
+  return migrateToRam(object, from, Math.min(end, mapped[1]))
     .catch(() => undefined)
     .then(() => object.put())
     .catch(() => undefined);

@@ -18,6 +18,9 @@ function deviceRuns(
   page: number,
   end: number,
 ): { readonly pagemap: DevicePagemap; readonly runs: readonly DeviceRun[] } | undefined {
+  if ((object.flagSummary(page, end) & PageFlag.Device) === 0) {
+    return undefined;
+  }
   let owner: DevicePagemap | undefined;
   const runs: (DeviceRun & { count: number })[] = [];
   for (let p = page; p < end; p++) {

@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { PAGE_SIZE } from "../../base/index.ts";
 import {
   AddressSpace,
@@ -15,6 +15,7 @@ import { PlainThread, WORDS } from "../../testing/plain-thread.ts";
 import { POISON_WORD } from "./fault-log.ts";
 import { UserfaultfdMmu } from "./mmu.ts";
 import { probeUserfaultfd } from "./probe.ts";
+import type { UffdTrap } from "./trap.ts";
 
 const report = probeUserfaultfd();
 if (!report.works) {
@@ -33,6 +34,9 @@ function viewOf(object: MemoryObject) {
 }
 
 const SUM_ALL = `${WORDS} let sum = 0; for (let i = 0; i < u32.length; i += 1024) sum += Atomics.load(u32, i); return sum;`;
+const NUMBER_PAGES = /* wgsl */ `
+@group(0) @binding(0) var<storage, read_write> data: array<u32>;
+@compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3u) { data[id.x * 1024u] = id.x + 7u; }`;
 const FILL = `${WORDS} for (let i = 0; i < u32.length; i += 1024) u32[i] = args.value + i / 1024; return u32.length;`;
 
 describe.skipIf(!report.works)("plain arrays on the userfaultfd MMU", () => {
@@ -147,6 +151,24 @@ describe.skipIf(!report.works)("plain arrays on the userfaultfd MMU", () => {
     hold?.[Symbol.dispose]();
     expect(await waiting).toBe(0);
     await other[Symbol.asyncDispose]();
+  });
+
+  test("threads that meet a page together do not push out the accesses in order of others", async () => {
+    const { object, view } = await map(1000);
+    const trap = object.trapAt(0)?.trap as UffdTrap;
+    await using second = new PlainThread();
+    await using third = new PlainThread();
+    const threads = [thread, second, third];
+    await thread.run(`${WORDS} return Atomics.load(u32, 0)`, view);
+    for (const page of [300, 500, 700, 900]) {
+      const hold = trap.hold(page, page + 1);
+      const before = mmu.counts.faults;
+      const read = threads.map((t) => t.run(`${WORDS} return Atomics.load(u32, ${page} * 1024)`, view));
+      await vi.waitFor(() => expect(mmu.counts.faults - before).toBe(3));
+      hold[Symbol.dispose]();
+      expect(await Promise.all(read)).toEqual([0, 0, 0]);
+    }
+    expect(trap.streams.find(64)).toBeDefined();
   });
 
   test("a lost page is reported before the access goes on, and reads as a pattern that is no number", async () => {
@@ -279,5 +301,32 @@ describe.skipIf(!report.works)("plain arrays and kernels", () => {
     expect(await sum()).toEqual([total, 1]);
     await thread.run(`${WORDS} u32[77 * 1024 + 1] = 1000`, view);
     expect(await sum()).toEqual([total + 1000, 2]);
+  });
+
+  test.each([
+    // Its first page, the sixteenth, those of the four blocks that come alone, and of six times two.
+    ["in order", "for (let i = 0; i < n; i++) look(i);", 1, 12],
+    // A part is four blocks: its first page, the sixteenth, and those of the further blocks.
+    ["by turns", "for (let i = 0; i < n / 4; i++) for (let q = 0; q < 4; q++) look(q * n / 4 + i);", 1, 20],
+    ["in four threads", "for (let i = 0; i < n / 4; i++) look(args.me * n / 4 + i);", 4, 24],
+  ])("four parts that a kernel wrote, walked over %s, come home in blocks", async (_, body, count, faults) => {
+    using mmu = new UserfaultfdMmu();
+    await using m = await openMachine({ mmu });
+    const threads = Array.from({ length: count }, () => new PlainThread());
+    const pages = 8192;
+    const data = await m.mm.mmap({ length: pages * PAGE_SIZE, name: "data" });
+    const kernel = await m.device.kernel(NUMBER_PAGES);
+    await kernel.dispatch({ bind: { data }, workgroups: pages / 64 });
+    const view = viewOf(m.mm.vmas.find(data.start)?.object as MemoryObject);
+    const before = mmu.counts.faults;
+    const walk = `${WORDS} const n = ${pages}; let wrong = 0;
+      const look = (page) => { if (Atomics.load(u32, page * 1024) !== page + 7) wrong++; };
+      ${body} return wrong;`;
+    const wrong = await Promise.all(threads.map((thread, me) => thread.run(walk, { ...view, me })));
+    expect(wrong).toEqual(threads.map(() => 0));
+    expect(mmu.counts.faults - before).toBeLessThanOrEqual(faults);
+    for (const thread of threads) {
+      await thread[Symbol.asyncDispose]();
+    }
   });
 });

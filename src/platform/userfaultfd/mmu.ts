@@ -30,6 +30,7 @@ import { FaultLog, POISON_WORD } from "./fault-log.ts";
 import { readOnlyError, spaceAddress } from "./fault-report.ts";
 import type { TrappedMemory } from "./poison.ts";
 import { mappedExtent } from "./process-maps.ts";
+import type { ReadAhead } from "./read-ahead.ts";
 import { type Sides, UffdTrap, type WindowOwner } from "./trap.ts";
 import { Uffd } from "./uffd.ts";
 
@@ -178,10 +179,12 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
       this.uffd.wake(address - (address % PAGE_SIZE), PAGE_SIZE);
       return;
     }
-    this.#serve(trap, Math.floor((address - trap.address) / PAGE_SIZE), inFile);
+    const page = Math.floor((address - trap.address) / PAGE_SIZE);
+    this.#serve(trap, page, inFile, trap.streams.find(page));
   }
 
-  #serve(trap: UffdTrap, page: number, inFile: boolean, wide?: FaultAround): void {
+  /** `stream`: the access in order that met the page. `home`: what this fault asked for has come home. */
+  #serve(trap: UffdTrap, page: number, inFile: boolean, stream: ReadAhead | undefined, home = false): void {
     const { object, base } = trap;
     if (trap.released || object === undefined) {
       this.uffd.wake(trap.address + page * PAGE_SIZE, PAGE_SIZE);
@@ -192,17 +195,12 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
       return;
     }
     const failure = takeCpuFailure(object, base + page);
-    const inOrder = page === trap.sequentialPage;
-    const around = wide ?? (inOrder ? this.#sequential : this.#around);
-    if (!inOrder) {
-      trap.ahead.restart();
-    }
+    const around = stream === undefined ? this.#around : home ? COME_HOME : this.#sequential;
     const span = this.#span;
     if (failure === undefined && findShowable(object, base + page, around.host, span)) {
-      this.#show(trap, span.page - base, span.end - base, page, inFile);
-      trap.sequentialPage = trap.firstHidden(span.end - base);
-      if (inOrder) {
-        this.#readAhead(trap, base + page);
+      this.#showAround(trap, span.page - base, span.end - base, page, inFile, stream);
+      if (stream !== undefined) {
+        this.#readAhead(trap, base + page, stream);
       }
       return;
     }
@@ -210,13 +208,13 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
       failure === undefined
         ? serveCpuFault(object, base + page, around)
         : { page: base + page, end: base + page + 1, error: failure };
-    if (inOrder) {
+    if (stream !== undefined) {
       // Also when this page has to be waited for: the next ones come along.
-      this.#readAhead(trap, base + page);
+      this.#readAhead(trap, base + page, stream);
     }
     if (served instanceof Promise) {
       served.then(
-        () => this.#serve(trap, page, true, inOrder ? COME_HOME : undefined),
+        () => this.#serve(trap, page, true, stream && trap.streams.find(page), true),
         (error: unknown) => {
           warnOn(true, "I-UFFD-2", () => `a fault cannot be served: ${String(error)}`);
           this.#fail(trap, page, new KernelError("EIO", "fault", String(error)));
@@ -228,19 +226,27 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
       this.#fail(trap, page, served.error);
       return;
     }
-    this.#show(trap, served.page - base, served.end - base, page, inFile);
-    trap.sequentialPage = trap.firstHidden(served.end - base);
+    this.#showAround(trap, served.page - base, served.end - base, page, inFile, stream);
+  }
+
+  #showAround(trap: UffdTrap, page: number, end: number, wanted: number, inFile: boolean, stream?: ReadAhead): void {
+    // Who meets a page that another thread has just met is no access of its own.
+    const isNew = stream === undefined && !trap.isShown(wanted);
+    this.#show(trap, page, end, wanted, inFile);
+    if (isNew) {
+      trap.streams.begin(trap.firstHidden(end));
+    }
   }
 
   /** Of what is on a device behind the block of a page of the trap's object. */
-  #readAhead(trap: UffdTrap, page: number): void {
-    const { object, base, ahead } = trap;
+  #readAhead(trap: UffdTrap, page: number, stream: ReadAhead): void {
+    const { object, base } = trap;
     const limit = base + trap.byteLength / PAGE_SIZE;
-    for (let from = ahead.next(page, limit); object !== undefined && from >= 0; from = ahead.next(page, limit)) {
-      const to = Math.min(from + PAGES_PER_BLOCK, limit);
+    for (let from = stream.next(page, limit); object !== undefined && from >= 0; from = stream.next(page, limit)) {
+      const to = Math.min(stream.end, limit);
       const home = trap.isHeld(from - base) ? undefined : readAheadFromDevice(object, from, to);
       if (home !== undefined) {
-        ahead.brought();
+        stream.brought();
         void home.then(() => this.#showAhead(trap, from - base, to - base));
       }
     }
@@ -264,6 +270,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
   #show(trap: UffdTrap, page: number, end: number, wanted: number, inFile: boolean): void {
     try {
       trap.show(page, end, wanted, inFile);
+      trap.streams.passed(page, end, trap);
       this.counts.pagesShown += end - page;
     } catch (error) {
       this.#options.pulse?.();
@@ -319,7 +326,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     queueMicrotask(() =>
       lockdepTask("cpu fault", () => {
         for (const { trap, page, inFile } of held) {
-          this.#serve(trap, page, inFile);
+          this.#serve(trap, page, inFile, trap.streams.find(page));
         }
       }),
     );

@@ -2,7 +2,7 @@
  * How far ahead of an access in order pages come home from a device, as the kernel's readahead has it for files: a few blocks
  * at first, more as the access goes on, so that one that stops has brought little more than it used.
  *
- * What has come home is shown before anybody asks, but for the first page of each block: the fault there tells how far the
+ * What has come home is shown before anybody asks, but for the first page of each stretch: the fault there tells how far the
  * access is.
  */
 import { indexInBlock, PAGES_PER_BLOCK } from "../../base/index.ts";
@@ -10,9 +10,17 @@ import { indexInBlock, PAGES_PER_BLOCK } from "../../base/index.ts";
 /** Blocks on their way at first, and at most. */
 const FIRST_BLOCKS = 2;
 const MOST_BLOCKS = 8;
+/** Blocks of a stretch, once the access has gone on for long: fewer faults, and fewer and longer copies. */
+const LONG_STRETCH = 2;
+/** Accesses in order that one window remembers: those of a few threads, and some that are none. */
+const STREAMS = 8;
 
-/** One access in order over a window. Pages are those of the window's object. */
+/** One access in order over a window. Pages are those of the window's object, but for {@link ReadAhead.expected}. */
 export class ReadAhead {
+  /** The window's page that the access faults on next. */
+  expected = -1;
+  /** When it was last met. */
+  met = 0;
   #blocks = FIRST_BLOCKS;
   /** How far blocks were asked for; negative before the first. */
   #end = -1;
@@ -24,8 +32,8 @@ export class ReadAhead {
   }
 
   /**
-   * First page of a block that an access which is at `page` should find at home and that was not asked for before; -1 when
-   * there is none below `limit`.
+   * First page of a stretch of blocks, up to {@link ReadAhead.end}, that an access which is at `page` should find at home and
+   * that was not asked for before; -1 when there is none below `limit`.
    */
   next(page: number, limit: number): number {
     const following = page - indexInBlock(page) + PAGES_PER_BLOCK;
@@ -36,8 +44,9 @@ export class ReadAhead {
       this.#end = following;
     }
     const from = this.#end;
-    if (from < limit && from < following + this.#blocks * PAGES_PER_BLOCK) {
-      this.#end += PAGES_PER_BLOCK;
+    const end = from + (this.#blocks < MOST_BLOCKS ? 1 : LONG_STRETCH) * PAGES_PER_BLOCK;
+    if (from < limit && end <= following + this.#blocks * PAGES_PER_BLOCK) {
+      this.#end = end;
       return from;
     }
     if (this.#brought) {
@@ -47,8 +56,54 @@ export class ReadAhead {
     return -1;
   }
 
+  /** One past the last page that was asked for. */
+  get end(): number {
+    return this.#end;
+  }
+
   /** A block was on a device: the next ones may be too. */
   brought(): void {
     this.#brought = true;
+  }
+}
+
+/** The accesses in order over one window: several threads may walk over it at once. */
+export class Streams {
+  readonly #streams: ReadAhead[] = [];
+  #clock = 0;
+
+  /** The access that was to fault on the window's page. */
+  find(page: number): ReadAhead | undefined {
+    for (const stream of this.#streams) {
+      if (stream.expected === page) {
+        stream.met = ++this.#clock;
+        return stream;
+      }
+    }
+    return undefined;
+  }
+
+  /** An access that may be one in order will fault on the page next. The one that was met longest ago is forgotten. */
+  begin(expected: number): void {
+    let stream = this.#streams[0];
+    if (this.#streams.length < STREAMS) {
+      stream = new ReadAhead();
+      this.#streams.push(stream);
+    }
+    for (const other of this.#streams) {
+      stream = other.met < stream.met ? other : stream;
+    }
+    stream.restart();
+    stream.expected = expected;
+    stream.met = ++this.#clock;
+  }
+
+  /** Pages of `[page, end)` were shown: who was to fault there does so at the next one that is hidden. */
+  passed(page: number, end: number, window: { firstHidden(page: number): number }): void {
+    for (const stream of this.#streams) {
+      if (page <= stream.expected && stream.expected < end) {
+        stream.expected = window.firstHidden(stream.expected);
+      }
+    }
   }
 }

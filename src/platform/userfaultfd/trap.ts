@@ -3,7 +3,7 @@ import { invariant, KernelError, PAGE_SIZE, PAGES_PER_BLOCK } from "../../base/i
 import type { CpuTrap, CpuWindow, MemoryObject } from "../../mm/index.ts";
 import { ErrnoNumber } from "./abi.ts";
 import { mappedExtent } from "./process-maps.ts";
-import { ReadAhead } from "./read-ahead.ts";
+import { Streams } from "./read-ahead.ts";
 import type { Uffd } from "./uffd.ts";
 
 /** The two sides of a window, both over the same bytes of the file. */
@@ -49,9 +49,7 @@ export class UffdTrap implements CpuTrap {
   readonly base: number;
   /** Where the application's side is. */
   readonly address: number;
-  /** Where the next fault would be if accesses were sequential. */
-  sequentialPage = -1;
-  readonly ahead = new ReadAhead();
+  readonly streams = new Streams();
   readonly #sides: Sides;
   readonly #owner: WindowOwner;
   readonly #fileOffset: number;
@@ -140,14 +138,18 @@ export class UffdTrap implements CpuTrap {
     }
   }
 
-  /** The first hidden page from `page` on, as far as a block goes: what an access in order faults on next. */
+  /** The first hidden page from `page` on: what an access in order faults on next. */
   firstHidden(page: number): number {
-    const limit = Math.min(this.#pages, page + PAGES_PER_BLOCK);
     let p = page;
-    while (p < limit && this.#shown[p] === 1) {
-      p++;
+    while (p < this.#pages && this.#shown[p] === 1) {
+      // A window has at most 2^20 pages: the operators are exact.
+      p = (p & (PAGES_PER_BLOCK - 1)) === 0 && this.#blocks[p >> 9] === PAGES_PER_BLOCK ? p + PAGES_PER_BLOCK : p + 1;
     }
     return p;
+  }
+
+  isShown(page: number): boolean {
+    return this.#shown[page] === 1;
   }
 
   #markShown(page: number, end: number): void {
