@@ -1,6 +1,6 @@
 /**
- * `npm run bench [-- --json] [-- --only NAME]`: runs the benchmarks of this folder. Figures of one run are compared with
- * each other; a single one says something about the machine too.
+ * `npm run bench [-- --json] [-- --only NAME]`: runs the benchmarks of this folder, or one of them, or a part of one that has
+ * parts (`svm.gather`). Figures of one run are compared with each other; a single one says something about the machine too.
  */
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -8,7 +8,7 @@ import { parseArgs } from "node:util";
 
 const MODULES = ["mm", "hmm", "migrate", "bind", "svm", "check", "uffd", "trace", "bundle"];
 
-const usage = `usage: npm run bench -- [--json] [--only ${MODULES.join("|")}]`;
+const usage = `usage: npm run bench -- [--json] [--only ${MODULES.join("|")}[.PART]]`;
 
 const fail = (message) => {
   process.stderr.write(`bench: ${message}\n`);
@@ -36,8 +36,9 @@ if (help) {
 if (!existsSync(new URL("../dist/", import.meta.url))) {
   fail("there is no dist: run npm run build first");
 }
+const [module, part] = only?.split(".") ?? [];
 const names = MODULES.filter(
-  (name) => existsSync(fileURLToPath(fileOf(name))) && (only === undefined || only === name),
+  (name) => existsSync(fileURLToPath(fileOf(name))) && (module === undefined || module === name),
 );
 if (names.length === 0) {
   fail(`there is no benchmark ${JSON.stringify(only)}\n${usage}`);
@@ -45,8 +46,11 @@ if (names.length === 0) {
 
 const metrics = [];
 for (const name of names) {
-  const module = await import(fileOf(name).href);
-  const found = await module.metrics();
+  const benchmark = await import(fileOf(name).href);
+  if (part !== undefined && benchmark.parts?.[part] === undefined) {
+    fail(`there is no part ${JSON.stringify(part)} of ${name}: ${Object.keys(benchmark.parts ?? {}).join(", ")}`);
+  }
+  const found = part === undefined ? await benchmark.metrics() : await benchmark.parts[part]();
   metrics.push(...found);
   if (!json) {
     for (const { name: metric, value, unit } of found) {

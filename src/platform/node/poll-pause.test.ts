@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { PollPause } from "./poll-pause.ts";
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
@@ -76,4 +76,27 @@ test("a wait that has just begun is looked after without a pause", () => {
     pause.begin();
     again();
   });
+});
+
+test("after a long wait the next one is expected to be long", async () => {
+  let clock = 0;
+  const now = vi.spyOn(performance, "now").mockImplementation(() => clock);
+  try {
+    const { pause, sleeps } = counted();
+    for (const [lasts, sleepsAtOnce] of [
+      [2, false],
+      [0.1, true],
+      [0.1, false],
+    ] as const) {
+      const before = sleeps();
+      pause.begin();
+      await turns(3);
+      expect(sleeps() > before).toBe(sleepsAtOnce);
+      clock += lasts;
+      pause.end();
+      await turns(3);
+    }
+  } finally {
+    now.mockRestore();
+  }
 });

@@ -6,6 +6,8 @@
 
 /** In milliseconds: of a wait that is short, so that its end is to be noticed at once. */
 const SHORT_WAIT_MS = 0.4;
+/** After a wait of so long the next one is not expected to be short. */
+const LONG_WAIT_MS = 1.5;
 /** A turn of a loop that does nothing but look. */
 const IDLE_TURN_MS = 0.2;
 export const SLEEP_MS = 0.2;
@@ -20,6 +22,7 @@ export class PollPause {
   /** When the latest wait began, and the latest turn. */
   #begun = 0;
   #turned = 0;
+  #wasLong = false;
 
   /** `sleep` lets the thread sleep for {@link SLEEP_MS}, less when there is something to do. */
   constructor(sleep: () => void = () => void Atomics.wait(NEVER_WOKEN, 0, 0, SLEEP_MS)) {
@@ -39,6 +42,9 @@ export class PollPause {
   /** A wait ends. */
   end(): void {
     this.#waits--;
+    if (this.#waits === 0) {
+      this.#wasLong = performance.now() - this.#begun > LONG_WAIT_MS;
+    }
   }
 
   readonly #turn = (): void => {
@@ -48,7 +54,7 @@ export class PollPause {
     }
     const now = performance.now();
     // A turn that took longer has done something, and the next one is likely to.
-    if (now - this.#begun > SHORT_WAIT_MS && now - this.#turned < IDLE_TURN_MS) {
+    if ((this.#wasLong || now - this.#begun > SHORT_WAIT_MS) && now - this.#turned < IDLE_TURN_MS) {
       this.#sleep();
     }
     this.#turned = performance.now();

@@ -28,8 +28,8 @@ export interface CompiledSvmKernel {
    */
   readonly quick: (() => Promise<GPUComputePipeline>) | undefined;
   /**
-   * Like `quick`, for memory that can all be read: loads are not checked for more than that. Made at the first call; undefined
-   * for kernels that have none, and those that store nothing.
+   * Like `quick`, where loads are likely to miss nothing: they tell of nothing that they miss. Made at the first call;
+   * undefined for kernels that have none.
    */
   readonly guarded: (() => Promise<GPUComputePipeline>) | undefined;
   /** For memory that is all there, dispatched with the kernel's own grid. */
@@ -105,13 +105,12 @@ export async function compileSvmKernel(
           return quick;
         }
       : undefined,
-    guarded:
-      canBeQuick(features) && features.writes
-        ? () => {
-            guarded ??= compiler.compile("guarded");
-            return guarded;
-          }
-        : undefined,
+    guarded: canBeQuick(features)
+      ? () => {
+          guarded ??= compiler.compile("guarded");
+          return guarded;
+        }
+      : undefined,
     resident,
     residentLinear() {
       linear ??= compiler.compile("resident-linear");

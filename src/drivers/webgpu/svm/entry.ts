@@ -124,14 +124,14 @@ ${header(shape)}
 `;
 }
 
-/** The entry point of the quick pipeline. */
-export function quickEntry(shape: EntryShape, features: KernelFeatures): string {
-  return LOGICAL + invocationEntry(shape, features, true);
+/** The entry point of the quick pipeline, and with what a run ends. */
+export function quickEntry(shape: EntryShape, features: KernelFeatures, last = ""): string {
+  return LOGICAL + invocationEntry(shape, features, { last });
 }
 
 /** The entry point of the checked pipeline. */
 export function checkedEntry(shape: EntryShape, features: KernelFeatures): string {
-  return LOGICAL + (features.collective ? workgroupEntry(shape, features) : invocationEntry(shape, features, false));
+  return LOGICAL + (features.collective ? workgroupEntry(shape, features) : invocationEntry(shape, features));
 }
 
 /** Some runs are probes, which a second one follows that makes the writes. */
@@ -193,7 +193,7 @@ export function aloneHead(shape: EntryShape): string {
  * Each invocation for itself: those that must run again set their bit, and the compaction after the kernel finds out which
  * workgroups that leaves open. No workgroup memory and no barrier, and nothing is written when all goes well.
  */
-function invocationEntry(shape: EntryShape, features: KernelFeatures, quick: boolean): string {
+function invocationEntry(shape: EntryShape, features: KernelFeatures, quick?: { readonly last: string }): string {
   const { replayRecords } = features;
   const begin = replayRecords > 0 ? "pm_replay_begin(pm_bit);" : "";
   const end = replayRecords > 0 ? "if (pm_hurt == 0u) { pm_replay_end(); }" : "";
@@ -210,6 +210,7 @@ ${aloneHead(shape)}
     ${quick ? "" : "pm_begin();"}
     ${begin}
     ${run}
+    ${quick?.last ?? ""}
     if (pm_hurt == 0u) {
       pm_commit_log();
       pm_open = false;

@@ -13,6 +13,19 @@ test("the first slice is thorough, the next ones are quick for as many rounds as
   expect(quickRounds(pace)).toEqual([0, 1, 2]);
 });
 
+test("the last round of those that a slice takes is known, but for a first one", () => {
+  const lastRounds = (pace: Pace) => [0, 1, 2, 3, 4].filter((round) => pace.isLast(round));
+  const pace = new Pace();
+  expect(lastRounds(pace)).toEqual([]);
+  pace.note(3);
+  expect(lastRounds(pace)).toEqual([2]);
+  // A disappointment: the next slice is thorough, and the one after it has as many rounds as that took.
+  pace.note(4);
+  expect(lastRounds(pace)).toEqual([]);
+  pace.note(1);
+  expect(lastRounds(pace)).toEqual([]);
+});
+
 test("where quick rounds are more, slices are thorough again, ever more of them before the next try", () => {
   const pace = new Pace();
   pace.note(2);

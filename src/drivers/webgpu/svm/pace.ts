@@ -25,6 +25,14 @@ export class Pace {
     return this.#usual !== undefined && this.#wait === 0 && round < this.#usual;
   }
 
+  /**
+   * Whether this round of a slice is likely to miss nothing: the last one of those that it takes. A first one misses what the
+   * slice's pages are found out by.
+   */
+  isLast(round: number): boolean {
+    return round > 0 && this.#usual === round + 1 && this.isQuick(round);
+  }
+
   /** A slice took so many rounds. */
   note(rounds: number): void {
     if (this.#usual === undefined || this.#wait > 0) {

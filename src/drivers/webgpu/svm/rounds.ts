@@ -179,7 +179,7 @@ export class Rounds {
     const newWindow = this.#takeFresh(lane);
     const { isReadable } = this.#slices;
     const quick = isReadable || this.#pace?.isQuick(0) === true;
-    const pipeline = quick ? this.#slices.quickPipeline : undefined;
+    const pipeline = quick ? this.#slices.quickPipeline(0) : undefined;
     const lanes = count === 1 && this.#job.doneBits ? ([0, this.#job.invocationsPerWorkgroup] as const) : ALL_LANES;
     const run = { grid: this.#job.grid, windowFirst, ids: undefined, first, count, lanes };
     const context = { ...NOTHING, demands: predicted, clearFaults: newWindow, newWindow, pipeline, lane, isPlaced };

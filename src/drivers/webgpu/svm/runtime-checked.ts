@@ -10,7 +10,7 @@ import { DEVICE_PAGE_WORDS } from "./page-entry.ts";
 import { SOME_IN_ORDER } from "./replay-order.ts";
 import { immediateWgsl, loggedWgsl, replayWgsl } from "./runtime-atomics.ts";
 import { applyWgsl, commonWgsl, doAtomicWgsl, poolWords, typedWgsl, usedOps } from "./runtime-common.ts";
-import { type FaultNotes, guardedNotes, isTracked, quickNotes, thoroughNotes } from "./runtime-faults.ts";
+import { type FaultNotes, guardedNotes, quickNotes, thoroughNotes } from "./runtime-faults.ts";
 import { reportWgsl } from "./runtime-resident.ts";
 import { sharedStoresWgsl } from "./runtime-shared.ts";
 
@@ -29,7 +29,7 @@ export function quickRuntime(features: KernelFeatures, group: number): string {
   return runtime(features, group, quickNotes);
 }
 
-/** For runs over memory that can all be read, if not all be written. */
+/** For runs over memory that can all be read, as far as is known, if not all be written. */
 export function guardedRuntime(features: KernelFeatures, group: number): string {
   return runtime(features, group, guardedNotes);
 }
@@ -68,13 +68,13 @@ fn pm_load_u32(a: u32) -> u32 {
   let e = pm_entry_of(a);
   let ok = pm_can_load(pm_word(a), e);
   ${notes.access("a", "e", `${FaultBit.Read}u`, "ok")}
-  var v = select(0u, ${read("select(0u, pm_at(a, e), ok)")}, ok);
+  var v = select(0u, ${read("pm_at(a, e)")}, ok);
   ${seen}
   return v;
 }
 fn pm_load_vec4u(a: u32) -> vec4u {
   ${vectorWgsl("load", notes)}
-  let at = pm_vector(a, e, f, ok);
+  let at = pm_vector(a, e, f);
   var v = select(vec4u(), vec4u(${four((k) => read(`at[${k}]`))}), ok);
   ${seen4}
   return v;
@@ -107,20 +107,14 @@ fn pm_span_load_vec4u(s: PmSpan, i: u32) -> vec4u {
 `;
 }
 
-/**
- * Statements for a vector, in one page or in two: `e`, `f`, `ok`. One place is noted: where both pages are missing, the second
- * is found by the next run.
- */
+/** Statements for a vector, in one page or in two: `e`, `f`, `ok`. */
 function vectorWgsl(how: "load" | "store", notes: FaultNotes): string {
   return `let e = pm_entry_of(a);
   let f = pm_entry_of(a + 3u);
   let begins = pm_can_${how}(pm_word(a), e);
   let ends = pm_can_${how}(pm_word(a + 3u), f);
   let ok = begins & ends;
-  let late = begins & !(ends & ${isTracked("e")});
-  let entry = select(e, f, late);
-  let first = pm_broken_at(a, late);
-  ${notes.access("first", "entry", `${how === "load" ? FaultBit.Read : FaultBit.Write}u`, "ok")}`;
+  ${notes.vector(`${how === "load" ? FaultBit.Read : FaultBit.Write}u`)}`;
 }
 
 function storeWgsl(notes: FaultNotes): string {

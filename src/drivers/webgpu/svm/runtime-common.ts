@@ -49,10 +49,11 @@ fn pm_writable(word: u32, e: u32) -> bool { return ((e >> (${SvmPte.WritableShif
 fn pm_can_load(word: u32, e: u32) -> bool { return ((e >> (${SvmPte.ReadableShift}u + (word >> ${SUB_SHIFT}u))) & e & ${SvmPte.Valid}u) != 0u; }
 fn pm_can_store(word: u32, e: u32) -> bool { return ((e >> (${SvmPte.WritableShift - Math.log2(SvmPte.Write)}u + (word >> ${SUB_SHIFT}u))) & e & ${SvmPte.Write}u) != 0u; }
 // Places of a vector's words: in the page of its first, and from the page's end on in that of its last.
-fn pm_vector(a: u32, e: u32, f: u32, ok: bool) -> vec4u {
-  let next = (vec4u(pm_word(a)) + vec4u(0u, 1u, 2u, 3u)) >> vec4u(${PAGE_SHIFT}u);
-  let step = select(0u, pm_frame(f) - pm_frame(e) - ${DEVICE_PAGE_WORDS}u, ok);
-  return vec4u(select(0u, pm_at(a, e), ok)) + vec4u(0u, 1u, 2u, 3u) + (vec4u(step) & (vec4u() - next));
+fn pm_vector(a: u32, e: u32, f: u32) -> vec4u {
+  let first = pm_at(a, e);
+  let last = pm_at(a + 3u, f);
+  let word = pm_word(a);
+  return vec4u(first, select(first + 1u, last - 2u, word > ${DEVICE_PAGE_WORDS - 2}u), select(first + 2u, last - 1u, word > ${DEVICE_PAGE_WORDS - 3}u), last);
 }
 // The first word of a vector that cannot be reached: its own, or the one where the next CPU page begins.
 fn pm_broken_at(a: u32, begins: bool) -> u32 { return select(a, (a | ${(1 << SUB_SHIFT) - 1}u) + 1u, begins); }

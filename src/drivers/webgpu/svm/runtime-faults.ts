@@ -19,10 +19,15 @@ export interface FaultNotes {
   readonly wgsl: string;
   /** Statements for an access: its address, entry, kind (one of `FaultBit`) and whether the page is there, as expressions. */
   access(address: string, entry: string, how: string, ok: string): string;
+  /**
+   * Statements for a vector at `a`, whose first word and whose last have the entries `e` and `f`, are there when `begins` and
+   * `ends`, and both when `ok`. One place is noted: where both pages are missing, the second is found by the next run.
+   */
+  vector(how: string): string;
 }
 
 /** WGSL that is true when an entry asks for its use to be noted. */
-export function isTracked(entry: string): string {
+function isTracked(entry: string): string {
   return `((${entry} & ${SvmPte.Track}u) != 0u)`;
 }
 
@@ -36,10 +41,15 @@ fn pm_set(base: u32, bit: u32) {
  * header allows.
  */
 export function thoroughNotes(features: KernelFeatures, resuming: boolean): FaultNotes {
+  const access = (address: string, entry: string, how: string, ok: string) =>
+    `if (!${ok} | ${isTracked(entry)}) { pm_event(${address}, ${entry}, select(${how}, 0u, ${ok})); }`;
   return {
     wgsl: faultWgsl(features, resuming),
-    access: (address, entry, how, ok) =>
-      `if (!${ok} | ${isTracked(entry)}) { pm_event(${address}, ${entry}, select(${how}, 0u, ${ok})); }`,
+    access,
+    vector: (how) => `let late = begins & !(ends & ${isTracked("e")});
+  let entry = select(e, f, late);
+  let first = pm_broken_at(a, late);
+  ${access("first", "entry", how, "ok")}`,
   };
 }
 
@@ -63,14 +73,31 @@ fn pm_die(code: u32, a: u32) { pm_hurt = 1u; }
     if (missed | ${isTracked(entry)}) { pm_set(select(${headerWord(Control.AccessedBits)}, ${area}, missed), (${address}) >> 12u); }
   }`;
   },
+  vector(how) {
+    return `let entry = select(e, f, begins);
+  let place = select(a, a + 3u, begins);
+  ${quickNotes.access("place", "entry", how, "ok")}`;
+  },
 };
 
-/** For runs over memory that can all be read: what they miss is a store's, as a rule, and a load leaves it to a thorough run. */
+/**
+ * For runs that miss nothing, as a rule, or only with stores: a load leaves what it misses to a thorough run. Of the pages
+ * whose use is to be noted it is the last one's.
+ */
 export const guardedNotes: FaultNotes = {
-  wgsl: quickNotes.wgsl,
+  wgsl: `${quickNotes.wgsl}
+var<private> pm_seen: u32;
+`,
   access: (address, entry, how, ok) =>
-    how === `${FaultBit.Write}u` ? quickNotes.access(address, entry, how, ok) : `pm_hurt |= u32(!${ok});`,
+    how === `${FaultBit.Write}u`
+      ? quickNotes.access(address, entry, how, ok)
+      : `pm_hurt |= u32(!${ok});
+  pm_seen = select(pm_seen, ${address}, ${isTracked(entry)});`,
+  vector: (how) => (how === `${FaultBit.Write}u` ? quickNotes.vector(how) : guardedNotes.access("a", "e", how, "ok")),
 };
+
+/** Statements for the end of a run with {@link guardedNotes}. */
+export const noteSeen = `if (pm_seen != 0u) { pm_set(${headerWord(Control.AccessedBits)}, pm_seen >> 12u); }`;
 
 /** Misses, fatal accesses, and the fuel that ends loops after them. */
 function faultWgsl(features: KernelFeatures, resuming: boolean): string {

@@ -43,7 +43,7 @@ ${["load", "store"]
   let begins = pm_can_${how}(pm_word(a), e);
   let ok = begins & pm_can_${how}(pm_word(a + 3u), f);
   pm_bad(pm_broken_at(a, begins), ${how === "load" ? Fatal.ReadUnmapped : Fatal.WriteUnmapped}u, !ok);
-  return pm_vector(a, e, f, ok);
+  return pm_vector(a, select(0u, e, ok), select(0u, f, ok));
 }`,
   )
   .join("\n")}

@@ -124,7 +124,7 @@ export class SliceRounds {
                 count: running,
                 lanes: single ? [laneFirst, laneFirst + lanes] : ALL_LANES,
               },
-              { ...context, pipeline: quick ? this.quickPipeline : undefined, lane: this.lane },
+              { ...context, pipeline: quick ? this.quickPipeline(round) : undefined, lane: this.lane },
             );
       if (report.failed.length === 0 && (rest === undefined || rest.length === 0)) {
         if (!this.isReadable) {
@@ -229,8 +229,8 @@ export class SliceRounds {
   }
 
   /** Of rounds that need not find out everything. */
-  get quickPipeline(): "quick" | "guarded" {
-    return this.isReadable ? "guarded" : "quick";
+  quickPipeline(round: number): "quick" | "guarded" {
+    return this.isReadable || this.#pace?.isLast(round) ? "guarded" : "quick";
   }
 
   async #resumable(refuse: (why: string) => never): Promise<ResumeRounds> {

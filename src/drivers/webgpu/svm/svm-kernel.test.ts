@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { AddressSpace, type Mapping, PhysicalMemory, validateMm } from "../../../mm/index.ts";
 import { type OpenAdapter, openDawn } from "../../../platform/node/dawn.ts";
 import { SoftwareMmu } from "../../../platform/software/cpu-mmu.ts";
+import { wordsOf } from "../../../testing/machine.ts";
 import type { WebGpuDevice } from "../device.ts";
 import { WebGpuDriver } from "../driver.ts";
 import type { SvmKernel } from "./svm-kernel.ts";
@@ -155,6 +156,45 @@ describe("svm mode", () => {
     const { bytesToHost } = m.device.stats();
     using _data = await data.lease("r");
     expect(m.device.stats().bytesToHost).toBe(bytesToHost);
+  });
+
+  test("a round that was taken for the last one, and misses pages after all, is found out", async () => {
+    await using m = await machine();
+    const pages = 6;
+    const far = 256;
+    const data = await m.mm.mmap({ length: pages * far * 16384 });
+    const out = await m.mm.mmap({ length: 4 });
+    const kernel = await m.device.kernel(CHASE);
+    const pipelines: string[] = [];
+    const { compiled } = kernel as SvmKernel;
+    const { quick, guarded } = compiled;
+    Object.assign(compiled, {
+      quick: () => {
+        pipelines.push("quick");
+        return quick?.();
+      },
+      guarded: () => {
+        pipelines.push("guarded");
+        return guarded?.();
+      },
+    });
+    const rounds: number[] = [];
+    for (const length of [2, 2, 5, 1, 2, 2]) {
+      {
+        using lease = await data.lease("rw");
+        for (let i = 0; i < length; i++) {
+          const at = i * far * 4096;
+          lease.u32[at] = i + 1 < length ? data.svmAddress + at + far * 4096 : 0;
+          lease.u32[at + 1] = 1 + i;
+        }
+      }
+      const params = { head: data.svmAddress, out: out.svmAddress };
+      rounds.push((await kernel.dispatch({ mm: m.mm, params, workgroups: 1 })).rounds);
+      expect((await wordsOf(out))[0]).toBe((length * (length + 1)) / 2);
+    }
+    expect(rounds[1]).toBe(rounds[0]);
+    expect(pipelines).toContain("quick");
+    expect(pipelines).toContain("guarded");
   });
 
   test("bad addresses and stores to read-only memory are named, and the space stays usable", async () => {

@@ -19,7 +19,7 @@ import { resetPrivate, resetWorkgroup } from "./reset-memory.ts";
 import { resumingEntry } from "./resume-entry.ts";
 import { type ResumeText, resumeText } from "./resume-state.ts";
 import { checkedRuntime, guardedRuntime, quickRuntime } from "./runtime-checked.ts";
-import { loopCheck } from "./runtime-faults.ts";
+import { loopCheck, noteSeen } from "./runtime-faults.ts";
 import { residentRuntime } from "./runtime-resident.ts";
 import type { EditedText, Edits } from "./source-text.ts";
 
@@ -120,8 +120,9 @@ function entryText(kind: PipelineKind, { shape, analysis: { features }, resume }
     case "checked":
       return checkedEntry(shape, features);
     case "quick":
-    case "guarded":
       return quickEntry(shape, features);
+    case "guarded":
+      return quickEntry(shape, features, noteSeen);
     case "resident":
       return residentEntry(shape);
     case "resident-linear":
