@@ -44,7 +44,7 @@ export function liveBytes() {
 }
 
 /** The collector, also where the process was started without `--expose-gc`. */
-function collect() {
+export function collect() {
   if (globalThis.gc === undefined) {
     setFlagsFromString("--expose-gc");
     globalThis.gc = runInNewContext("gc");
