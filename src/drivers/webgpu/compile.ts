@@ -1,7 +1,7 @@
 /** From WGSL source to a pipeline, with errors that a kernel's author can act on. */
 import { KernelError } from "../../base/index.ts";
-import { firstLine } from "./gpu-buffer.ts";
 import type { GpuHandle } from "./gpu-handle.ts";
+import { gpuMessage } from "./gpu-message.ts";
 import type { GpuWaitOptions } from "./lost.ts";
 import { type BindingKind, type KernelReflection, reflectKernel } from "./reflect.ts";
 import { ShaderStage } from "./usage.ts";
@@ -53,7 +53,7 @@ export async function compileKernel(
   }
   const refusal = await lost.wait(refused, name, { signal });
   if (refusal !== null) {
-    throw new KernelError("EINVAL", name, `the GPU refuses the WGSL: ${firstLine(refusal.message)}`);
+    throw new KernelError("EINVAL", name, `the GPU refuses the WGSL: ${gpuMessage(refusal.message)}`);
   }
   const reflection = reflectKernel(wgsl, options.entryPoint, name);
   checkDemands(gpu, reflection, name);
@@ -74,7 +74,7 @@ export async function compileKernel(
     throw new KernelError("ENOMEM", name, "the GPU has no memory for the kernel: free buffers first");
   }
   if (invalid !== null) {
-    throw new KernelError("EINVAL", name, `the GPU refuses the kernel: ${firstLine(invalid.message)}`);
+    throw new KernelError("EINVAL", name, `the GPU refuses the kernel: ${gpuMessage(invalid.message)}`);
   }
   try {
     return { reflection, groupLayouts, pipeline: await lost.wait(compiling, name, { signal }) };
@@ -82,7 +82,7 @@ export async function compileKernel(
     if (failure instanceof KernelError || !(failure instanceof Error)) {
       throw failure;
     }
-    throw new KernelError("EINVAL", name, `the GPU refuses the kernel: ${firstLine(failure.message)}`, {
+    throw new KernelError("EINVAL", name, `the GPU refuses the kernel: ${gpuMessage(failure.message)}`, {
       cause: failure,
     });
   }
@@ -95,7 +95,7 @@ function wgslError(wgsl: string, message: GPUCompilationMessage, name: string): 
   return new KernelError(
     "EINVAL",
     name,
-    `${place}${firstLine(message.message)}${quoted === "" ? "" : `, in: ${quoted}`}`,
+    `${place}${gpuMessage(message.message)}${quoted === "" ? "" : `, in: ${quoted}`}`,
   );
 }
 

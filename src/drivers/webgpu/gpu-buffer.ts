@@ -1,6 +1,7 @@
 /** Making GPU buffers: checked against the limits, counted, out of memory told apart from everything else. */
 import { KernelError, type LedgerEntry, ledgerTrack } from "../../base/index.ts";
 import type { GpuHandle } from "./gpu-handle.ts";
+import { gpuMessage } from "./gpu-message.ts";
 
 /** A GPUBuffer that this library made. `destroy` is idempotent. */
 export interface OwnedBuffer {
@@ -56,7 +57,7 @@ export async function createGpuBuffer(gpu: GpuHandle, options: BufferOptions, op
   try {
     const [outOfMemory, invalid] = await gpu.lost.wait(scopes, op);
     if (invalid !== null) {
-      throw new KernelError("EINVAL", op, `the GPU refuses ${label}: ${firstLine(invalid.message)}`);
+      throw new KernelError("EINVAL", op, `the GPU refuses ${label}: ${gpuMessage(invalid.message)}`);
     }
     if (outOfMemory !== null || owned === undefined) {
       // mappedAtCreation reports a lack of host memory by throwing.
@@ -87,9 +88,4 @@ function own(buffer: GPUBuffer | undefined, bytes: number, ledger: LedgerEntry):
       ledger.end();
     },
   };
-}
-
-/** The first line of what a GPU implementation says; the rest is its own call stack. */
-export function firstLine(message: string): string {
-  return message.split("\n")[0]?.trim() ?? "";
 }

@@ -1,6 +1,7 @@
 /** A GPUDevice with what every part of the driver needs beside it. */
 import { KernelError, type LedgerEntry, ledgerTrack, warnOn } from "../../base/index.ts";
 import { DirectUploads, type DirectWrites } from "./direct-upload.ts";
+import { gpuMessage } from "./gpu-message.ts";
 import { DeviceLost, type WaitListener } from "./lost.ts";
 import { QueueNudge } from "./queue-nudge.ts";
 
@@ -114,7 +115,7 @@ export async function openGpuDevice(adapter: GPUAdapter, label: string, hints?: 
   try {
     device = await adapter.requestDevice({ label, requiredLimits, requiredFeatures });
   } catch (error) {
-    const why = error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error);
+    const why = gpuMessage(error instanceof Error ? error.message : String(error));
     throw new KernelError(
       "ENODEV",
       "open",

@@ -1,8 +1,8 @@
 /** From a kernel that uses pm_ functions to its pipelines. */
 import { KernelError } from "../../../base/index.ts";
 import type { CompileOptions } from "../compile.ts";
-import { firstLine } from "../gpu-buffer.ts";
 import type { GpuHandle } from "../gpu-handle.ts";
+import { gpuMessage } from "../gpu-message.ts";
 import type { BindingKind, KernelReflection } from "../reflect.ts";
 import { ShaderStage } from "../usage.ts";
 import { ORDERED_RECORD, REPLAY_RECORD } from "./control-layout.ts";
@@ -180,7 +180,7 @@ class Compiler {
     }
     const refusal = await lost.wait(refused, name, wait);
     if (refusal !== null) {
-      throw new KernelError("EINVAL", name, `the GPU refuses the WGSL: ${firstLine(refusal.message)}`);
+      throw new KernelError("EINVAL", name, `the GPU refuses the WGSL: ${gpuMessage(refusal.message)}`);
     }
     device.pushErrorScope("validation");
     device.pushErrorScope("out-of-memory");
@@ -199,7 +199,7 @@ class Compiler {
       throw new KernelError("ENOMEM", name, "the GPU has no memory for the kernel: free buffers first");
     }
     if (invalid !== null) {
-      throw new KernelError("EINVAL", name, `the GPU refuses the kernel: ${firstLine(invalid.message)}`);
+      throw new KernelError("EINVAL", name, `the GPU refuses the kernel: ${gpuMessage(invalid.message)}`);
     }
     try {
       return await lost.wait(compiling, name, wait);
@@ -207,14 +207,14 @@ class Compiler {
       if (cause instanceof KernelError) {
         throw cause;
       }
-      const why = cause instanceof Error ? firstLine(cause.message) : String(cause);
+      const why = cause instanceof Error ? gpuMessage(cause.message) : String(cause);
       throw new KernelError("EINVAL", name, `the GPU refuses the kernel: ${why}`, { cause });
     }
   }
 
   /** Of the place in the user's source, if it is in the user's part. */
   #wgslError(text: TransformedText, message: GPUCompilationMessage): KernelError {
-    const what = firstLine(message.message);
+    const what = gpuMessage(message.message);
     const lines = text.wgsl.split("\n");
     const offset = lines
       .slice(0, message.lineNum - 1)
