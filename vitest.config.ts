@@ -1,9 +1,11 @@
 import { fileURLToPath } from "node:url";
 import { playwright } from "@vitest/browser-playwright";
 import { defineConfig, type TestProjectInlineConfiguration } from "vitest/config";
+import type { BrowserConfigOptions } from "vitest/node";
 import { probeUserfaultfd } from "./src/platform/userfaultfd/probe.ts";
 import { docsPlugin } from "./test/browser/docs-plugin.ts";
 import { CHROMIUM, CHROMIUM_ARGS, hasBrowser, WEBGPU_ARGS } from "./test/support/browser.ts";
+import { firefox, whyNoFirefox } from "./test/support/firefox.ts";
 
 const file = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 
@@ -23,8 +25,12 @@ const ISOLATION = {
   "Cross-Origin-Resource-Policy": "same-origin",
 };
 
-/** Suites in Chromium, on a page that may share memory and on one that may not. */
-function chromium(isolated: boolean): TestProjectInlineConfiguration {
+/** Suites in a browser, on a page that may share memory or on one that may not. */
+function inBrowser(
+  name: string,
+  isolated: boolean,
+  browser: Pick<BrowserConfigOptions, "provider" | "instances">,
+): TestProjectInlineConfiguration {
   return {
     resolve: {
       alias: [
@@ -40,7 +46,7 @@ function chromium(isolated: boolean): TestProjectInlineConfiguration {
     plugins: [docsPlugin(file("."))],
     server: { headers: isolated ? ISOLATION : {} },
     test: {
-      name: isolated ? "chromium" : "chromium, not isolated",
+      name,
       include: ["test/browser/*.browser.ts"],
       setupFiles: ["test/browser/setup.ts"],
       testTimeout: 60_000,
@@ -52,17 +58,23 @@ function chromium(isolated: boolean): TestProjectInlineConfiguration {
         enabled: true,
         headless: true,
         screenshotFailures: false,
-        provider: playwright({
-          launchOptions: { executablePath: CHROMIUM, args: [...CHROMIUM_ARGS, ...WEBGPU_ARGS] },
-        }),
-        instances: [{ browser: "chromium" }],
+        ...browser,
       },
     },
   };
 }
 
+const chromium = () => ({
+  provider: playwright({ launchOptions: { executablePath: CHROMIUM, args: [...CHROMIUM_ARGS, ...WEBGPU_ARGS] } }),
+  instances: [{ browser: "chromium" as const }],
+});
 if (!hasBrowser()) {
   console.warn("the suites in Chromium are skipped: apt-get install chromium");
+}
+
+const noFirefox = whyNoFirefox();
+if (noFirefox !== undefined) {
+  console.warn(`the suites in Firefox are skipped: ${noFirefox}`);
 }
 
 const NODE: TestProjectInlineConfiguration["test"] = {
@@ -102,7 +114,12 @@ export default defineConfig({
         },
       },
       ...(userfaultfd.works ? [ON_USERFAULTFD] : []),
-      ...(hasBrowser() ? [chromium(true), chromium(false)] : []),
+      ...(hasBrowser()
+        ? [inBrowser("chromium", true, chromium()), inBrowser("chromium, not isolated", false, chromium())]
+        : []),
+      ...(noFirefox === undefined
+        ? [inBrowser("firefox", true, { provider: firefox(), instances: [{ browser: "firefox" }] })]
+        : []),
     ],
   },
 });

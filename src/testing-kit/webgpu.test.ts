@@ -83,7 +83,7 @@ for (const mode of ["bind", "svm"] as const) {
       const driver = new WebGpuDriver();
       const dawn = await openDawn();
       opened.push(dawn);
-      const device = await driver.open({ gpu: dawn.adapter, label: "conformance" });
+      const device = await driver.open({ gpu: dawn.adapter, label: "conformance", waiting: dawn.waiting });
       return {
         open: async (mm) => {
           device.assertOpen("open");

@@ -88,10 +88,10 @@ export class Machine implements AsyncDisposable {
 
   /** One more device, made by the caller of the driver, who keeps it. */
   async adopt(options: MachineOptions = {}): Promise<{ readonly gpu: GPUDevice; readonly device: WebGpuDevice }> {
-    const { adapter, close } = await openDawn();
+    const { adapter, waiting, close } = await openDawn();
     this.#closers.push(close);
     const gpu = await adapter.requestDevice();
-    const device = await this.driver.open({ gpu, label: "adopted", ...options });
+    const device = await this.driver.open({ gpu, label: "adopted", waiting, ...options });
     this.#device ??= device;
     return { gpu, device };
   }

@@ -155,7 +155,7 @@ export class HostWindow implements Disposable {
     pass.end();
     encoder.copyBufferToBuffer(control, 0, back, 0, back.size);
     queue.submit([encoder.finish()]);
-    await back.mapAsync(MapMode.Read);
+    await gpu.lost.wait(back.mapAsync(MapMode.Read), "test");
     const words = new Uint32Array(back.getMappedRange()).slice();
     back.unmap();
     return words;

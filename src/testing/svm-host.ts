@@ -123,7 +123,7 @@ export class SvmHost {
         encoder.copyBufferToBuffer(this.#pool, frame * DEVICE_PAGE, back, i * DEVICE_PAGE, DEVICE_PAGE);
       });
       device.queue.submit([encoder.finish()]);
-      await back.mapAsync(MapMode.Read);
+      await this.#gpu.lost.wait(back.mapAsync(MapMode.Read), "test");
       const words = new Uint32Array(back.getMappedRange());
       resident.forEach(({ page }, i) => {
         const part = words.subarray(i * DEVICE_PAGE_WORDS, (i + 1) * DEVICE_PAGE_WORDS);

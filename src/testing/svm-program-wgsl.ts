@@ -128,6 +128,8 @@ fn helper(a: u32) -> u32 {
     if (x % 2u == 0u) { return x; }
     return x + pm_load_u32(a + 1u);
   }
+  // Never reached; Firefox takes no function that ends with a loop.
+  return 0u;
 }
 struct Walk { sum: u32, way: vec2u, seen: array<u32, 3> }
 fn walk(a: u32, turns: u32) -> u32 {

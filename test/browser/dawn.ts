@@ -1,7 +1,7 @@
 /** In the place of src/platform/node/dawn.ts: the browser's adapter, in the same shape. */
-import { openBrowserAdapter } from "../../src/platform/browser/index.ts";
+import { openBrowserAdapter, queueNeedsNudging } from "../../src/platform/browser/index.ts";
 
 export async function openDawn() {
   const { gpu: adapter, report } = await openBrowserAdapter();
-  return { adapter, report, close: () => undefined };
+  return { adapter, report, waiting: queueNeedsNudging() ? ("nudge" as const) : undefined, close: () => undefined };
 }

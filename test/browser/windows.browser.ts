@@ -1,6 +1,6 @@
 /** What the page of this run may do, so that the other suites are known to have run where their names say. */
 import { expect, inject, test } from "vitest";
-import { KernelError, open } from "../../src/browser.ts";
+import { KernelError, open, PageMirror } from "../../src/browser.ts";
 
 test("windows are shared memory exactly where the page is cross-origin isolated", async () => {
   expect(globalThis.crossOriginIsolated).toBe(inject("isolated"));
@@ -47,13 +47,34 @@ test("a device of the page's is used; ENODEV: an adapter that has given its devi
     expect.fail("no adapter");
   }
   const device = await adapter.requestDevice();
-  const error = await open({ gpu: adapter }).catch((failure: unknown) => failure);
-  expect(error).toBeInstanceOf(KernelError);
-  expect(error).toMatchObject({ code: "ENODEV", op: "open" });
+  const again = await open({ gpu: adapter }).catch((failure: unknown) => failure);
+  if (again instanceof PageMirror) {
+    // Firefox's adapters give as many devices as are asked for.
+    expect(navigator.userAgent).toContain("Firefox/");
+    await again.close();
+  } else {
+    expect(again).toBeInstanceOf(KernelError);
+    expect(again).toMatchObject({ code: "ENODEV", op: "open" });
+  }
   {
     await using pm = await open({ gpu: device });
     expect(pm.adapter).toMatchObject({ kind: "software", why: "the page chose it" });
     expect(pm.adapter.limits.maxStorageBufferBindingSize).toBe(128 * 2 ** 20);
   }
   device.destroy();
+});
+
+test("EINVAL: a mistake in a kernel has its place, what is wrong, and the line, whichever compiler finds it", async () => {
+  await using pm = await open();
+  const main = (line: string) => `
+    @group(0) @binding(0) var<storage, read_write> data: array<u32>;
+    @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3u) {
+      ${line}
+    }`;
+  for (const line of ["data[id.x] = nothing;", "data[id.x] = nothing + pm_load_u32(id.x);"]) {
+    await expect(pm.device.kernel(main(line))).rejects.toMatchObject({
+      code: "EINVAL",
+      why: expect.stringMatching(/^4:\d+ [a-z].*nothing.*, in: data\[id\.x\] = nothing/),
+    });
+  }
 });

@@ -5,9 +5,9 @@ import { SoftwareMmu } from "../../../platform/software/cpu-mmu.ts";
 import { WebGpuDriver } from "../driver.ts";
 
 test("prefetched pages are resident, go stale by a write, and come home", async () => {
-  const { adapter, close } = await openDawn();
+  const { adapter, waiting, close } = await openDawn();
   const driver = new WebGpuDriver();
-  const device = await driver.open({ gpu: adapter });
+  const device = await driver.open({ gpu: adapter, waiting });
   const mm = AddressSpace.create({ memory: new PhysicalMemory(new SoftwareMmu()) });
   const data = await mm.mmap({ length: 300_000 });
   await data.write(0, new Uint8Array(300_000).fill(7));

@@ -15,7 +15,7 @@ interface Machine extends AsyncDisposable {
 async function machine(deviceMemory?: number): Promise<Machine> {
   const opened: OpenAdapter = await openDawn();
   const driver = new WebGpuDriver();
-  const device = await driver.open({ gpu: opened.adapter, label: "svm", deviceMemory });
+  const device = await driver.open({ gpu: opened.adapter, label: "svm", waiting: opened.waiting, deviceMemory });
   const mm = AddressSpace.create({ memory: new PhysicalMemory(new SoftwareMmu()) });
   return {
     device,
