@@ -160,8 +160,14 @@ async function prepareSystemVulkan(
   choice: SystemChoice,
   driverFiles: string[],
 ): Promise<{ readonly result: string; readonly remedy: string } | undefined> {
-  const { hardware, software } = systemVulkan();
+  const { hardware, software, absent } = systemVulkan();
   if (hardware.length === 0 && !(choice.software && software.length > 0)) {
+    if (absent.length > 0) {
+      return {
+        result: `there is no GPU for the drivers that are installed (no device file, as /dev/dri/renderD*, for ${absent.join(", ")})`,
+        remedy: "give a container the GPU's device files (docker run --device /dev/dri)",
+      };
+    }
     return {
       result:
         software.length === 0
