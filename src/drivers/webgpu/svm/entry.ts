@@ -227,7 +227,7 @@ ${aloneHead(shape)}
 /** The workgroup as one: what its invocations tell each other makes the fault of one the fault of all. */
 function workgroupEntry(shape: EntryShape, features: KernelFeatures): string {
   const { replayRecords, replayOrder, sharedStores, writes } = features;
-  const slot = `(pm_which.y - ${headerWord(Control.WindowFirst)}) * ${shape.invocations}u + pm_lidx`;
+  const slot = `(pm_which - ${headerWord(Control.WindowFirst)}) * ${shape.invocations}u + pm_lidx`;
   const begin = [replayRecords > 0 ? `pm_replay_begin(${slot});` : "", replayOrder ? BEGIN_IN_ORDER : ""].join("\n  ");
   const end =
     replayRecords > 0
@@ -251,28 +251,30 @@ function workgroupEntry(shape: EntryShape, features: KernelFeatures): string {
     ${replayOrder ? AGAIN_IN_ORDER : ""}
     workgroupBarrier();`
     : "break;";
-  const verdict = `if (pm_lidx == 0u) { pm_wg_verdict = atomicLoad(&pm_wg_fault); }
-    pm_verdict = workgroupUniformLoad(&pm_wg_verdict);`;
+  // A second run has barriers, so all have to know that there is one.
+  const verdict = probes(features)
+    ? `if (pm_lidx == 0u) { pm_wg_verdict = atomicLoad(&pm_wg_fault); }
+    pm_verdict = workgroupUniformLoad(&pm_wg_verdict);`
+    : "pm_verdict = atomicLoad(&pm_wg_fault);";
   return `
-var<workgroup> pm_wg_id: vec2u;
-var<workgroup> pm_wg_grid: vec3u;
+var<workgroup> pm_wg_id: u32;
 var<workgroup> pm_wg_verdict: u32;
 ${replayOrder ? `const pm_group = ${shape.invocations}u;` : ""}
 ${header(shape)}
-  if (pm_lidx == 0u) {
-    let p = pm_hw.x + pm_hw.y * pm_hw_grid.x;
-    let live = p < ${headerWord(Control.Count)};
-    pm_wg_id = vec2u(u32(live), pm_logical(select(0u, p, live)));
-    pm_wg_grid = ${GRID};
+  let pm_p = pm_hw.x + pm_hw.y * pm_hw_grid.x;
+  if (pm_p >= ${headerWord(Control.Count)}) { return; }
+  // Barriers cost more than most kernels' own work between two of them.
+  var pm_which = ${headerWord(Control.First)} + pm_p;
+  if (${headerWord(Control.Mode)} != 0u) {
+    if (pm_lidx == 0u) { pm_wg_id = pm_logical(pm_p); }
+    pm_which = workgroupUniformLoad(&pm_wg_id);
   }
-  let pm_which = workgroupUniformLoad(&pm_wg_id);
-  if (pm_which.x == 0u) { return; }
-  pm_workgroup = pm_which.y;
+  pm_workgroup = pm_which;
   pm_lane = pm_lidx;
   pm_begin();
   ${begin}
-  let pm_grid = workgroupUniformLoad(&pm_wg_grid);
-  let pm_id = ${POINT.replaceAll("pm_workgroup", "pm_which.y")};
+  let pm_grid = ${GRID};
+  let pm_id = ${POINT.replaceAll("pm_workgroup", "pm_which")};
   ${gid(shape)}
   var pm_verdict = 0u;
   var pm_second = false;

@@ -21,10 +21,11 @@ export const APPLY_IN_ORDER = `let at = pm_at(a, e);
   let old = pm_do(at, op, v + (pm_number & ${headerWord(Control.Zero)}), c);
   pm_number = select(pm_number, 0u, loads);`;
 
-/** Statements when a run begins, before a barrier. */
+/** Statements when a run begins. */
 export const BEGIN_IN_ORDER = `atomicAdd(&pm_wg_numbers, pm_recorded);
   pm_list_records();
-  storageBarrier();`;
+  storageBarrier();
+  workgroupBarrier();`;
 
 /** Statements before a second run in one round, before a barrier. */
 export const AGAIN_IN_ORDER = `pm_show_replayed();
