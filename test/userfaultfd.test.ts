@@ -179,7 +179,7 @@ describe.skipIf(!report.works)("plain arrays under load", () => {
     await cycle();
     const before = [descriptorsOf(), threadsOf()];
     const maps = mapsOf();
-    const cycles = Number(process.env.PAGEMIRROR_STRESS_CYCLES ?? 300);
+    const cycles = Number(process.env.PAGEMIRROR_STRESS_CYCLES ?? 1000);
     for (let i = 0; i < cycles; i++) {
       await cycle();
     }
