@@ -17,6 +17,11 @@ const FEW_FAULTS = 8;
  */
 export class Prefetcher {
   #around = 1;
+  /** Of the block that is looked at: trees of what is there or asked for, and what is written; what was asked for, what to bring. */
+  readonly #there = new Uint8Array(2 * BLOCK);
+  readonly #written = new Uint8Array(2 * BLOCK);
+  readonly #asked = new Uint8Array(BLOCK);
+  readonly #wanted = new Uint8Array(BLOCK);
 
   /** Pages around a lone fault that the next round brings, a power of two. */
   get faultAround(): number {
@@ -40,33 +45,49 @@ export class Prefetcher {
   }
 
   #chooseInBlock(table: SvmTable, base: number, faulted: readonly Demand[], chosen: Demand[]): void {
-    const leaves = new Uint8Array(BLOCK);
-    const written = new Uint8Array(BLOCK);
+    const there = this.#there.fill(0);
+    const written = this.#written.fill(0);
+    const asked = this.#asked.fill(0);
+    const wanted = this.#wanted.fill(0);
     for (let leaf = 0; leaf < BLOCK; leaf++) {
       const frame = table.frameAt(base + leaf);
-      leaves[leaf] = frame === undefined ? 0 : 1;
-      written[leaf] = frame !== undefined && frame.ownedPages > 0 ? 1 : 0;
+      if (frame !== undefined) {
+        there[BLOCK + leaf] = 1;
+        written[BLOCK + leaf] = frame.ownedPages > 0 ? 1 : 0;
+      }
     }
-    const asked = new Uint8Array(BLOCK);
+    let isWritten = false;
     for (const { page, write } of faulted) {
-      leaves[page - base] = 1;
+      const leaf = BLOCK + page - base;
+      there[leaf] = 1;
       asked[page - base] = 1;
-      written[page - base] |= write ? 1 : 0;
+      written[leaf] |= write ? 1 : 0;
+      isWritten ||= write;
     }
-    const wanted = new Uint8Array(BLOCK);
-    const wantedForWrite = new Uint8Array(BLOCK);
+    countNodes(there);
+    if (isWritten) {
+      countNodes(written);
+    }
     for (const { page, write } of faulted) {
-      markNode(wanted, page - base, Math.max(this.#around, densestNode(leaves, page - base)));
+      const leaf = page - base;
+      mark(wanted, leaf, Math.max(this.#around, densestNode(there, leaf)), Wanted.Read);
       if (write) {
-        markNode(wantedForWrite, page - base, densestNode(written, page - base));
+        mark(wanted, leaf, densestNode(written, leaf), Wanted.Write);
       }
     }
     for (let leaf = 0; leaf < BLOCK; leaf++) {
       const page = base + leaf;
-      if (wanted[leaf] && !asked[leaf] && table.frameAt(page) === undefined && table.isMapped(page, false)) {
+      if (
+        wanted[leaf] & Wanted.Read &&
+        !asked[leaf] &&
+        table.frameAt(page) === undefined &&
+        table.isMapped(page, false)
+      ) {
         // Where most of a node is being written, the rest is likely to be: a second fault for the right to is saved.
         const write =
-          wantedForWrite[leaf] !== 0 && table.adviceOf(page) !== Advice.ReadMostly && table.isMapped(page, true);
+          (wanted[leaf] & Wanted.Write) !== 0 &&
+          table.adviceOf(page) !== Advice.ReadMostly &&
+          table.isMapped(page, true);
         chosen.push({ page, write, optional: true });
       }
     }
@@ -89,21 +110,28 @@ export class Prefetcher {
   }
 }
 
-function markNode(leaves: Uint8Array, leaf: number, size: number): void {
+/** What a page is wanted for. */
+const Wanted = { Read: 1, Write: 2 } as const;
+
+function mark(wanted: Uint8Array, leaf: number, size: number, how: number): void {
   const from = leaf - (leaf % size);
-  leaves.fill(1, from, from + size);
+  for (let i = from; i < from + size; i++) {
+    wanted[i] |= how;
+  }
+}
+
+/** Gives each node of a tree the sum of its two children, 2i and 2i + 1; the leaves are its second half. */
+function countNodes(tree: Uint8Array): void {
+  for (let i = BLOCK - 1; i > 0; i--) {
+    tree[i] = tree[2 * i] + tree[2 * i + 1];
+  }
 }
 
 /** Size of the largest node over a leaf that is dense enough. */
-function densestNode(leaves: Uint8Array, leaf: number): number {
+function densestNode(tree: Uint8Array, leaf: number): number {
   let best = 1;
-  for (let size = 2; size <= BLOCK; size *= 2) {
-    const from = leaf - (leaf % size);
-    let count = 0;
-    for (let i = from; i < from + size; i++) {
-      count += leaves[i];
-    }
-    if (count * 100 > size * THRESHOLD_PERCENT) {
+  for (let size = 2, node = (BLOCK + leaf) >> 1; node > 0; size *= 2, node >>= 1) {
+    if (tree[node] * 100 > size * THRESHOLD_PERCENT) {
       best = size;
     }
   }
