@@ -12,3 +12,19 @@ export function isPromise<T>(value: MaybePromise<T>): value is Promise<T> {
 export function chain<T, U>(value: MaybePromise<T>, next: (value: T) => MaybePromise<U>): MaybePromise<U> {
   return isPromise(value) ? value.then(next) : next(value);
 }
+
+/** Calls `end` when `body` is over, however it ends. */
+export function finallyDo<T>(body: () => MaybePromise<T>, end: () => void): MaybePromise<T> {
+  let result: MaybePromise<T>;
+  try {
+    result = body();
+  } catch (error) {
+    end();
+    throw error;
+  }
+  if (isPromise(result)) {
+    return result.finally(end);
+  }
+  end();
+  return result;
+}

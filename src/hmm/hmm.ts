@@ -1,7 +1,7 @@
 /** What one address space's mirrors share. Found only through its notifier: the space itself has no field for it. */
 import { formatRange, isPromise, type LedgerEntry, ledgerTrack, type MaybePromise, warnOn } from "../base/index.ts";
 import { IntervalTree } from "../collections/index.ts";
-import type { AddressSpace } from "../mm/index.ts";
+import { type AddressSpace, changesIn } from "../mm/index.ts";
 import { callNotifier, MmuNotifier, type MmuNotifierOps, type MmuNotifierRange } from "../mmu-notifier/index.ts";
 import { RwSemaphore, WaitQueue } from "../sync/index.ts";
 import type { HmmMirror } from "./mirror.ts";
@@ -37,7 +37,7 @@ export class Hmm extends MmuNotifier {
     for (const active of this.#active) {
       const { update } = active;
       // A range that was unregistered and registered again meanwhile is still counted.
-      if (update.start < range.end && update.end > range.start && !active.blocked?.includes(range)) {
+      if (changesIn(update, range.start, range.end) && !active.blocked?.includes(range)) {
         active.blocked = [...(active.blocked ?? []), range];
         range.block();
       }
@@ -46,7 +46,7 @@ export class Hmm extends MmuNotifier {
 
   /** True while an invalidation that overlaps `[start, end)` is between its start and its end. */
   isInvalidating(start: number, end: number): boolean {
-    return this.#active.some(({ update }) => update.start < end && update.end > start);
+    return this.#active.some(({ update }) => changesIn(update, start, end));
   }
 
   /** Before anything else: from here on no range that overlaps is valid. */
@@ -57,8 +57,10 @@ export class Hmm extends MmuNotifier {
   #block(update: MmuNotifierRange): HmmRange[] {
     const blocked: HmmRange[] = [];
     this.ranges.forEachOverlap(update.start, update.end, (range) => {
-      blocked.push(range);
-      range.block();
+      if (update.parts === undefined || changesIn(update, range.start, range.end)) {
+        blocked.push(range);
+        range.block();
+      }
     });
     return blocked;
   }

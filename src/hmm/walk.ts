@@ -172,6 +172,10 @@ function skipSatisfied(range: WalkedRange, mm: AddressSpace, vpn: number, end: n
     const to = Math.min(PAGES_PER_BLOCK, from + (end - v));
     if (uniform && block !== undefined) {
       let i = from;
+      // Mostly all are: eight entries a step.
+      while (i + 8 <= to && (allOf8(block, i) & enough) === enough) {
+        i += 8;
+      }
       while (i < to && (block[i] & enough) === enough) {
         i++;
       }
@@ -190,6 +194,12 @@ function skipSatisfied(range: WalkedRange, mm: AddressSpace, vpn: number, end: n
     }
   }
   return end;
+}
+
+function allOf8(block: Uint32Array, i: number): number {
+  return (
+    block[i] & block[i + 1] & block[i + 2] & block[i + 3] & block[i + 4] & block[i + 5] & block[i + 6] & block[i + 7]
+  );
 }
 
 /** @linux mm/hmm.c hmm_pte_need_fault (5.4) */

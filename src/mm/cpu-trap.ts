@@ -22,7 +22,7 @@ import { migrateToRam } from "./object-migrate.ts";
 import { pagesAreReady, preparePages } from "./object-prepare.ts";
 import { shadowsLack } from "./object-shadows.ts";
 import type { CpuTrap } from "./ports.ts";
-import { announceOnObject } from "./rmap.ts";
+import { announceRuns } from "./rmap.ts";
 import { VmFlags } from "./vma.ts";
 
 /** Pages of an object that share a window, as seen by the window's trap. */
@@ -85,22 +85,48 @@ export function holdFromCpu(object: MemoryObject, page: number, end: number): Di
  * Synchronous when nothing was written and when no callback has to wait.
  */
 export function syncCpuWrites(object: MemoryObject, page: number, end: number): MaybePromise<void> {
-  const written: [number, number][] = [];
+  const found: number[] = [];
   for (const part of trapParts(object, page, end)) {
-    part.trap.collectWritten(part.page, part.end, (from, to) => written.push([from + part.base, to + part.base]));
+    part.trap.collectWritten(part.page, part.end, (from, to) => found.push(from + part.base, to + part.base));
   }
-  let announced = undefined as MaybePromise<void>;
-  for (const [from, to] of written) {
-    const next = () =>
-      announceOnObject(object, from, to, "clear", () => {
-        if (object.pager !== undefined) {
-          object.reserve(from, to);
-          object.updateFlags(from, to, PageFlag.Dirty, 0);
-        }
-      });
-    announced = isPromise(announced) ? announced.then(next) : next();
+  if (found.length === 0) {
+    return undefined;
   }
-  return announced;
+  const written = inOrder(found);
+  return announceRuns(object, written, "clear", () => {
+    if (object.pager !== undefined) {
+      for (let i = 0; i < written.length; i += 2) {
+        object.reserve(written[i], written[i + 1]);
+        object.updateFlags(written[i], written[i + 1], PageFlag.Dirty, 0);
+      }
+    }
+  });
+}
+
+/** Runs of pages in order, none twice: a trap tells first of what it hid before. */
+function inOrder(runs: number[]): number[] {
+  let sorted = true;
+  for (let i = 2; i < runs.length; i += 2) {
+    sorted &&= runs[i] >= runs[i - 1];
+  }
+  if (sorted) {
+    return runs;
+  }
+  const pairs: [number, number][] = [];
+  for (let i = 0; i < runs.length; i += 2) {
+    pairs.push([runs[i], runs[i + 1]]);
+  }
+  pairs.sort(([a], [b]) => a - b);
+  const merged: number[] = [];
+  for (const [from, to] of pairs) {
+    const last = merged.length - 1;
+    if (last > 0 && from <= merged[last]) {
+      merged[last] = Math.max(merged[last], to);
+    } else {
+      merged.push(from, to);
+    }
+  }
+  return merged;
 }
 
 /** What a fault of a plain array came to. */

@@ -61,6 +61,7 @@ export type {
   Pager,
 } from "./ports.ts";
 export * from "./pte.ts";
+export { changesIn, firstPartBehind, forEachPart, type PartedRange } from "./range-parts.ts";
 export { announceOnObject, forEachMapping, isWritable, rewriteEntries, writeProtectPages } from "./rmap.ts";
 export { type MigrateCause, traceMigrate, traceSpace } from "./trace-mm.ts";
 export { validateMm } from "./validate.ts";

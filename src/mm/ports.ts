@@ -31,6 +31,11 @@ export interface MmuNotifierRange {
   readonly blockable: boolean;
   readonly event: MmuNotifyEvent;
   readonly vma?: Vma | undefined;
+  /**
+   * When many pages change at once: the parts of the range that do, as starts and ends, in order, no page twice.
+   * Whoever does not look lets go of more than he must; `forEachPart` and `changesIn` look.
+   */
+  readonly parts?: Float64Array | undefined;
   /** For `protection-vma`: the permissions of the range's mappings after the change, as `VmFlags`. */
   readonly vmFlags?: number | undefined;
   /** For `migrate` and `exclusive`: whose doing it is, so that the owner's own callback can let it pass. */

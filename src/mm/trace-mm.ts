@@ -13,6 +13,7 @@ import {
 import type { AddressSpace } from "./address-space.ts";
 import type { MemoryObject } from "./memory-object.ts";
 import type { MmuNotifierRange } from "./ports.ts";
+import { forEachPart } from "./range-parts.ts";
 import { type Vma, VmFlags } from "./vma.ts";
 
 /** Why pages came to the host or went to a device. */
@@ -39,7 +40,12 @@ export function tracedStart(range: MmuNotifierRange, since: number): MaybePromis
   if (isPromise(started)) {
     sendStartLater(started, range, since);
   } else if (range.event === "clear" && range.blockable) {
-    traceClearStart(traceIdOf(range.mm), vpnOf(range.start), vpnOf(range.end), since);
+    const space = traceIdOf(range.mm);
+    if (range.parts === undefined) {
+      traceClearStart(space, vpnOf(range.start), vpnOf(range.end), since);
+    } else {
+      forEachPart(range, (start, end) => traceClearStart(space, vpnOf(start), vpnOf(end), since));
+    }
   } else {
     sendStart(range, since);
   }
@@ -59,8 +65,14 @@ function sendStart({ mm, start, end, event, blockable }: MmuNotifierRange, since
 }
 
 /** Sends the end of an invalidation, which was at `now`. */
-export function tracedEnd({ mm, start, end, event }: MmuNotifierRange, now: number): void {
-  traceEnd(traceIdOf(mm), vpnOf(start), vpnOf(end), event, now);
+export function tracedEnd(range: MmuNotifierRange, now: number): void {
+  const { mm, start, end, event, parts } = range;
+  const space = traceIdOf(mm);
+  if (parts === undefined) {
+    traceEnd(space, vpnOf(start), vpnOf(end), event, now);
+  } else {
+    forEachPart(range, (from, to) => traceEnd(space, vpnOf(from), vpnOf(to), event, now));
+  }
 }
 
 /** Sends that pages of an object have moved, for each place where they are mapped. */

@@ -1,7 +1,7 @@
 /** All interval notifiers of one address space, and the sequence number that they share. */
 import { formatRange, isPromise, type MaybePromise, warnOn } from "../base/index.ts";
 import { IntervalTree } from "../collections/index.ts";
-import type { MmuNotifierRange } from "../mm/index.ts";
+import { changesIn, type MmuNotifierRange } from "../mm/index.ts";
 import { WaitQueue } from "../sync/index.ts";
 import type { IntervalFinish, MmuIntervalNotifier } from "./interval.ts";
 import { callNotifier, notifierSrcu } from "./notifier.ts";
@@ -100,8 +100,10 @@ export class IntervalSubscriptions {
     }
     let hit: MmuIntervalNotifier[] | undefined;
     this.#tree.forEachOverlap(range.start, range.end, (notifier) => {
-      hit ??= [];
-      hit.push(notifier);
+      if (range.parts === undefined || changesIn(range, notifier.start, notifier.end)) {
+        hit ??= [];
+        hit.push(notifier);
+      }
     });
     return hit === undefined ? 0 : this.#invalidate(hit, range);
   }

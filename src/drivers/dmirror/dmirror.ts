@@ -21,7 +21,7 @@ import {
   vpnOf,
 } from "../../base/index.ts";
 import { DEFAULT_PFN_FLAGS, HMM_RANGE_DEFAULT_TIMEOUT, HmmMirror, HmmRange } from "../../hmm/index.ts";
-import { type AddressSpace, type MmuNotifierRange, makeDeviceExclusive, ptePfn } from "../../mm/index.ts";
+import { type AddressSpace, forEachPart, type MmuNotifierRange, makeDeviceExclusive, ptePfn } from "../../mm/index.ts";
 import { lockdepTask, type MmapRead, Mutex, type WaitOptions } from "../../sync/index.ts";
 import type { DmirrorDevice } from "./device-memory.ts";
 import { DeviceEntryBits, DeviceTable } from "./device-table.ts";
@@ -339,7 +339,7 @@ export class Dmirror {
   #sync(update: MmuNotifierRange): MaybePromise<0 | "EAGAIN"> {
     using guard = this.update.tryLock();
     if (guard !== undefined) {
-      this.table.drop(update.start, update.end);
+      this.#drop(update);
       return 0;
     }
     return update.blockable ? this.#syncWhenFree(update) : "EAGAIN";
@@ -347,8 +347,12 @@ export class Dmirror {
 
   async #syncWhenFree(update: MmuNotifierRange): Promise<0> {
     using _ = await this.update.lock();
-    this.table.drop(update.start, update.end);
+    this.#drop(update);
     return 0;
+  }
+
+  #drop(update: MmuNotifierRange): void {
+    forEachPart(update, (start, end) => this.table.drop(start, end));
   }
 
   /** Nothing is accessible any more. When the space exits, unregistering has to come later, from elsewhere. */

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { PAGE_SIZE } from "../../base/index.ts";
+import { addrOf, PAGE_SIZE, vpnOf } from "../../base/index.ts";
 import { BASE } from "../../testing/spaces.ts";
 import { Extent, PageState } from "./extent.ts";
 import type { OwnedBuffer } from "./gpu-buffer.ts";
@@ -47,4 +47,14 @@ describe("an extent's scans", () => {
       }),
     );
   });
+});
+
+test("an invalidation of scattered pages drops those and leaves the others, in an extent that has some of them", () => {
+  const extent = extentOf([1, 1, 1, 1, 1, 1, 1, 1]);
+  const at = (page: number) => addrOf(vpnOf(extent.start) + page);
+  const parts = Float64Array.from([-8, -7, -1, 1, 3, 4, 7, 10, 20, 21].map(at));
+  extent.drop({ start: at(-8), end: at(21), parts });
+  expect([...extent.state]).toEqual([0, 1, 1, 0, 1, 1, 1, 0]);
+  extent.drop({ start: at(2), end: at(21) });
+  expect([...extent.state]).toEqual([0, 1, 0, 0, 0, 0, 0, 0]);
 });

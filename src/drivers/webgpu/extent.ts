@@ -1,6 +1,6 @@
 /** A stretch of an address space that has a GPU buffer, or a part of one, and what the device holds of each page. */
 import { bugOn, PAGE_SIZE, type VirtAddr, type VirtRange } from "../../base/index.ts";
-import type { MemoryObject } from "../../mm/index.ts";
+import { firstPartBehind, type MemoryObject, type PartedRange } from "../../mm/index.ts";
 import type { OwnedBuffer } from "./gpu-buffer.ts";
 
 /** The device page table: bits for each CPU page of an extent. */
@@ -175,6 +175,20 @@ export class Extent implements VirtRange {
   update(page: number, end: number, set: number, clear: number): void {
     for (let p = page; p < end; p++) {
       this.state[p] = (this.state[p] & ~clear) | set;
+    }
+  }
+
+  /** The copies of what an invalidation changes are good no longer. */
+  drop({ start, end, parts }: PartedRange): void {
+    const bits = PageState.Valid | PageState.Write;
+    if (parts === undefined) {
+      const from = this.pageAt(Math.max(start, this.start));
+      this.update(from, this.pageAt(Math.min(end, this.end) - 1) + 1, 0, bits);
+      return;
+    }
+    for (let i = firstPartBehind(parts, this.start); i < parts.length && parts[i] < this.end; i += 2) {
+      const from = this.pageAt(Math.max(parts[i], this.start));
+      this.update(from, this.pageAt(Math.min(parts[i + 1], this.end) - 1) + 1, 0, bits);
     }
   }
 

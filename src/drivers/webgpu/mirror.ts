@@ -1,6 +1,6 @@
 /** One device's mirror of one address space: the device page table, invalidation, and the way home. */
 import {
-  isPromise,
+  finallyDo,
   KernelError,
   type MaybePromise,
   PAGE_SIZE,
@@ -17,8 +17,10 @@ import {
   DevicePagemap,
   type DevicePagemapOps,
   type DeviceRun,
+  forEachPart,
   type MmuNotifierRange,
   PageFlag,
+  type PartedRange,
   PteKind,
   poisonPages,
   pteIsKind,
@@ -47,21 +49,6 @@ export interface FrameStore {
 
 /** A range whose pages are on their way into device memory of a kind. */
 export type Isolation = VirtRange & { readonly into: "extents" | "frames" };
-
-function finallyDo<T>(body: () => MaybePromise<T>, end: () => void): MaybePromise<T> {
-  let result: MaybePromise<T>;
-  try {
-    result = body();
-  } catch (error) {
-    end();
-    throw error;
-  }
-  if (isPromise(result)) {
-    return result.finally(end);
-  }
-  end();
-  return result;
-}
 
 /** The kind of device memory that an invalidation of the mirror's own spares. */
 type Kept = "extents" | "frames" | undefined;
@@ -193,9 +180,7 @@ export class DeviceMirror {
   /** Only the copy of a page that the host has too is forgotten; what is device-private stays until it is asked for. */
   #drop(update: MmuNotifierRange, kept: Kept): void {
     for (const extent of this.#overlapping(update, kept)) {
-      const from = extent.pageAt(Math.max(update.start, extent.start));
-      const to = extent.pageAt(Math.min(update.end, extent.end) - 1) + 1;
-      extent.update(from, to, 0, PageState.Valid | PageState.Write);
+      extent.drop(update);
       extent.epoch++;
       if (update.event === "unmap" && update.start <= extent.start && update.end >= extent.end) {
         extent.unmapped = true;
@@ -210,16 +195,25 @@ export class DeviceMirror {
   }
 
   /** Extents that hold pages of the range, of every kind but the one to be kept as it is. */
-  #overlapping(range: VirtRange, kept: Kept): readonly Extent[] {
+  #overlapping(range: PartedRange, kept: Kept): Iterable<Extent> {
     const only = this.frames === undefined && kept !== "extents" ? this.extents.containing(range) : undefined;
     if (only !== undefined) {
       // The usual case, a page or a few inside one extent, makes no iterators.
       return [only];
     }
-    const found = kept === "extents" ? [] : [...this.extents.overlapping(range.start, range.end)];
-    if (kept !== "frames" && this.frames !== undefined) {
-      found.push(...this.frames.overlapping(range.start, range.end));
-    }
+    const found = new Set<Extent>();
+    forEachPart(range, (start, end) => {
+      if (kept !== "extents") {
+        for (const extent of this.extents.overlapping(start, end)) {
+          found.add(extent);
+        }
+      }
+      if (kept !== "frames" && this.frames !== undefined) {
+        for (const frame of this.frames.overlapping(start, end)) {
+          found.add(frame);
+        }
+      }
+    });
     return found;
   }
 

@@ -170,10 +170,9 @@ function finishArrivals(tried: Attempt): number {
  * Locks: the mirror's update lock.
  */
 function showReads(tried: Attempt): () => void {
-  const stale = new Set(tried.ranges.filter(({ range }) => !range.valid).map((r) => r.placed));
-  const fresh = tried.reads.filter(
-    (run) => ![...stale].some((s) => s.extent === run.extent && s.from <= run.at && run.at < s.to),
-  );
+  const stale = tried.ranges.filter(({ range }) => !range.valid).map((r) => r.placed);
+  const isStale = (run: PageRun) => stale.some((s) => s.extent === run.extent && s.from <= run.at && run.at < s.to);
+  const fresh = stale.length === 0 ? tried.reads : tried.reads.filter((run) => !isStale(run));
   for (const { extent, at, count } of fresh) {
     extent.update(at, at + count, PageState.Valid, 0);
   }

@@ -64,8 +64,9 @@ async function setUp() {
   const poke = async (data: Mapping, page: number, value: number) => {
     const object = mm.vmas.find(data.start)?.object;
     object?.ensureWindow(page);
-    const [[window, state]] = [...mmu.windows].slice(-1);
-    if (object === undefined) {
+    const trap = object?.trapAt(page)?.trap;
+    const [window, state] = [...mmu.windows].find(([w]) => w.trap === trap) ?? [];
+    if (object === undefined || window === undefined || state === undefined) {
       throw new Error("nothing is mapped");
     }
     while (!state.shown.has(page)) {
@@ -106,6 +107,44 @@ test("a kernel sees what plain arrays wrote before its dispatch, also in pages t
   await s.poke(data, 1, 7);
   await run();
   expect(new Uint32Array((await out.read(0, 4)).buffer)[0]).toBe(12);
+  validateMm(s.mm);
+});
+
+test("of what plain arrays wrote here and there only those pages travel, in bind and in svm mode", async () => {
+  await using s = await setUp();
+  const pages = 64;
+  const [out, seen] = [await s.mm.mmap({ length: 4 }), await s.mm.mmap({ length: 4 })];
+  const data = await s.mm.mmap({ length: pages * PAGE_SIZE });
+  await data.write(0, new Uint8Array(data.length).fill(1));
+  const bind = await s.device.kernel(`
+    @group(0) @binding(0) var<storage, read> data: array<u32>;
+    @group(0) @binding(1) var<storage, read_write> seen: array<u32>;
+    @compute @workgroup_size(1) fn main() {
+      var sum = 0u;
+      for (var i = 0u; i < ${pages}u; i++) { sum += data[i * 1024u] * (i + 1u); }
+      seen[0] = sum;
+    }`);
+  const sum = await s.device.kernel(SVM_SUM);
+  const words = data.length / 4;
+  const ones = 0x01010101;
+  const values = new Array<number>(pages).fill(ones);
+  const word = async (mapping: Mapping) => new Uint32Array((await mapping.read(0, 4)).buffer)[0];
+  for (const written of [[], [3], [60, 5, 6, 17, 33, 34, 35], [0, 2, 4, 63]]) {
+    for (const [i, page] of written.entries()) {
+      values[page] = 1000 * (i + 1) + page;
+      await s.poke(data, page, values[page]);
+    }
+    const bound = await bind.dispatch({ bind: { data, seen }, workgroups: 1 });
+    expect(bound.pagesUploaded).toBe(written.length || pages);
+    expect(await word(seen)).toBe(values.reduce((all, value, i) => (all + value * (i + 1)) % 2 ** 32, 0));
+    await s.poke(out, 0, 0);
+    const params = { data: data.svmAddress, words, out: out.svmAddress };
+    const followed = await sum.dispatch({ mm: s.mm, params, workgroups: words / 64 });
+    // Pages of the result, and of what shares a device page with it, come too.
+    expect(followed.pagesUploaded).toBeLessThanOrEqual((written.length || pages) + 4);
+    const total = values.reduce((all, value) => all + value - ones, words * ones) % 2 ** 32;
+    expect(await word(out)).toBe(total);
+  }
   validateMm(s.mm);
 });
 
