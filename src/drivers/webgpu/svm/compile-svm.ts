@@ -61,7 +61,7 @@ const RUNTIME_STORAGE = RUNTIME_BINDINGS.filter((type) => type !== "uniform").le
 /** A pipeline whose invocations can be left at loops and gone on with. */
 export interface ResumingPipeline {
   readonly pipeline: GPUComputePipeline;
-  /** Words of the pool that an invocation keeps while it is left. */
+  /** Words that an invocation keeps while it is left. */
   readonly words: number;
 }
 

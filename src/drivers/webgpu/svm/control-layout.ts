@@ -73,10 +73,12 @@ export const Control = {
   Unfinished: 39,
   /** In: always 0. Added to an operand it makes one operation wait for the result of another. */
   Zero: 40,
+  /** Out: resume points that were passed. */
+  Turns: 41,
 } as const;
 
-/** Words for what invocations keep between rounds with resume points. */
-export const SPILL_WORDS = 4096;
+/** Words at most for what invocations keep between rounds with resume points: 4 MiB. */
+export const MOST_SPILL_WORDS = 2 ** 20;
 
 /** WGSL that reads an In word; `name` is the uniform, an `array<vec4u>`. */
 export function headerWord(word: number, name = "pm_head"): string {

@@ -3,7 +3,7 @@ import { KernelError } from "../../../base/index.ts";
 import { createGpuBuffer, type OwnedBuffer } from "../gpu-buffer.ts";
 import type { GpuHandle } from "../gpu-handle.ts";
 import { BufferUsage, MapMode } from "../usage.ts";
-import { CONTROL_HEADER_WORDS, Control, type FatalCode, FaultBit, replayWords, SPILL_WORDS } from "./control-layout.ts";
+import { CONTROL_HEADER_WORDS, Control, type FatalCode, FaultBit, replayWords } from "./control-layout.ts";
 
 /** Faults that one round can report; the rest waits in the bitmaps. */
 const FAULT_CAPACITY = 16_384;
@@ -24,6 +24,8 @@ export interface ControlShape {
   readonly recordWords: number;
   /** Kernels with barriers are done by the workgroup. */
   readonly doneBits: boolean;
+  /** Words for what invocations keep between rounds with resume points; 0 until there are some. */
+  readonly spillWords: number;
 }
 
 /** What a round runs. */
@@ -64,6 +66,8 @@ export interface RoundReport {
   readonly doneInvocations: number;
   /** Of a round with resume points: invocations that came to one or were done, and those that must run again. */
   readonly progressed: number;
+  /** Resume points that were passed. */
+  readonly turns: number;
   readonly unfinished: number;
   /** Workgroups to run again. */
   readonly failed: Uint32Array<ArrayBuffer>;
@@ -92,7 +96,7 @@ interface Areas {
 }
 
 function areasOf(shape: ControlShape): Areas {
-  const { window, invocationsPerWorkgroup, pages, replayRecords, recordWords, doneBits } = shape;
+  const { window, invocationsPerWorkgroup, pages, replayRecords, recordWords, doneBits, spillWords } = shape;
   const bitmap = Math.ceil(Math.max(1, pages) / 32);
   const invocations = window * invocationsPerWorkgroup;
   let at: number = CONTROL_HEADER_WORDS;
@@ -110,7 +114,7 @@ function areasOf(shape: ControlShape): Areas {
     readBits: area(bitmap),
     writeBits: area(bitmap),
     done: area(doneBits ? Math.ceil(invocations / 32) : 0),
-    spill: area(doneBits ? SPILL_WORDS : 0),
+    spill: area(spillWords),
     // Last: a column a word, so that a longer log continues where the shorter one ended.
     replay: area(replayRecords === 0 ? 0 : replayWords(replayRecords, recordWords) * invocations),
     get words() {
@@ -188,16 +192,20 @@ export class ControlBuffers {
     }
   }
 
-  /** Gives the log of atomic operations more room; what it holds stays. @throws KernelError ENOMEM, EINVAL, ENODEV */
-  async growReplay(records: number): Promise<void> {
+  /**
+   * Gives the log of atomic operations more room, or what invocations keep; what there is stays.
+   * @throws KernelError ENOMEM, EINVAL, ENODEV
+   */
+  async grow(room: { readonly replayRecords: number } | { readonly spillWords: number }): Promise<void> {
     const former = this.#control;
-    const shape = this.#shape;
-    if (former === undefined || shape === undefined) {
+    if (former === undefined || this.#shape === undefined) {
       return;
     }
-    const used = this.#current().words * 4;
-    const areas = areasOf({ ...shape, replayRecords: records });
-    if (former.bytes < areas.words * 4) {
+    const was = this.#current();
+    const shape = { ...this.#shape, ...room };
+    const areas = areasOf(shape);
+    const moves = areas.replay !== was.replay && was.words > was.replay;
+    if (former.bytes < areas.words * 4 || moves) {
       const next = await createGpuBuffer(
         this.#gpu,
         {
@@ -208,18 +216,23 @@ export class ControlBuffers {
         "dispatch",
       );
       const encoder = this.#gpu.device.createCommandEncoder({ label: "pagemirror control" });
-      encoder.copyBufferToBuffer(former.buffer, 0, next.buffer, 0, used);
+      encoder.copyBufferToBuffer(former.buffer, 0, next.buffer, 0, was.replay * 4);
+      if (was.words > was.replay) {
+        const bytes = (was.words - was.replay) * 4;
+        encoder.copyBufferToBuffer(former.buffer, was.replay * 4, next.buffer, areas.replay * 4, bytes);
+      }
       this.#gpu.queue.submit([encoder.finish()]);
       former.destroy();
       this.#control = next;
     }
-    this.#shape = { ...shape, replayRecords: records };
+    this.#shape = shape;
     this.#areas = areas;
   }
 
   /** Invocations begin from the start: forgets what they kept. */
   clearSpill(encoder: GPUCommandEncoder): void {
-    encoder.clearBuffer(this.buffer, this.#current().spill * 4, SPILL_WORDS * 4);
+    const { spill } = this.#current();
+    encoder.clearBuffer(this.buffer, spill * 4, (this.#shape?.spillWords ?? 0) * 4);
   }
 
   /** Forgets all that former rounds left: bitmaps, done bits, replay logs. */
@@ -313,6 +326,7 @@ export class ControlBuffers {
         doneInvocations: words[Control.DoneInvocations],
         progressed: words[Control.Progressed],
         unfinished: words[Control.Unfinished],
+        turns: words[Control.Turns],
         failed: words.slice(areas.listOut, areas.listOut + words[Control.ListOutCount]),
         accessed: words.slice(areas.accessed, areas.faultList),
         faults: words.slice(areas.faultList, areas.faultList + Math.min(found, FAULT_CAPACITY)),

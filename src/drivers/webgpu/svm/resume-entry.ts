@@ -4,6 +4,9 @@ import { aloneHead, dieIfMixed, type EntryShape, LOGICAL, probes, rewind, unwrit
 import type { KernelFeatures } from "./kernel-features.ts";
 import type { ResumeText } from "./resume-state.ts";
 
+/** Of an invocation in a round that are counted: the sum has to fit a word. */
+const MOST_TURNS = 4095;
+
 /**
  * Each invocation for itself, from where it was left. One that is left again keeps what it was at the last resume point; one
  * that ran out of room for stores, or has writes to variables of its own to make, goes back there by itself, and stores directly.
@@ -42,13 +45,14 @@ ${aloneHead(shape)}
     if (pm_hurt == 0u) {
       pm_commit_log();
       pm_open = false;
-      pm_passed = 1u;
+      pm_passed++;
     } else {
       if (pm_fault == 0u) { pm_report(); }
       if (pm_passed != 0u) { pm_save_kept(); }
       atomicAdd(&pm_ctl[${Control.Unfinished}], 1u);
     }
-    atomicAdd(&pm_ctl[${Control.Progressed}], pm_passed);
+    atomicAdd(&pm_ctl[${Control.Progressed}], min(1u, pm_passed));
+    atomicAdd(&pm_ctl[${Control.Turns}], min(${MOST_TURNS}u, pm_passed));
   }
   if (pm_open != pm_waits) {
     atomicXor(&pm_ctl[pm_bits], pm_mask);

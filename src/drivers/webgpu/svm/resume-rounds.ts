@@ -1,58 +1,71 @@
 /**
- * Rounds of invocations that need more memory than the pool holds: each goes on where it was left, as far as what is there
- * carries it, and asks for what comes next. Few of them run at a time, so that each has some frames.
+ * Rounds of invocations that go on where they were left, each as far as what is there carries it. All that can be kept run in the
+ * same rounds. When they miss more than the pool holds, what they missed first comes in turn, page by page; when that gets
+ * nobody further, fewer of them run.
  */
 import { KernelError, throwIfAborted } from "../../../base/index.ts";
 import { decodeFault, type RoundReport } from "./control.ts";
-import { SPILL_WORDS } from "./control-layout.ts";
+import { MOST_SPILL_WORDS } from "./control-layout.ts";
 import { FUTILE_ROUNDS, Futility } from "./futility.ts";
+import { GroupSize } from "./group-size.ts";
 import { DEVICE_PAGE_WORDS } from "./page-entry.ts";
+import type { Prefetcher } from "./prefetch.ts";
 import type { RoundContext, RoundsJob, RoundsStats, RunRound } from "./rounds.ts";
+import { MOST_MISSES } from "./runtime-faults.ts";
 import type { Demand } from "./service.ts";
 import type { SvmTable } from "./svm-table.ts";
 import type { FrameClaim } from "./work.ts";
 
-/** Frames that each invocation should have, of a pool that is large enough for several. */
+/** Frames for each invocation of the first ones that are run so: others may fit the pool as they are. */
 const FRAMES_EACH = 4;
+/** Share of the pool that is given away at a time, when more is missed than it holds: the rest is likely to be used again. */
+const IN_TURN = 0.75;
 
 interface Parts {
   readonly job: RoundsJob;
   readonly table: SvmTable;
   readonly run: RunRound;
   readonly claim: FrameClaim;
+  readonly prefetcher: Prefetcher;
   readonly growReplay: (records: number) => Promise<void>;
   readonly signal: AbortSignal | undefined;
   readonly timeoutMs: number;
   readonly stats: RoundsStats;
 }
 
-/** Invocations that run in the same rounds. */
-interface Group {
+/** Workgroups whose invocations are kept at the same time, or some invocations of one. */
+interface Block {
   readonly windowFirst: number;
-  /** Workgroups, ascending. */
+  /** Ascending. */
   readonly ids: Uint32Array<ArrayBuffer>;
   readonly lanes: readonly [first: number, end: number];
-}
-
-/** How the first round of a group differs. */
-interface Begin {
   /** They are neighbours and never ran. */
   readonly fresh: boolean;
   readonly newWindow: boolean;
-  readonly clearSpill: boolean;
+}
+
+/** Those of a block that run in the same rounds. */
+interface Group {
+  readonly ids: Uint32Array<ArrayBuffer>;
+  readonly lanes: readonly [first: number, end: number];
+  readonly fresh: boolean;
 }
 
 export class ResumeRounds {
   readonly #parts: Parts;
   /** Words that an invocation keeps. */
   readonly #words: number;
+  readonly #size = new GroupSize();
+  /** Pages that an invocation may ask for in a round. */
+  #each = 1;
+  /** Invocations of a block, at most. */
+  #most: number;
   #asked = 0;
-  /** Where the invocations under way keep themselves. */
-  #slots = { first: 0, laneFirst: 0, lanes: 0 };
 
   constructor(parts: Parts, words: number) {
     this.#parts = parts;
     this.#words = words;
+    this.#most = Math.floor(this.#room / FRAMES_EACH);
   }
 
   /** Frames for pages. */
@@ -60,15 +73,15 @@ export class ResumeRounds {
     return this.#parts.table.pool.capacity;
   }
 
-  /** Invocations to run at a time. */
-  get #atOnce(): number {
-    const slots = Math.floor(SPILL_WORDS / this.#words);
-    return Math.max(1, Math.min(slots, Math.floor(this.#room / FRAMES_EACH)));
+  /** Invocations that can be kept at a time. */
+  get #slots(): number {
+    return Math.floor(MOST_SPILL_WORDS / this.#words);
   }
 
   /** How many of these workgroups, ascending, to run at a time. */
   workgroupsOf(ids: Uint32Array): number {
-    const most = Math.max(1, Math.floor(this.#atOnce / this.#parts.job.invocationsPerWorkgroup));
+    const { invocationsPerWorkgroup } = this.#parts.job;
+    const most = Math.max(1, Math.floor(Math.min(this.#slots, this.#most) / invocationsPerWorkgroup));
     const [first = 0] = ids;
     const beyond = ids.findIndex((id) => id - first >= most);
     return beyond < 0 ? ids.length : beyond;
@@ -84,42 +97,70 @@ export class ResumeRounds {
     begin: { readonly fresh: boolean; readonly newWindow: boolean },
   ): Promise<boolean> {
     const { invocationsPerWorkgroup } = this.#parts.job;
-    const lanes = ids.length > 1 ? invocationsPerWorkgroup : Math.min(invocationsPerWorkgroup, this.#atOnce);
+    const lanes = ids.length > 1 ? invocationsPerWorkgroup : Math.min(invocationsPerWorkgroup, this.#slots);
     this.#asked = 0;
     for (let first = 0; first < invocationsPerWorkgroup; first += lanes) {
       const end = Math.min(first + lanes, invocationsPerWorkgroup);
-      this.#slots = { first: ids[0], laneFirst: first, lanes };
-      await this.#drain(
-        { windowFirst, ids, lanes: [first, end] },
-        { fresh: begin.fresh && first === 0, newWindow: begin.newWindow && first === 0, clearSpill: true },
-      );
+      const isFirst = first === 0;
+      await this.#finish({
+        windowFirst,
+        ids,
+        lanes: [first, end],
+        fresh: begin.fresh && isFirst,
+        newWindow: begin.newWindow && isFirst,
+      });
     }
-    return this.#asked > this.#room;
+    const isTight = this.#asked > this.#room;
+    this.#most = isTight ? Math.max(this.#most, ids.length * invocationsPerWorkgroup) * 2 : this.#most;
+    return isTight;
   }
 
-  /** Rounds until the group is done; when the pool is too small for all of it, one half after the other. */
-  async #drain(group: Group, begin: Begin): Promise<void> {
-    const { job, claim, growReplay, signal } = this.#parts;
-    const count = group.ids.length * (group.lanes[1] - group.lanes[0]);
+  /** Rounds until a block is done. */
+  async #finish(block: Block): Promise<void> {
+    const { claim, growReplay, signal, job, table, prefetcher } = this.#parts;
+    const rest = new Rest(block);
     const futility = new Futility();
     let idle = 0;
+    let isFirst = true;
+    let former = 0;
+    /** Since the claim was empty: invocations that came further. */
     let progressed = 0;
-    // Only what is certainly needed: what an invocation missed first.
-    let cautious = false;
-    let next = begin;
-    let context: RoundContext = { ...NOTHING, newWindow: begin.newWindow, clearFaults: true };
+    /** Rounds in turn that got nobody further, while more was missed than the pool holds. */
+    let stalled = 0;
+    /** The last page that came in turn. */
+    let cursor = -1;
+    let context: RoundContext = { ...NOTHING, newWindow: block.newWindow, clearFaults: true };
+    const startOver = () => {
+      claim.clear();
+      futility.startOver();
+      progressed = 0;
+      stalled = 0;
+      context = { ...NOTHING, clearFaults: true };
+    };
     claim.clear();
     for (;;) {
       throwIfAborted(signal, job.name);
-      const free = this.#room - claim.count();
-      const report = await this.#round(group, next, cautious ? 1 : Math.max(1, Math.floor(free / count)), context);
-      next = { fresh: false, newWindow: false, clearSpill: false };
-      if (report.unfinished === 0) {
+      const group = rest.group(this.#size.most);
+      const count = group.ids.length * (group.lanes[1] - group.lanes[0]);
+      if (count === 1 && former > 1) {
+        // What it needs has to be known exactly: nothing of what the others asked for is held against it.
+        startOver();
+      }
+      former = count;
+      const report = await this.#round(block, group, isFirst, context);
+      isFirst = false;
+      rest.note(group, report);
+      if (rest.isDone) {
         return;
+      }
+      if (report.unfinished === 0) {
+        startOver();
+        continue;
       }
       progressed += report.progressed;
       if (report.progressed > 0) {
         futility.startOver();
+        stalled = 0;
       }
       if (report.replayNeeded > 0) {
         await growReplay(report.replayNeeded);
@@ -133,52 +174,65 @@ export class ResumeRounds {
         continue;
       }
       idle = 0;
-      futility.check(report.faults, this.#parts.job.name, this.#parts.timeoutMs);
+      futility.check(report.faults, job.name, this.#parts.timeoutMs);
       if (progressed >= count) {
         // Each has come further: what it used before may go.
         claim.clear();
         progressed = 0;
-        cautious = false;
       }
       const demands = [...report.faults].map(decodeFault).sort((a, b) => a.page - b.page);
       this.#parts.stats.faults += demands.length;
-      const needed = this.#needed(demands);
-      this.#asked += demands.length;
-      if (needed <= this.#room) {
-        context = { ...NOTHING, demands };
-      } else if (!cautious) {
-        cautious = true;
-        progressed = 0;
-        claim.clear();
-        context = { ...NOTHING, clearFaults: true };
-      } else if (count > 1) {
-        for (const half of halves(group)) {
-          await this.#drain(half, next);
+      const missing = demands.filter(({ page }) => !claim.covers(table.frameAt(page))).length;
+      const needed = missing + claim.count();
+      const isCrowded = needed > this.#room;
+      this.#size.note(count, report.turns, this.#each === 1 && needed * 2 > this.#room);
+      if (!isCrowded) {
+        this.#asked += demands.length;
+        if (report.progressed > 0 && needed * 2 <= this.#room) {
+          this.#each = Math.min(MOST_MISSES, this.#each * 2);
         }
-        return;
-      } else {
+        const prefetch = table.pool.freeFrames > 0 ? prefetcher.choose(table, demands) : [];
+        context = { ...NOTHING, demands, prefetch };
+      } else if (this.#each > 1) {
+        // Only what is certainly needed is worth room: what each missed first, in the end.
+        this.#each = Math.max(1, Math.min(this.#each - 1, Math.floor((this.#each * this.#room) / needed)));
+        startOver();
+      } else if (count === 1) {
         throw this.#tooBig(needed);
+      } else if (stalled > demands.length / (this.#room * IN_TURN) + 1) {
+        this.#size.halve(count);
+        startOver();
+      } else {
+        stalled++;
+        claim.clear();
+        progressed = 0;
+        const some = inTurn(demands, cursor, Math.max(1, Math.floor(this.#room * IN_TURN)));
+        cursor = some.at(-1)?.page ?? -1;
+        this.#asked += some.length;
+        context = { ...NOTHING, demands: some };
       }
     }
   }
 
-  #needed(demands: readonly Demand[]): number {
-    const { table, claim } = this.#parts;
-    return demands.filter(({ page }) => !claim.covers(table.frameAt(page))).length + claim.count();
-  }
-
-  async #round(group: Group, begin: Begin, mostFaults: number, context: RoundContext): Promise<RoundReport> {
+  async #round(block: Block, group: Group, isFirst: boolean, context: RoundContext): Promise<RoundReport> {
     const { job, run, stats } = this.#parts;
+    const { ids, lanes, fresh } = group;
     stats.rounds++;
     return await run(
       {
         grid: job.grid,
-        windowFirst: group.windowFirst,
-        ids: begin.fresh ? undefined : group.ids,
-        first: group.ids[0],
-        count: group.ids.length,
-        lanes: group.lanes,
-        resume: { ...this.#slots, mostFaults, clear: begin.clearSpill },
+        windowFirst: block.windowFirst,
+        ids: fresh ? undefined : ids,
+        first: ids[0],
+        count: ids.length,
+        lanes,
+        resume: {
+          first: block.ids[0],
+          laneFirst: block.lanes[0],
+          lanes: block.lanes[1] - block.lanes[0],
+          mostFaults: this.#each,
+          clear: isFirst,
+        },
       },
       context,
     );
@@ -201,25 +255,77 @@ export class ResumeRounds {
   }
 }
 
+/** What of a block is not done, in order. */
+class Rest {
+  readonly #lanes: Block["lanes"];
+  #ids: Uint32Array<ArrayBuffer>;
+  /** Workgroups at the end that never ran. */
+  #fresh: number;
+  /** The first of them has invocations before this one that are done. */
+  #lane: number;
+
+  constructor({ ids, lanes, fresh }: Block) {
+    this.#lanes = lanes;
+    this.#ids = ids;
+    this.#fresh = fresh ? ids.length : 0;
+    this.#lane = lanes[0];
+  }
+
+  get isDone(): boolean {
+    return this.#ids.length === 0;
+  }
+
+  /** Whole workgroups, or part of one. */
+  group(most: number): Group {
+    const [first, end] = this.#lanes;
+    const fresh = this.#fresh === this.#ids.length;
+    const lane = this.#lane;
+    if (most < end - first || lane > first) {
+      return { ids: this.#ids.slice(0, 1), lanes: [lane, Math.min(end, lane + most)], fresh };
+    }
+    const some = Math.min(Math.floor(most / (end - first)), fresh ? this.#fresh : this.#ids.length - this.#fresh);
+    return { ids: this.#ids.slice(0, some), lanes: this.#lanes, fresh };
+  }
+
+  /** A round of a group is over. */
+  note({ ids, lanes, fresh }: Group, { unfinished, failed }: RoundReport): void {
+    this.#fresh -= fresh ? ids.length : 0;
+    if (lanes[0] === this.#lanes[0] && lanes[1] === this.#lanes[1]) {
+      // Of a block of all their invocations it is said which workgroups are done.
+      const open = unfinished === 0 ? NO_IDS : failed.length < ids.length ? failed.sort() : ids;
+      this.#ids = joined(open, this.#ids.subarray(ids.length));
+    } else if (unfinished === 0) {
+      this.#lane = lanes[1] < this.#lanes[1] ? lanes[1] : this.#lanes[0];
+      this.#ids = this.#lane === this.#lanes[0] ? this.#ids.subarray(1) : this.#ids;
+    }
+  }
+}
+
+const NO_IDS = new Uint32Array(0);
+
+/** As many as fit, by rising page, after the one where the last ones ended. */
+function inTurn(demands: readonly Demand[], cursor: number, room: number): Demand[] {
+  const from = Math.max(
+    0,
+    demands.findIndex(({ page }) => page > cursor),
+  );
+  return [...demands.slice(from), ...demands.slice(0, from)].slice(0, room);
+}
+
 /** The first workgroups of a range, as many as may run at a time or more. */
 export function idsBetween(first: number, end: number): Uint32Array<ArrayBuffer> {
   return new Uint32Array(Math.min(end - first, DEVICE_PAGE_WORDS)).map((_, i) => first + i);
 }
 
-const NOTHING = { demands: [], prefetch: [], clearFaults: false, newWindow: false };
-
-function halves(group: Group): Group[] {
-  const { ids, lanes } = group;
-  if (ids.length > 1) {
-    const middle = ids.length >> 1;
-    return [
-      { ...group, ids: ids.slice(0, middle) },
-      { ...group, ids: ids.slice(middle) },
-    ];
+/** One list after the other. */
+export function joined(a: Uint32Array<ArrayBuffer>, b: Uint32Array | undefined): Uint32Array<ArrayBuffer> {
+  if (b === undefined || b.length === 0) {
+    return a;
   }
-  const middle = (lanes[0] + lanes[1]) >> 1;
-  return [
-    { ...group, lanes: [lanes[0], middle] },
-    { ...group, lanes: [middle, lanes[1]] },
-  ];
+  const all = new Uint32Array(a.length + b.length);
+  all.set(a);
+  all.set(b, a.length);
+  return all;
 }
+
+const NOTHING = { demands: [], prefetch: [], clearFaults: false, newWindow: false };

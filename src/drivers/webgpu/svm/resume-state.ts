@@ -157,7 +157,7 @@ var<private> pm_spill: u32;
 var<private> pm_skip: bool;
 // This run ends here, and what it did since it was kept last is done once more.
 var<private> pm_rewind: u32;
-// It was kept at least once.
+// How often it was kept.
 var<private> pm_passed: u32;
 fn pm_load_kept() {
   ${load.join("\n  ")}
@@ -203,7 +203,7 @@ fn pm_point() -> bool {
   ${mixed ? "pm_mixed = 0u;" : ""}
   ${records}
   pm_keep();
-  pm_passed = 1u;
+  pm_passed++;
   return false;
 }`;
 }

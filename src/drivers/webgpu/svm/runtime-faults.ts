@@ -11,7 +11,7 @@ import { SvmPte } from "./page-entry.ts";
 import { TAINTED, WgFlag } from "./workgroup-flags.ts";
 
 /** Pages that one run reports before its loops end. */
-const MOST_MISSES = 32;
+export const MOST_MISSES = 32;
 
 /** How the functions of a pipeline note what they meet. */
 export interface FaultNotes {
@@ -102,7 +102,8 @@ export const noteSeen = `if (pm_seen != 0u) { pm_set(${headerWord(Control.Access
 /** Misses, fatal accesses, and the fuel that ends loops after them. */
 function faultWgsl(features: KernelFeatures, resuming: boolean): string {
   const { collective } = features;
-  const wanted = resuming ? `(pm_missed <= max(1u, ${headerWord(Control.MostFaults)}))` : "true";
+  const most = resuming ? `clamp(${headerWord(Control.MostFaults)}, 1u, ${MOST_MISSES}u)` : `${MOST_MISSES}u`;
+  const wanted = resuming ? `(pm_missed <= ${most})` : "true";
   const tell = collective ? `atomicOr(&pm_wg_fault, ${WgFlag.Hurt}u);` : "";
   return `
 // 0 or 1: what a turn of a loop takes from the fuel.
@@ -143,7 +144,7 @@ fn pm_event(a: u32, e: u32, how: u32) {
   if (!again) {
     // Another page is progress and worth more time, but not without end.
     pm_missed += min(how, 1u);
-    pm_fuel = select(pm_full, 1u, pm_missed >= ${MOST_MISSES}u);
+    pm_fuel = select(pm_full, 1u, pm_missed >= ${most});
     if ((how == 0u) | ((pm_code == 0u) & mapped & !locked & ${wanted})) {
       let faults = select(${headerWord(Control.ReadBits)}, ${headerWord(Control.WriteBits)}, writes);
       pm_set(select(faults, ${headerWord(Control.AccessedBits)}, how == 0u), a >> 12u);

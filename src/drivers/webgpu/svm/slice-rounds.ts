@@ -6,7 +6,7 @@ import type { FramePlacer } from "./frame-placer.ts";
 import { Futility } from "./futility.ts";
 import type { Pace } from "./pace.ts";
 import { Prefetcher } from "./prefetch.ts";
-import { ResumeRounds } from "./resume-rounds.ts";
+import { joined, ResumeRounds } from "./resume-rounds.ts";
 import type { RoundContext, RoundsJob, RoundsStats, RunRound } from "./rounds.ts";
 import type { Demand } from "./service.ts";
 import type { SvmTable } from "./svm-table.ts";
@@ -245,6 +245,7 @@ export class SliceRounds {
           table: this.#table,
           run: (run, round) => this.#run(run, { ...round, lane: this.lane }),
           claim: this.#claim,
+          prefetcher: this.#prefetcher,
           growReplay: this.#growReplay,
           signal: this.#signal,
           timeoutMs: this.#timeoutMs,
@@ -307,14 +308,4 @@ export class SliceRounds {
       `${report.failed.length} of ${running} workgroups make no progress although they miss no page: reduce the grid and report this as a bug`,
     );
   }
-}
-
-function joined(a: Uint32Array<ArrayBuffer>, b: Uint32Array | undefined): Uint32Array<ArrayBuffer> {
-  if (b === undefined || b.length === 0) {
-    return a;
-  }
-  const all = new Uint32Array(a.length + b.length);
-  all.set(a);
-  all.set(b, a.length);
-  return all;
 }

@@ -14,7 +14,7 @@ import { BoundRanges } from "./bound-ranges.ts";
 import { compactionPipeline } from "./compaction.ts";
 import type { CompiledSvmKernel } from "./compile-svm.ts";
 import type { ControlBuffers, ControlShape, FatalAccess, RoundReport, RoundRun } from "./control.ts";
-import { Fatal, type FatalCode } from "./control-layout.ts";
+import { Fatal, type FatalCode, MOST_SPILL_WORDS } from "./control-layout.ts";
 import { encodeCompaction, encodeKernel, physicalGrid, type RoundBindings, userGroups } from "./encode-round.ts";
 import { fatalError } from "./fatal-error.ts";
 import { namedPages } from "./named-pages.ts";
@@ -188,6 +188,7 @@ export class SvmKernel implements WebGpuKernel {
       replayRecords: compiled.replayRecords,
       recordWords: compiled.recordWords,
       doneBits: compiled.doneBits,
+      spillWords: 0,
     };
     await control.prepare(controls.shape);
     const compaction = await compactionPipeline(device.gpu);
@@ -272,7 +273,7 @@ export class SvmKernel implements WebGpuKernel {
       beside: () => this.#beside(run),
       resume: () => this.#resume(run),
       fail: (fatal, why) => this.#throwFatal(run, fatal, why),
-      growReplay: (records) => run.control.growReplay(records),
+      growReplay: (replayRecords) => run.control.grow({ replayRecords }),
     });
     await rounds.all();
     return rounds.stats;
@@ -306,6 +307,16 @@ export class SvmKernel implements WebGpuKernel {
     const { claim, signal } = run.work;
     claim.clear();
     await run.svm.placer.grow(run.table.mappedPages, true, signal);
+    const { controls } = run;
+    const { shape } = controls;
+    if (shape !== undefined) {
+      const most = Math.max(1, Math.floor(MOST_SPILL_WORDS / made.words));
+      const spillWords = made.words * Math.min(most, shape.window * shape.invocationsPerWorkgroup);
+      controls.shape = { ...shape, spillWords };
+      for (const control of controls.all) {
+        await control.grow({ spillWords });
+      }
+    }
     run.resuming = made.pipeline;
     return made.words;
   }
