@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { TraceEvent, TraceFields, TraceName } from "../base/index.ts";
+import { type TraceEvent, type TraceFields, type TraceName, TraceSink } from "../base/index.ts";
 import { ChromeTraceWriter } from "./chrome.ts";
+import { EventPacker, ROW_STRIDE } from "./event-chunk.ts";
 
 interface ChromeEvent {
   readonly ph: string;
@@ -199,4 +200,43 @@ describe("a trace file", () => {
     const sorted = [...order].sort(([, a], [, b]) => a - b).map(([tid]) => names.get(tid));
     expect(sorted).toEqual(["gpu transfers", "gpu waits", "lock waits"]);
   });
+});
+
+class Adder extends TraceSink {
+  readonly #writer: ChromeTraceWriter;
+
+  constructor(writer: ChromeTraceWriter) {
+    super();
+    this.#writer = writer;
+  }
+
+  override take(name: TraceName, fields: TraceFields, at: number, duration: number): void {
+    this.#writer.add({ name, fields, at, duration } as unknown as TraceEvent);
+  }
+}
+
+it("a row that stands for three events has the text that they have one by one", () => {
+  const time = fc.nat({ max: 5_000_000 }).map((ns) => 1000 + ns / 1e6);
+  const page = fc.nat({ max: 2 ** 34 });
+  const change = fc.tuple(page, page, fc.tuple(time, time, time), fc.boolean());
+  fc.assert(
+    fc.property(fc.array(change, { minLength: 1, maxLength: 40 }), (changes) => {
+      const texts = [false, true].map((packed) => {
+        let text = "";
+        const writer = new ChromeTraceWriter((piece) => {
+          text += new TextDecoder().decode(piece);
+        }, 1000);
+        const packer = new EventPacker(new Float64Array(64 * ROW_STRIDE), { onFull: () => undefined });
+        const sink = packed ? packer : new Adder(writer);
+        for (const [vpn, pages, times, toldAtOnce] of changes) {
+          const [at, told, now] = times.sort((a, b) => a - b);
+          sink.cleared(1, vpn, vpn + pages, at, toldAtOnce ? at : told, now);
+        }
+        writer.addChunk(packer.takeChunk());
+        writer.end();
+        return text;
+      });
+      expect(texts[1]).toBe(texts[0]);
+    }),
+  );
 });

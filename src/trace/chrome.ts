@@ -46,6 +46,8 @@ const LANES: Readonly<Record<TraceName, string>> = {
   "gpu.memory": "memory",
 };
 
+/** Space, start and end: the first fields of most events. */
+const RANGE_FIELDS = 3;
 const [NUMBER, TEXT, FLAG] = [0, 1, 2];
 
 /** How a name's events are written, made once. */
@@ -144,6 +146,10 @@ export class ChromeTraceWriter {
   readonly #quoted: Piece[] = [];
   /** Start and duration of the event that is being written, in nanoseconds. */
   readonly #times = new Float64Array(2);
+  /** Where its text begins, where that of its range does, and where this ends. */
+  #timesFrom = 0;
+  #rangeFrom = 0;
+  #rangeEnd = 0;
   #pending: PendingFault[] = [];
   #flows = 0;
   #tids = 0;
@@ -172,11 +178,14 @@ export class ChromeTraceWriter {
     for (let row = 0; row < rows.length; row += ROW_STRIDE) {
       const several = expandRow(rows, row);
       if (several === undefined) {
-        this.#event(SHAPES[rows[row]], rows, row);
-        continue;
+        this.#event(SHAPES[rows[row]], rows, row, false);
+      } else {
+        for (let event = 0; event < several.length; event += ROW_STRIDE) {
+          this.#event(SHAPES[several[event]], several, event, event > 0);
+        }
       }
-      for (let event = 0; event < several.length; event += ROW_STRIDE) {
-        this.#event(SHAPES[several[event]], several, event);
+      if (this.#text.length > PIECE) {
+        this.#send();
       }
     }
   }
@@ -211,13 +220,15 @@ export class ChromeTraceWriter {
     }
   }
 
-  #event(shape: Shape, rows: Float64Array, row: number): void {
+  /** With `again` it names the range that the event before names first: what is the same in their texts is copied. */
+  #event(shape: Shape, rows: Float64Array, row: number, again: boolean): void {
     const times = this.#times;
     const start = Math.round((rows[row + 1] - this.#origin) * 1e6);
     const end = Math.max(
       start + (shape.arrows ? 1 : 0),
       Math.round((rows[row + 1] + rows[row + 2] - this.#origin) * 1e6),
     );
+    const sameTimes = again && shape.kind === "slice" && times[0] === start && times[1] === end - start;
     times[0] = start;
     times[1] = end - start;
     if (shape.kind === "counter") {
@@ -237,36 +248,49 @@ export class ChromeTraceWriter {
     const text = this.#text;
     text.put(shape.head);
     text.put(lane.pieces[at]);
-    text.thousandths(times, 0);
-    if (shape.kind === "slice") {
-      text.put(DURATION);
-      text.thousandths(times, 1);
-      text.put(ARGS);
+    if (sameTimes) {
+      text.repeat(this.#timesFrom, this.#rangeEnd);
     } else {
-      text.put(INSTANT_ARGS);
+      this.#timesFrom = text.length;
+      text.thousandths(times, 0);
+      if (shape.kind === "slice") {
+        text.put(DURATION);
+        text.thousandths(times, 1);
+        text.put(ARGS);
+      } else {
+        text.put(INSTANT_ARGS);
+      }
+      const rangeFrom = text.length;
+      if (again) {
+        text.repeat(this.#rangeFrom, this.#rangeEnd);
+      } else {
+        this.#fields(shape, rows, row, 0, RANGE_FIELDS);
+      }
+      this.#rangeFrom = rangeFrom;
+      this.#rangeEnd = text.length;
     }
-    this.#fields(shape, rows, row + ROW_FIELDS);
+    this.#fields(shape, rows, row, RANGE_FIELDS, shape.kinds.length);
     text.put(END);
     if (shape.name === "gpu.fault") {
       this.#faulted(this.#rangeOf(shape, rows, row), lane.tids[at], start / 1000);
     } else if (shape.name === "gpu.upload" && this.#pending.length > 0) {
       this.#uploaded(this.#rangeOf(shape, rows, row), lane.tids[at], start / 1000);
     }
-    if (text.length > PIECE) {
-      this.#send();
-    }
   }
 
-  #fields({ kinds, labels }: Shape, rows: Float64Array, first: number): void {
+  /** Fields from one up to another, as far as there are so many. */
+  #fields({ kinds, labels }: Shape, rows: Float64Array, row: number, from: number, to: number): void {
     const text = this.#text;
-    for (let i = 0; i < kinds.length; i++) {
+    const end = Math.min(to, kinds.length);
+    for (let i = from; i < end; i++) {
       text.put(labels[i]);
+      const value = row + ROW_FIELDS + i;
       if (kinds[i] === NUMBER) {
-        text.number(rows, first + i);
+        text.number(rows, value);
       } else if (kinds[i] === TEXT) {
-        text.put(this.#quoted[rows[first + i]]);
+        text.put(this.#quoted[rows[value]]);
       } else {
-        text.put(rows[first + i] === 0 ? FALSE : TRUE);
+        text.put(rows[value] === 0 ? FALSE : TRUE);
       }
     }
   }

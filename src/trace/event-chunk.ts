@@ -95,11 +95,8 @@ export class EventPacker extends TraceSink {
     at: number,
     duration: number,
   ): void {
-    const row = this.#row(FAULT, at, duration);
+    const row = this.#rangeRow(FAULT, at, duration, space, vpn, vpnEnd);
     const rows = this.#rows;
-    rows[row] = space;
-    rows[row + 1] = vpn * PAGE_SIZE;
-    rows[row + 2] = vpnEnd * PAGE_SIZE;
     rows[row + 3] = write ? 1 : 0;
     rows[row + 4] = device ? 1 : 0;
     this.#added();
@@ -114,32 +111,23 @@ export class EventPacker extends TraceSink {
     at: number,
     duration: number,
   ): void {
-    const row = this.#row(START, at, duration);
+    const row = this.#rangeRow(START, at, duration, space, vpn, vpnEnd);
     const rows = this.#rows;
-    rows[row] = space;
-    rows[row + 1] = vpn * PAGE_SIZE;
-    rows[row + 2] = vpnEnd * PAGE_SIZE;
     rows[row + 3] = this.#textNumber(START * ROW_STRIDE, event);
     rows[row + 4] = blockable ? 1 : 0;
     this.#added();
   }
 
   override end(space: number, vpn: number, vpnEnd: number, event: string, at: number): void {
-    const row = this.#row(END, at, 0);
+    const row = this.#rangeRow(END, at, 0, space, vpn, vpnEnd);
     const rows = this.#rows;
-    rows[row] = space;
-    rows[row + 1] = vpn * PAGE_SIZE;
-    rows[row + 2] = vpnEnd * PAGE_SIZE;
     rows[row + 3] = this.#textNumber(END * ROW_STRIDE, event);
     this.#added();
   }
 
   override cleared(space: number, vpn: number, vpnEnd: number, at: number, told: number, now: number): void {
-    const row = this.#row(CLEARED, at, now);
+    const row = this.#rangeRow(CLEARED, at, now, space, vpn, vpnEnd);
     const rows = this.#rows;
-    rows[row] = space;
-    rows[row + 1] = vpn * PAGE_SIZE;
-    rows[row + 2] = vpnEnd * PAGE_SIZE;
     rows[row + 3] = this.#textNumber(START * ROW_STRIDE, "clear");
     rows[row + 4] = told;
     this.#added();
@@ -168,6 +156,16 @@ export class EventPacker extends TraceSink {
     rows[row + 1] = at;
     rows[row + 2] = duration;
     return row + ROW_FIELDS;
+  }
+
+  /** {@link #row} of an event whose first fields are a range. */
+  #rangeRow(number: number, at: number, duration: number, space: number, vpn: number, vpnEnd: number): number {
+    const row = this.#row(number, at, duration);
+    const rows = this.#rows;
+    rows[row] = space;
+    rows[row + 1] = vpn * PAGE_SIZE;
+    rows[row + 2] = vpnEnd * PAGE_SIZE;
+    return row;
   }
 
   #added(): void {

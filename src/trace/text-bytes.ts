@@ -1,13 +1,20 @@
 /** Text as bytes, a piece at a time: what is written a million times must not make a million strings. */
 
-const ZERO = 48;
-const POINT = 46;
 const MINUS = 45;
 const BILLION = 1_000_000_000;
 
-/** The digits of 0000 to 9999. */
-const FOURS = Uint8Array.from({ length: 40_000 }, (_, i) => ZERO + (Math.floor((i >> 2) / 10 ** (3 - (i & 3))) % 10));
-const POWERS = Float64Array.from({ length: 10 }, (_, i) => 10 ** i);
+/** The digits of 0000 to 9999, each four as the word that they are in memory. */
+const FOURS = Int32Array.from(
+  { length: 10_000 },
+  (_, i) =>
+    0x30303030 +
+    Math.floor(i / 1000) +
+    ((Math.floor(i / 100) % 10) << 8) +
+    ((Math.floor(i / 10) % 10) << 16) +
+    ((i % 10) << 24),
+);
+/** Makes a point of the first of four digits that is 0. */
+const ZERO_TO_POINT = 2;
 
 const encoder = new TextEncoder();
 
@@ -67,6 +74,17 @@ export class TextBytes {
     this.#length = from + length;
   }
 
+  /** Puts again what was put between two lengths. */
+  repeat(from: number, to: number): void {
+    const at = this.#length;
+    this.#room(to - from + 3);
+    const view = this.#view;
+    for (let i = 0; i < to - from; i += 4) {
+      view.setInt32(at + i, view.getInt32(from + i, true), true);
+    }
+    this.#length = at + to - from;
+  }
+
   /** A text that is put once. */
   text(text: string): void {
     const bytes = encoder.encode(text);
@@ -81,7 +99,7 @@ export class TextBytes {
   number(values: Float64Array, i: number): void {
     const value = values[i];
     if (value >= 0 && value < BILLION && value === (value | 0)) {
-      this.#digitsOf(value | 0, 1);
+      this.#digitsOf(value | 0);
     } else if (value >= BILLION && value <= Number.MAX_SAFE_INTEGER && value === Math.floor(value)) {
       this.#large(values, i);
     } else {
@@ -91,8 +109,13 @@ export class TextBytes {
 
   #large(values: Float64Array, i: number): void {
     const high = Math.floor(values[i] / BILLION);
-    this.#digitsOf(high | 0, 1);
-    this.#digitsOf((values[i] - high * BILLION) | 0, 9);
+    const low = (values[i] - high * BILLION) | 0;
+    this.#digitsOf(high | 0);
+    const eight = (low / 10) | 0;
+    const four = (eight / 10_000) | 0;
+    this.#digits(FOURS[four], 4);
+    this.#digits(FOURS[eight - four * 10_000], 4);
+    this.#digits(FOURS[low - eight * 10] >> 24, 1);
   }
 
   /** Thousandths, as a decimal fraction without trailing zeros. */
@@ -107,41 +130,39 @@ export class TextBytes {
     this.number(whole, 0);
     const fraction = (rest - whole[0] * 1000) | 0;
     if (fraction !== 0) {
-      this.#byte(POINT);
-      this.#digitsOf(fraction, 3);
-      while (this.#bytes[this.#length - 1] === ZERO) {
-        this.#length--;
-      }
+      const zeros = fraction % 10 !== 0 ? 0 : fraction % 100 !== 0 ? 1 : 2;
+      this.#digits(FOURS[fraction] - ZERO_TO_POINT, 4 - zeros);
     }
   }
 
-  /** At least `least` digits of a number below 2^31. */
-  #digitsOf(value: number, least: number): void {
-    let rest = value;
-    let count = 1;
-    while (count < 10 && rest >= POWERS[count]) {
-      count++;
+  /** A number below 2^31. */
+  #digitsOf(value: number): void {
+    const high = (value / 10_000) | 0;
+    if (high === 0) {
+      this.#first(value);
+      return;
     }
-    count = Math.max(count, least);
-    const bytes = this.#room(count);
-    const from = this.#length;
-    let at = from + count;
-    this.#length = at;
-    while (at - from >= 4) {
-      const next = (rest / 10_000) | 0;
-      const four = (rest - next * 10_000) * 4;
-      at -= 4;
-      bytes[at] = FOURS[four];
-      bytes[at + 1] = FOURS[four + 1];
-      bytes[at + 2] = FOURS[four + 2];
-      bytes[at + 3] = FOURS[four + 3];
-      rest = next;
+    const highest = (high / 10_000) | 0;
+    if (highest === 0) {
+      this.#first(high);
+    } else {
+      this.#first(highest);
+      this.#digits(FOURS[high - highest * 10_000], 4);
     }
-    while (at > from) {
-      const next = (rest / 10) | 0;
-      bytes[--at] = ZERO + (rest - next * 10);
-      rest = next;
-    }
+    this.#digits(FOURS[value - high * 10_000], 4);
+  }
+
+  /** A number below 10,000, without zeros before it. */
+  #first(value: number): void {
+    const zeros = value >= 1000 ? 0 : value >= 100 ? 1 : value >= 10 ? 2 : 3;
+    this.#digits(FOURS[value] >>> (zeros * 8), 4 - zeros);
+  }
+
+  /** The first `count` bytes of a word. */
+  #digits(word: number, count: number): void {
+    this.#room(4);
+    this.#view.setInt32(this.#length, word, true);
+    this.#length += count;
   }
 
   #byte(value: number): void {
