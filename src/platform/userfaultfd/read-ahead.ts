@@ -70,17 +70,30 @@ export class ReadAhead {
 /** The accesses in order over one window: several threads may walk over it at once. */
 export class Streams {
   readonly #streams: ReadAhead[] = [];
+  #last: ReadAhead | undefined;
   #clock = 0;
 
   /** The access that was to fault on the window's page. */
   find(page: number): ReadAhead | undefined {
-    for (const stream of this.#streams) {
-      if (stream.expected === page) {
-        stream.met = ++this.#clock;
-        return stream;
+    // Mostly the same as before: this is in the path of every page fault.
+    if (this.#last?.expected === page) {
+      return this.#last;
+    }
+    for (let i = 0; i < this.#streams.length; i++) {
+      if (this.#streams[i].expected === page) {
+        return this.#meet(this.#streams[i]);
       }
     }
     return undefined;
+  }
+
+  #meet(stream: ReadAhead): ReadAhead {
+    if (this.#last !== undefined) {
+      this.#last.met = ++this.#clock;
+    }
+    stream.met = ++this.#clock;
+    this.#last = stream;
+    return stream;
   }
 
   /** An access that may be one in order will fault on the page next. The one that was met longest ago is forgotten. */
@@ -95,12 +108,13 @@ export class Streams {
     }
     stream.restart();
     stream.expected = expected;
-    stream.met = ++this.#clock;
+    this.#meet(stream);
   }
 
   /** Pages of `[page, end)` were shown: who was to fault there does so at the next one that is hidden. */
   passed(page: number, end: number, window: { firstHidden(page: number): number }): void {
-    for (const stream of this.#streams) {
+    for (let i = 0; i < this.#streams.length; i++) {
+      const stream = this.#streams[i];
       if (page <= stream.expected && stream.expected < end) {
         stream.expected = window.firstHidden(stream.expected);
       }
