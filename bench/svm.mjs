@@ -4,6 +4,7 @@ import { withOpen } from "./svm-parts.mjs";
 import { resident } from "./svm-resident.mjs";
 import { oversubscribed, SMALL_MEMORY } from "./svm-stream.mjs";
 import { chase, straggler } from "./svm-walk.mjs";
+import { written } from "./svm-written.mjs";
 
 /** Each opens devices of its own. */
 export const parts = {
@@ -46,6 +47,14 @@ export const parts = {
     return [
       { name: "svm.oversubscribed.bytes_over_minimum", value: bytesOverMinimum, unit: "x", better: "lower" },
       { name: "svm.oversubscribed.vs_hand_chunked", value: svm / chunks, unit: "x", better: "lower" },
+    ];
+  },
+
+  async written() {
+    const { svm, chunks, bytesOverMinimum } = await withOpen({ deviceMemory: SMALL_MEMORY }, written);
+    return [
+      { name: "svm.written.bytes_over_minimum", value: bytesOverMinimum, unit: "x", better: "lower" },
+      { name: "svm.written.vs_hand_chunked", value: svm / chunks, unit: "x", better: "lower" },
     ];
   },
 
