@@ -14,13 +14,18 @@ const LONGEST_WAIT = 16;
  * in a round: smaller ones when more is missed than the pool holds, larger ones when not.
  */
 export class GroupSize {
-  #most = Number.POSITIVE_INFINITY;
+  #most: number;
   #trial: { readonly from: number; readonly turns: number } | undefined;
   #wait = 0;
   #penalty = 1;
   #rounds = 0;
   #turns = 0;
   #isCrowded = false;
+
+  /** `begin`: a size that does no harm if each comes back to pages of its own. */
+  constructor(begin: number) {
+    this.#most = begin;
+  }
 
   get most(): number {
     return this.#most;

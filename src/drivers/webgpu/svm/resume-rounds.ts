@@ -55,7 +55,7 @@ export class ResumeRounds {
   readonly #parts: Parts;
   /** Words that an invocation keeps. */
   readonly #words: number;
-  readonly #size = new GroupSize();
+  readonly #size: GroupSize;
   /** Pages that an invocation may ask for in a round. */
   #each = 1;
   /** Invocations of a block, at most. */
@@ -66,6 +66,7 @@ export class ResumeRounds {
     this.#parts = parts;
     this.#words = words;
     this.#most = Math.floor(this.#room / FRAMES_EACH);
+    this.#size = new GroupSize(Math.max(1, this.#most));
   }
 
   /** Frames for pages. */
