@@ -50,6 +50,9 @@ function Table({ title, head, rows, empty, onRow }: TableProps) {
   );
 }
 
+/** How often each page went to a device, was written there, and left it. */
+const PAGE_HEAD = ["page", "events", "sent", "written", "left"];
+
 const ms = (n: number) => `${n.toFixed(n < 10 ? 2 : 0)} ms`;
 
 export function Why({ analysis }: { readonly analysis: Analysis }) {
@@ -90,21 +93,21 @@ export function Tables({
     return region === undefined ? String(slot) : `${region.name} ${pageText(region.page + (slot - region.slot))}`;
   };
   const pages = (list: readonly HotPage[]) =>
-    list.map((page) => [where(page), countText(page.events), countText(page.up), countText(page.down)]);
+    list.map((page) => [where(page), ...[page.events, page.up, page.written, page.down].map(countText)]);
   const timed = (list: readonly Sum[]) =>
     list.map((row) => [row.label, countText(row.count), ms(row.ms), ms(row.most)]);
   return (
     <div class="cards" data-testid="tables">
       <Table
         title="Hottest pages"
-        head={["page", "events", "sent up", "came home"]}
+        head={PAGE_HEAD}
         rows={pages(analysis.hottest)}
         empty="No page was touched in this stretch of time."
         onRow={(index) => onPage(analysis.hottest[index].slot)}
       />
       <Table
         title="Thrashing pages"
-        head={["page", "events", "sent up", "came home"]}
+        head={PAGE_HEAD}
         rows={pages(analysis.thrashing)}
         empty="No page went to and fro."
         onRow={(index) => onPage(analysis.thrashing[index].slot)}

@@ -171,16 +171,86 @@ describe("the analysis", () => {
       ["to device: uploaded", 16_384],
       ["to host: cpu fault", 8192],
     ]);
-    expect(thrashing).toEqual([{ slot: 0, events: 7, up: 2, down: 2 }]);
+    expect(thrashing).toEqual([{ slot: 0, events: 7, up: 2, written: 2, down: 2 }]);
     expect(hottest[0].slot).toBe(0);
     expect(locks).toEqual([
       { label: "mmap, write", count: 1, bytes: 0, ms: expect.closeTo(0.9, 3), most: expect.closeTo(0.9, 3) },
     ]);
     expect(causes.map(({ what }) => what)).toEqual([
-      "bringing pages home",
+      "pages to and fro between kernels and the CPU",
       "sending pages to the device",
       "waiting for locks",
     ]);
     expect(causes.every(({ remedy }) => remedy.length > 0)).toBe(true);
+  });
+
+  const causesIn = (steps: readonly Step[]) => {
+    const model = new SpaceModel(
+      loaded(traceText([["mm.map", { ...range(100, 4), name: "a", write: true }], ...steps])),
+    );
+    model.update();
+    return analyse(model);
+  };
+  const upload = (page: number): Step => ["gpu.upload", { device, ...range(page, 1), pages: 1, bytes: 4096 }, 0.1];
+  const evict = (page: number): Step => ["gpu.evict", { device, ...range(page, 1), pages: 1, bytes: 0 }];
+  const missed = (page: number): Step => ["gpu.fault", { device, ...range(page, 1), write: false, pages: 1 }];
+  const round: readonly Step[] = [
+    ["gpu.fence", { device, why: "round" }, 0.9],
+    ["gpu.round", { device, kernel: "k", workgroups: 9, completed: 8, faults: 1 }, 0.9],
+  ];
+
+  it("blames leases for the faults of leases alone, not for what a device reads through hmm", () => {
+    const { causes } = causesIn([
+      ["mm.fault", { ...range(100, 2), write: true, device: false }, 0.2],
+      ["mm.fault", { ...range(102, 2), write: false, device: true }, 0.9],
+    ]);
+    expect(causes.map(({ what, ms }) => [what, Math.round(ms * 10)])).toEqual([
+      ["finding memory for devices", 9],
+      ["CPU faults", 2],
+    ]);
+    expect(causes[0].remedy).not.toMatch(/lease/);
+    expect(causes[1].why).toBe("leases found 2 pages missing or read-only");
+  });
+
+  it("says of waits for the GPU what was waited for, and counts what rounds missed", () => {
+    const { causes } = causesIn([
+      missed(100),
+      ...round,
+      ["gpu.fence", { device, why: "dispatch" }, 0.5],
+      ["gpu.fence", { device, why: "idle" }, 0.3],
+    ]);
+    expect(causes.map(({ what }) => what)).toEqual([
+      "running kernels in rounds",
+      "the kernels themselves",
+      "waiting until the device is idle",
+    ]);
+    expect(causes[0].why).toBe("1 page missed in 1 round");
+    expect(causes[0].remedy).toMatch(/device\.prefetch/);
+    expect(causesIn(round).causes[0].remedy).toMatch(/memory is not the limit/);
+  });
+
+  it("asks for more device memory where pages go up again after evictions, not where each went up once", () => {
+    const once = [100, 101].flatMap((page) => [missed(page), ...round, upload(page), evict(page)]);
+    const remedies = (steps: readonly Step[]) => causesIn(steps).causes.map(({ remedy }) => remedy);
+    expect(remedies(once).join()).not.toMatch(/more memory/);
+    const again = remedies([...once, ...once, ...once]);
+    expect(again).toHaveLength(2);
+    expect(again.every((remedy) => /more memory/.test(remedy))).toBe(true);
+  });
+
+  it("names pages that kernels write and the CPU fetches by turns, although they are sent up only once", () => {
+    const turn: readonly Step[] = [
+      ["mm.migrate", { ...range(100, 2), pages: 2, to: "device", cause: "kernel write" }],
+      ["gpu.readback", { device, ...range(100, 2), pages: 2, bytes: 8192 }, 0.5],
+      ["mm.migrate", { ...range(100, 2), pages: 2, to: "host", cause: "cpu fault" }],
+    ];
+    const { causes, thrashing } = causesIn([upload(100), upload(101), ...turn, ...turn, ...turn]);
+    expect(causes[0].what).toBe("pages to and fro between kernels and the CPU");
+    expect(causes[0].why).toMatch(/^2 pages .* up to 3 times$/);
+    expect(thrashing.map(({ slot, up, written, down }) => [slot, up, written, down])).toEqual([
+      [0, 1, 3, 3],
+      [1, 1, 3, 3],
+    ]);
+    expect(causesIn([upload(100), upload(101), ...turn]).causes[0].what).toBe("bringing pages home");
   });
 });
