@@ -1,9 +1,10 @@
 /** Which lane of the timeline an event is in. */
 import { TRACE_NAMES, type TraceName } from "../../src/base/index.ts";
-import { type EventStore, kindOf } from "../../src/inspect/index.ts";
+import { type EventStore, kindOf, SECOND_FLAG } from "../../src/inspect/index.ts";
 
 const HOST: readonly (readonly [string, readonly TraceName[]])[] = [
   ["CPU faults", ["mm.fault"]],
+  ["faults for devices", []],
   ["migrations", ["mm.migrate", "mm.poison"]],
   ["invalidations", ["mmu.start", "mmu.end"]],
   ["lock waits", ["sync.wait"]],
@@ -19,6 +20,9 @@ const DEVICE: readonly (readonly [string, readonly TraceName[]])[] = [
   ["evictions", ["gpu.evict"]],
   ["waits", ["gpu.fence", "gpu.throttle"]],
 ];
+
+const FAULT = kindOf("mm.fault");
+const FOR_DEVICES = 1;
 
 /** Rows of one lane by the time at which they began. */
 export interface Lane {
@@ -64,10 +68,13 @@ export class Lanes {
     // Lanes of this call by kind and device: looked up once for many rows.
     const near = new Map<number, Lane>();
     for (let row = this.#row; row < count; row++) {
-      const key = c.kind[row] * 65_536 + c.device[row];
+      const forDevice = c.kind[row] === FAULT && (c.flags[row] & SECOND_FLAG) !== 0;
+      const key = forDevice ? -1 : c.kind[row] * 65_536 + c.device[row];
       let lane = near.get(key);
       if (lane === undefined) {
-        lane = this.#laneOf(c.kind[row], c.device[row]);
+        lane = forDevice
+          ? this.#lane(HOST[FOR_DEVICES][0], FOR_DEVICES, undefined)
+          : this.#laneOf(c.kind[row], c.device[row]);
         near.set(key, lane);
       }
       if (lane.count === lane.rows.length) {
@@ -90,7 +97,12 @@ export class Lanes {
 
   #laneOf(kind: number, device: number): Lane {
     const [label, index, isDevice] = this.#groups[kind];
-    const owner = isDevice ? this.#store.text(device) : "host";
+    return this.#lane(label, index, isDevice ? this.#store.text(device) : undefined);
+  }
+
+  #lane(label: string, index: number, device: string | undefined): Lane {
+    const isDevice = device !== undefined;
+    const owner = device ?? "host";
     const key = `${isDevice ? 0 : 1} ${owner} ${String(index).padStart(2, "0")}`;
     let lane = this.#lanes.get(key);
     if (lane === undefined) {

@@ -170,14 +170,14 @@ describe("a trace file", () => {
     }
   });
 
-  it("has one lane for the faults of the CPU and of HMM, which are of no device", () => {
+  it("has a lane for the faults of leases and one for those that devices cause, which are of no single device", () => {
     const events = written([
       event("mm.map", 100, 0, { space: 1, start: 4096, end: 8192, name: "a", write: true }),
       event("mm.fault", 101, 0.1, { space: 1, start: 4096, end: 8192, write: true, device: false }),
       event("mm.fault", 102, 0.1, { space: 1, start: 4096, end: 8192, write: false, device: true }),
     ]);
     const names = events.filter(({ name }) => name === "thread_name").map(({ args }) => args?.name);
-    expect(names).toEqual(["mappings", "CPU faults"]);
+    expect(names).toEqual(["mappings", "CPU faults", "faults for devices"]);
   });
 
   it("names each row before its first event, and puts those of devices first", () => {

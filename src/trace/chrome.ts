@@ -46,6 +46,9 @@ const LANES: Readonly<Record<TraceName, string>> = {
   "gpu.memory": "memory",
 };
 
+/** The lane of those events of `mm.fault` that a device caused. */
+const FAULTS_FOR_DEVICES = "faults for devices";
+
 /** Space, start and end: the first fields of most events. */
 const RANGE_FIELDS = 3;
 const [NUMBER, TEXT, FLAG] = [0, 1, 2];
@@ -65,12 +68,14 @@ interface Shape {
   readonly kinds: readonly number[];
   /** Where a row has the field, or -1. */
   readonly device: number;
+  readonly forDevice: number;
   readonly space: number;
   readonly start: number;
   readonly end: number;
 }
 
-const LANE_NAMES = [...new Set(Object.values(LANES))];
+const LANE_NAMES = [...new Set(Object.values(LANES)), FAULTS_FOR_DEVICES];
+const FOR_DEVICES = LANE_NAMES.indexOf(FAULTS_FOR_DEVICES);
 
 const SHAPES: readonly Shape[] = TRACE_NAMES.map((name) => {
   const { fields, shape } = TRACEPOINTS[name];
@@ -90,6 +95,7 @@ const SHAPES: readonly Shape[] = TRACE_NAMES.map((name) => {
     arrows: name === "gpu.fault" || name === "gpu.upload",
     // mm.fault has a flag of that name.
     device: "device" in fields && fields.device === "text" ? at("device") : -1,
+    forDevice: "device" in fields && fields.device === "flag" ? at("device") : -1,
     space: at("space"),
     start: at("start"),
     end: at("end"),
@@ -236,7 +242,8 @@ export class ChromeTraceWriter {
       return;
     }
     const device = shape.device === -1 ? 0 : rows[row + shape.device] + 1;
-    const lane = this.#lanes[device]?.[shape.lane] ?? this.#newLane(device, shape.lane);
+    const kind = shape.forDevice !== -1 && rows[row + shape.forDevice] !== 0 ? FOR_DEVICES : shape.lane;
+    const lane = this.#lanes[device]?.[kind] ?? this.#newLane(device, kind);
     let at = 0;
     while (at < lane.ends.length && lane.ends[at] > start && at < MOST_ROWS) {
       at++;
