@@ -25,6 +25,8 @@ function fill(store: EventStore, from: number, count: number, pages: number): vo
     store.add("mm.map", { ...range(0, pages / 2), name: "table.bin", write: false }, 0, 0);
     store.add("mm.map", { ...range(pages / 2, pages / 2), name: "results", write: true }, 1, 0);
     store.add("mmu.notifier", { space: 1, name: "hmm", what: "get", users: 1 }, 2, 0);
+    const counts = { bytes: PAGE, pages: 1, restarts: 0, rounds: 1 };
+    store.add("gpu.dispatch", { device, kernel: "walk", mode: "bind", ...counts }, 3, 4);
   }
   let x = 12_345 + from;
   for (let i = from; i < from + count; i++) {
@@ -172,6 +174,23 @@ describe.skipIf(!hasBrowser())(`the inspector in ${BROWSER_HINT}`, () => {
     await page.close();
   });
 
+  test("sorts a table by the column whose head is chosen, first one way and then the other", async () => {
+    const page = await open(390, 900, "light");
+    const table = page.locator("section", { has: page.getByRole("heading", { name: "Hottest pages" }) });
+    const column = async (n: number) =>
+      (await table.locator(`tbody td:nth-child(${n})`).allInnerTexts()).map((text) => Number(text.replaceAll(",", "")));
+    const byEvents = await column(2);
+    const sent = (await column(3)).sort((a, b) => b - a);
+    expect(sent[0]).toBeGreaterThan(sent[sent.length - 1]);
+    const head = table.getByRole("button", { name: "sent" });
+    await head.press("Enter");
+    await expect.poll(() => column(3)).toEqual(sent);
+    await head.click();
+    await expect.poll(() => column(3)).toEqual([...sent].reverse());
+    expect((await column(2)).sort((a, b) => b - a)).toEqual(byEvents);
+    await page.close();
+  });
+
   test("tells a page's story under the mouse, keeps it at a click, and moves by keyboard", async () => {
     const page = await open(1280, 900, "dark");
     const map = page.getByTestId("map");
@@ -264,8 +283,11 @@ describe.skipIf(!hasBrowser())(`the inspector in ${BROWSER_HINT}`, () => {
     expect(await status.innerText()).toBe("live");
     fill(store, 40_000, 5000, 4096);
     await expect.poll(() => count.innerText(), { timeout: 5000 }).toContain(store.count.toLocaleString("en-US"));
+    await expect.poll(() => page.getByTestId("cursor").innerText()).not.toBe("at 7.0 µs");
     server.finish();
     await expect.poll(() => status.innerText(), { timeout: 5000 }).toBe("recorded");
+    // What is over shows where pages were when the last dispatch ended.
+    await expect.poll(() => page.getByTestId("cursor").innerText()).toBe("at 7.0 µs");
     await page.close();
   });
 });

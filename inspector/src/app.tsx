@@ -1,6 +1,6 @@
 /** The page: header, map, timeline, curves, tables. */
 import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import { analyse, PAGE_STATES, rowAt, SpaceModel } from "../../src/inspect/index.ts";
+import { analyse, type EventStore, kindOf, PAGE_STATES, rowAt, SpaceModel } from "../../src/inspect/index.ts";
 import { Curves } from "./curves.tsx";
 import type { EventFeed } from "./feed.ts";
 import { Lanes } from "./lanes.ts";
@@ -13,6 +13,8 @@ import { type Span, Timeline } from "./timeline.tsx";
 /** The events of a page that a story tells, and the rows that it looks at to find them. */
 const STORY = 6;
 const MOST_LOOKED_AT = 300_000;
+
+const DISPATCH = kindOf("gpu.dispatch");
 
 interface Hint {
   readonly x: number;
@@ -40,6 +42,12 @@ function storyOf(model: SpaceModel, slot: number, row: number): string[] {
     }
   }
   return lines;
+}
+
+/** When the last dispatch ended, in microseconds: afterwards a run closes its devices, and all pages are home. */
+function lastDispatchEnd({ columns: c, count }: EventStore): number | undefined {
+  const row = c.kind.subarray(0, count).lastIndexOf(DISPATCH);
+  return row === -1 ? undefined : c.time[row] + c.duration[row];
 }
 
 export interface AppProps {
@@ -81,7 +89,9 @@ export function App({ connect, embedded = false }: AppProps) {
   const view = zoomed ?? whole;
   const [pinned, setPinned] = useState<number | undefined>(undefined);
   const [hovered, setHovered] = useState<number | undefined>(undefined);
-  const cursor = hovered ?? pinned ?? view.to;
+  const { live, dropped } = feed.status;
+  const rest = useMemo(() => (live ? undefined : lastDispatchEnd(store)), [live, version]);
+  const cursor = hovered ?? pinned ?? (zoomed === undefined ? rest : undefined) ?? view.to;
   const row = rowAt(store, cursor);
   const [slots, setSlots] = useState<Slots | undefined>(undefined);
   const mapView = slots ?? { from: 0, to: model.slots };
@@ -110,7 +120,6 @@ export function App({ connect, embedded = false }: AppProps) {
     document.documentElement.dataset.theme = isDark() ? "light" : "dark";
   };
   const story = selected === undefined ? [] : storyOf(model, selected, row);
-  const { live, dropped } = feed.status;
   const colours = theme();
   const Root = embedded ? "section" : "main";
   return (
@@ -165,6 +174,10 @@ export function App({ connect, embedded = false }: AppProps) {
             </li>
           ))}
         </ul>
+        <p class="keys">
+          Click or <kbd>←</kbd> <kbd>→</kbd> <kbd>↑</kbd> <kbd>↓</kbd> choose a page; wheel or <kbd>+</kbd> <kbd>−</kbd>{" "}
+          zoom; <kbd>0</kbd> shows all.
+        </p>
         <div class="story" aria-live="polite" data-testid="story">
           {story.length === 0 ? (
             <span class="faint">Choose a page to read its story.</span>
@@ -211,6 +224,10 @@ export function App({ connect, embedded = false }: AppProps) {
             );
           }}
         />
+        <p class="keys">
+          Drag, wheel or <kbd>+</kbd> <kbd>−</kbd> zoom; click or <kbd>←</kbd> <kbd>→</kbd> move the time at which the
+          map is shown, with <kbd>Shift</kbd> the view; <kbd>0</kbd> shows all.
+        </p>
         <Curves store={store} version={version} view={view} />
       </section>
       <Why analysis={analysis} />

@@ -1,16 +1,40 @@
 /** The tables below the map, and the answer to "why was this slow". */
+import { useState } from "preact/hooks";
 import type { Analysis, HotPage, SpaceModel, Sum } from "../../src/inspect/index.ts";
 import { bytesText, countText, pageText } from "./text.ts";
+
+/** What a cell says, and the number that it is sorted by: a first column has none. */
+type Cell = readonly [text: string, value?: number];
 
 interface TableProps {
   readonly title: string;
   readonly head: readonly string[];
-  readonly rows: readonly (readonly string[])[];
+  /** The largest first, by what the table is about. */
+  readonly rows: readonly (readonly Cell[])[];
   readonly empty: string;
   readonly onRow?: (index: number) => void;
 }
 
+interface Order {
+  readonly column: number;
+  readonly up: boolean;
+}
+
+function compare([text, value]: Cell, [otherText, otherValue]: Cell): number {
+  return value === undefined || otherValue === undefined ? text.localeCompare(otherText) : value - otherValue;
+}
+
 function Table({ title, head, rows, empty, onRow }: TableProps) {
+  const [order, setOrder] = useState<Order | undefined>(undefined);
+  const sorted = rows.map((cells, index) => ({ cells, index }));
+  if (order !== undefined) {
+    const { column, up } = order;
+    sorted.sort((a, b) => compare(a.cells[column], b.cells[column]) * (up ? 1 : -1));
+  }
+  // Names begin with the first, numbers with the largest.
+  const sortBy = (column: number) =>
+    setOrder({ column, up: order?.column === column ? !order.up : rows[0]?.[column][1] === undefined });
+  const direction = (column: number) => (order?.column === column ? (order.up ? "ascending" : "descending") : "none");
   return (
     <section class="card">
       <h2>{title}</h2>
@@ -21,15 +45,19 @@ function Table({ title, head, rows, empty, onRow }: TableProps) {
           <table>
             <thead>
               <tr>
-                {head.map((label) => (
-                  <th key={label}>{label}</th>
+                {head.map((label, column) => (
+                  <th key={label} aria-sort={direction(column)}>
+                    <button type="button" class="sort" title={`Sort by ${label}`} onClick={() => sortBy(column)}>
+                      {label}
+                    </button>
+                  </th>
                 ))}
               </tr>
             </thead>
             <tbody>
-              {rows.map((row, index) => (
-                <tr key={row[0]}>
-                  {row.map((text, column) => (
+              {sorted.map(({ cells, index }) => (
+                <tr key={cells[0][0]}>
+                  {cells.map(([text], column) => (
                     <td key={head[column]}>
                       {column === 0 && onRow !== undefined ? (
                         <button type="button" class="link" onClick={() => onRow(index)}>
@@ -54,6 +82,8 @@ function Table({ title, head, rows, empty, onRow }: TableProps) {
 const PAGE_HEAD = ["page", "events", "sent", "written", "left"];
 
 const ms = (n: number) => `${n.toFixed(n < 10 ? 2 : 0)} ms`;
+const counted = (n: number): Cell => [countText(n), n];
+const timed = (n: number): Cell => [ms(n), n];
 
 export function Why({ analysis }: { readonly analysis: Analysis }) {
   return (
@@ -63,14 +93,14 @@ export function Why({ analysis }: { readonly analysis: Analysis }) {
         <p class="faint">Nothing has taken any time yet.</p>
       ) : (
         <ol>
-          {analysis.causes.map(({ what, ms: took, why, remedy }) => (
+          {analysis.causes.map(({ what, ms: took, why, remedy }, i) => (
             <li key={what}>
               <strong>
                 {what}: {ms(took)}
               </strong>
               <span class="faint"> of {ms(analysis.wallMs)}</span>
               <div>{why}.</div>
-              <div class="remedy">What to do: {remedy}.</div>
+              <div class="remedy">What to do: {analysis.causes[i - 1]?.remedy === remedy ? "the same" : remedy}.</div>
             </li>
           ))}
         </ol>
@@ -93,9 +123,9 @@ export function Tables({
     return region === undefined ? String(slot) : `${region.name} ${pageText(region.page + (slot - region.slot))}`;
   };
   const pages = (list: readonly HotPage[]) =>
-    list.map((page) => [where(page), ...[page.events, page.up, page.written, page.down].map(countText)]);
-  const timed = (list: readonly Sum[]) =>
-    list.map((row) => [row.label, countText(row.count), ms(row.ms), ms(row.most)]);
+    list.map((page) => [[where(page)] as const, ...[page.events, page.up, page.written, page.down].map(counted)]);
+  const sums = (list: readonly Sum[]) =>
+    list.map((row) => [[row.label] as const, counted(row.count), timed(row.ms), timed(row.most)]);
   return (
     <div class="cards" data-testid="tables">
       <Table
@@ -115,19 +145,19 @@ export function Tables({
       <Table
         title="Bytes by cause"
         head={["cause", "times", "bytes"]}
-        rows={analysis.bytes.map((row) => [row.label, countText(row.count), bytesText(row.bytes)])}
+        rows={analysis.bytes.map((row) => [[row.label], counted(row.count), [bytesText(row.bytes), row.bytes]])}
         empty="Nothing was moved."
       />
       <Table
         title="Notifiers and mirrors"
         head={["what", "times", "time", "longest"]}
-        rows={timed(analysis.notifiers)}
+        rows={sums(analysis.notifiers)}
         empty="Nobody watches this memory."
       />
       <Table
         title="Lock waits"
         head={["lock", "times", "time", "longest"]}
-        rows={timed(analysis.locks)}
+        rows={sums(analysis.locks)}
         empty="Nobody waited for a lock."
       />
     </div>
