@@ -13,8 +13,9 @@ import { traceDispatch } from "../trace-gpu.ts";
 import { BoundRanges } from "./bound-ranges.ts";
 import { compactionPipeline } from "./compaction.ts";
 import type { CompiledSvmKernel } from "./compile-svm.ts";
-import type { ControlBuffers, ControlShape, FatalAccess, RoundReport, RoundRun } from "./control.ts";
-import { Fatal, type FatalCode, MOST_SPILL_WORDS } from "./control-layout.ts";
+import type { FatalAccess, RoundReport, RoundRun } from "./control.ts";
+import { Fatal, type FatalCode } from "./control-layout.ts";
+import { DispatchControls } from "./dispatch-controls.ts";
 import { encodeCompaction, encodeKernel, physicalGrid, type RoundBindings, userGroups } from "./encode-round.ts";
 import { fatalError } from "./fatal-error.ts";
 import { namedPages } from "./named-pages.ts";
@@ -30,18 +31,12 @@ interface Run extends RoundBindings {
   readonly work: SvmWork;
   readonly params: Uint32Array;
   readonly onRound: DispatchOptions["onRound"];
-  /** Each slice under way has control buffers of its own; those that `control` is one of. */
-  readonly controls: Controls;
+  /** Those that `control` is the first of. */
+  readonly controls: DispatchControls;
   /** Workgroups that are done. */
   done: number;
   /** With resume points, once they are needed. */
   resuming?: GPUComputePipeline;
-}
-
-/** Control buffers of a dispatch, by lane. They are given back when it is over. */
-interface Controls {
-  readonly all: ControlBuffers[];
-  shape?: ControlShape;
 }
 
 /** The device's turn and what it was taken for. */
@@ -114,7 +109,7 @@ export class SvmKernel implements WebGpuKernel {
     const { table, uses } = await svm.tableOf(mirror, name, signal);
     using _uses = uses;
     const work = { signal, timeoutMs, op: name, bound, claim: new FrameClaim(), tally: newTally() };
-    const controls: Controls = { all: [svm.takeControl()] };
+    using controls = new DispatchControls(svm);
     svm.placer.enter(bound.extents);
     try {
       const { rounds, faults } = await this.#run(job, table, controls, work);
@@ -127,9 +122,6 @@ export class SvmKernel implements WebGpuKernel {
     } finally {
       svm.running.delete(work);
       svm.placer.leave(bound.extents, work.claim);
-      for (const control of controls.all) {
-        svm.putControl(control);
-      }
     }
   }
 
@@ -166,7 +158,7 @@ export class SvmKernel implements WebGpuKernel {
   async #run(
     { grid, uniform, params, options }: Job,
     table: SvmTable,
-    controls: Controls,
+    controls: DispatchControls,
     work: SvmWork & { readonly bound: BoundRanges },
   ): Promise<RoundsStats> {
     const { device, name, compiled } = this;
@@ -180,8 +172,7 @@ export class SvmKernel implements WebGpuKernel {
       replayRecords: compiled.replayRecords,
       recordWords: compiled.recordWords,
     };
-    const [control] = controls.all;
-    controls.shape = {
+    await controls.prepare({
       window: windowSize(job),
       invocationsPerWorkgroup: compiled.invocationsPerWorkgroup,
       pages: table.pages,
@@ -189,12 +180,23 @@ export class SvmKernel implements WebGpuKernel {
       recordWords: compiled.recordWords,
       doneBits: compiled.doneBits,
       spillWords: 0,
-    };
-    await control.prepare(controls.shape);
+    });
     const compaction = await compactionPipeline(device.gpu);
     const groups = userGroups(device.gpu, compiled, uniform, work.bound.placed);
     const { onRound } = options;
-    const run: Run = { svm, control, controls, table, grid, groups, compaction, work, params, onRound, done: 0 };
+    const run: Run = {
+      svm,
+      control: controls.of(),
+      controls,
+      table,
+      grid,
+      groups,
+      compaction,
+      work,
+      params,
+      onRound,
+      done: 0,
+    };
     return (await this.#runResident(run)) ?? (await this.#runRounds(run, job));
   }
 
@@ -270,32 +272,13 @@ export class SvmKernel implements WebGpuKernel {
       },
       work: run.work,
       placer: run.svm.placer,
-      beside: () => this.#beside(run),
+      beside: () => run.controls.second(),
       resume: () => this.#resume(run),
       fail: (fatal, why) => this.#throwFatal(run, fatal, why),
       growReplay: (replayRecords) => run.control.grow({ replayRecords }),
     });
     await rounds.all();
     return rounds.stats;
-  }
-
-  /** Control buffers for a second slice beside the first. False when there is no memory for them. */
-  async #beside({ svm, controls: { all, shape } }: Run): Promise<boolean> {
-    if (all.length > 1 || shape === undefined) {
-      return all.length > 1;
-    }
-    const control = svm.takeControl();
-    try {
-      await control.prepare(shape);
-      all.push(control);
-      return true;
-    } catch (error) {
-      svm.putControl(control);
-      if (error instanceof KernelError && error.code === "ENOMEM") {
-        return false;
-      }
-      throw error;
-    }
   }
 
   /** From now on invocations can be left. Returns the words that each keeps, or why not. */
@@ -307,23 +290,14 @@ export class SvmKernel implements WebGpuKernel {
     const { claim, signal } = run.work;
     claim.clear();
     await run.svm.placer.grow(run.table.mappedPages, true, signal);
-    const { controls } = run;
-    const { shape } = controls;
-    if (shape !== undefined) {
-      const most = Math.max(1, Math.floor(MOST_SPILL_WORDS / made.words));
-      const spillWords = made.words * Math.min(most, shape.window * shape.invocationsPerWorkgroup);
-      controls.shape = { ...shape, spillWords };
-      for (const control of controls.all) {
-        await control.grow({ spillWords });
-      }
-    }
+    await run.controls.spill(made.words);
     run.resuming = made.pipeline;
     return made.words;
   }
 
   async #round(run: Run, round: RoundRun, context: RoundContext): Promise<RoundReport> {
-    const { svm, table, work, controls } = run;
-    const control = controls.all[context.lane ?? 0];
+    const { svm, table, work } = run;
+    const control = run.controls.of(context.lane);
     const bindings = control === run.control ? run : { ...run, control };
     const grid = physicalGrid(this.device.gpu, round.count);
     const since = traceNow();
