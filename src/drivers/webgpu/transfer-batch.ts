@@ -21,18 +21,6 @@ export interface UploadRun {
   readonly idle?: boolean;
 }
 
-/** Many stretches of one GPU buffer out of one array, without an object for each. */
-export interface FlatUpload {
-  readonly buffer: GPUBuffer;
-  readonly source: Uint8Array;
-  /** How many of the entries below count. */
-  readonly count: number;
-  readonly sourceOffsets: Float64Array;
-  /** Multiples of 4, as the lengths are. */
-  readonly targetOffsets: Float64Array;
-  readonly lengths: Float64Array | Uint32Array;
-}
-
 /** Counts of what went over the bus, and how. */
 export interface TransferStats {
   bytesToDevice: number;
@@ -103,11 +91,6 @@ export class TransferBatch implements Disposable {
    */
   upload(runs: readonly UploadRun[]): MaybePromise<void> {
     return this.#exclusively(() => this.#uploadAny(runs));
-  }
-
-  /** {@link upload} for many pieces of one array. Same errors. */
-  uploadFlat(upload: FlatUpload): MaybePromise<void> {
-    return this.#exclusively(() => this.#uploadFlatFrom(upload, 0, 0));
   }
 
   /** Records zeroes for a stretch of a buffer; both numbers are multiples of 4. */
@@ -242,36 +225,6 @@ export class TransferBatch implements Disposable {
         at = from + piece;
       }
       at = 0;
-    }
-  }
-
-  #uploadFlatFrom(upload: FlatUpload, first: number, firstAt: number): MaybePromise<void> {
-    const { buffer, source, count, sourceOffsets, targetOffsets, lengths } = upload;
-    let at = firstAt;
-    let i = first;
-    while (i < count) {
-      const from = sourceOffsets[i] ?? 0;
-      const to = targetOffsets[i] ?? 0;
-      let bytes = lengths[i] ?? 0;
-      let next = i + 1;
-      while (next < count && sourceOffsets[next] === from + bytes && targetOffsets[next] === to + bytes) {
-        bytes += lengths[next] ?? 0;
-        next++;
-      }
-      checkAligned(to, bytes);
-      while (at < bytes) {
-        const chunk = this.#room();
-        if (isPromise(chunk)) {
-          const [index, start] = [i, at];
-          return chunk.then(() => this.#uploadFlatFrom(upload, index, start));
-        }
-        const piece = Math.min(bytes - at, this.#left(chunk));
-        chunk.view.set(source.subarray(from + at, from + at + piece), chunk.used);
-        this.#place(buffer, to + at, piece, chunk);
-        at += piece;
-      }
-      at = 0;
-      i = next;
     }
   }
 

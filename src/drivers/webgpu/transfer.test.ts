@@ -56,48 +56,6 @@ test("any runs arrive byte for byte, whatever their sizes, neighbours and pace",
   target.destroy();
 });
 
-test("the flat form uploads the same bytes and merges neighbours", async () => {
-  const target = await storage(gpu(), 1024);
-  await fc.assert(
-    fc.asyncProperty(
-      fc.array(fc.record({ gap: fc.nat(2), words: fc.integer({ min: 1, max: 40 }) }), { maxLength: 20 }),
-      async (runs) => {
-        const engine = new TransferEngine(gpu(), SMALL);
-        const source = pattern(2048);
-        const expected = new Uint8Array(1024);
-        const lengths: number[] = [];
-        const offsets: number[] = [];
-        let offset = 0;
-        for (const { gap, words } of runs) {
-          offset += gap * 4;
-          if (offset + words * 4 > 1024) {
-            break;
-          }
-          offsets.push(offset);
-          lengths.push(words * 4);
-          expected.set(source.subarray(1000 + offset, 1000 + offset + words * 4), offset);
-          offset += words * 4;
-        }
-        const batch = engine.begin();
-        batch.clear(target.buffer, 0, 1024);
-        await batch.uploadFlat({
-          buffer: target.buffer,
-          source,
-          count: lengths.length,
-          sourceOffsets: Float64Array.from(offsets, (at) => at + 1000),
-          targetOffsets: Float64Array.from(offsets),
-          lengths: Uint32Array.from(lengths),
-        });
-        await batch.submit();
-        expect(await contents(engine, target)).toEqual(expected);
-        engine.destroy();
-      },
-    ),
-    { numRuns: 40 },
-  );
-  target.destroy();
-});
-
 test.each([
   { pages: 128, submits: 1 },
   { pages: 650, submits: 3 },
