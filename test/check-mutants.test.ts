@@ -57,7 +57,7 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     what: "the sync callback lets the device keep its entries",
-    from: "this.table.drop(update.start, update.end);",
+    from: "forEachPart(update, (start, end) => this.table.drop(start, end));",
     to: ";",
     scenario: "unload+munmap",
     breaks: "I-HMM-1",
@@ -85,7 +85,7 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     what: "webgpu: an invalidation lets the device keep its copies",
-    from: "extent.update(from, to, 0, PageState.Valid | PageState.Write);\n        extent.epoch++",
+    from: "extent.drop(update);\n      extent.epoch++",
     to: "extent.epoch++",
     scenario: "dispatch-read+cpu-add",
     breaks: "I-CHK-5",
