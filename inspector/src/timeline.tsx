@@ -227,6 +227,9 @@ function drawAxis(context: CanvasRenderingContext2D, width: number, view: Span):
     context.fillStyle = colours.line;
     context.fillRect(x, 0, 1, 10_000);
     context.fillStyle = colours.faint;
-    context.fillText(timeText(t), x + 3, 12);
+    const text = timeText(t);
+    if (x + 3 + context.measureText(text).width <= width) {
+      context.fillText(text, x + 3, 12);
+    }
   }
 }
