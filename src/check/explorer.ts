@@ -1,7 +1,8 @@
 /** Many schedules of a scenario, and the shortest of those that fail. */
 import { exhaust } from "./exhaustive.ts";
+import type { Outcome, Violation } from "./outcome.ts";
 import type { Explored, Instantiate, Scenario } from "./scenario.ts";
-import { type Choose, type Outcome, Scheduler, type Violation } from "./scheduler.ts";
+import { type Choose, Scheduler } from "./scheduler.ts";
 import { randomStrategy, replay } from "./strategy.ts";
 
 /** A schedule that fails, as short as it could be made. */

@@ -1,4 +1,5 @@
 export { type Exploration, Explorer, type Failure } from "./explorer.ts";
+export type { Outcome, Violation } from "./outcome.ts";
 export { type Locate, renderSchedule } from "./render.ts";
 export type { Explored, Host, Instantiate, Scenario, ScenarioRun, ScenarioTask } from "./scenario.ts";
-export { type Outcome, Scheduler, type Violation } from "./scheduler.ts";
+export { Scheduler } from "./scheduler.ts";

@@ -1,5 +1,5 @@
 /** A schedule as text: a line a step, a column a task, with the locks that the task holds after it. */
-import type { Outcome, TracedStep } from "./scheduler.ts";
+import type { Outcome, TracedStep } from "./outcome.ts";
 
 /** Finds a place in the sources for a stack; undefined when none of its frames is in the explored code. */
 export type Locate = (stack: string) => string | undefined;

@@ -1,6 +1,7 @@
 /** Runs one schedule: at each step one of the jobs that are ready, chosen by a strategy. */
 import { BugError } from "../base/index.ts";
 import type { LockdepContext, LockdepTask } from "../sync/index.ts";
+import type { Outcome, TracedStep, Violation } from "./outcome.ts";
 import { Access, AccessRecorder } from "./recorder.ts";
 import type { ExploredGlobals, Host, Scenario, ScenarioRun } from "./scenario.ts";
 import { type Job, type JobQueue, runAsync, setJobQueue, type TaskContext, TaskPromise } from "./task-promise.ts";
@@ -10,36 +11,6 @@ import { type Job, type JobQueue, runAsync, setJobQueue, type TaskContext, TaskP
  * they became ready.
  */
 export type Choose = (count: number, jobs: readonly Job[]) => number;
-
-/** Why a schedule is a failure. */
-export interface Violation {
-  readonly invariant: string;
-  readonly message: string;
-  /** The step after which it was seen. */
-  readonly step: number;
-}
-
-/** A step of a schedule that is printed. */
-export interface TracedStep {
-  readonly task: number;
-  readonly where: string | undefined;
-  readonly locks: readonly string[];
-  readonly notes: readonly string[];
-  /** Whether it is the first of its task. */
-  readonly first: boolean;
-  /** How many jobs were ready. */
-  readonly ready: number;
-}
-
-/** What came of one schedule. */
-export interface Outcome {
-  readonly choices: readonly number[];
-  readonly steps: number;
-  readonly switches: number;
-  readonly violation: Violation | undefined;
-  readonly tasks: readonly string[];
-  readonly trace: readonly TracedStep[];
-}
 
 /** Who follows a schedule step by step. */
 export interface StepObserver {

@@ -236,15 +236,20 @@ describe("with two slices under way", () => {
   });
 });
 
-test("frames are given up for what comes next only when nobody needs them, and all of them or none", async () => {
-  await using m = await svmMachine(8);
-  const data = await m.mm.mmap({ length: 24 * SVM_PAGE });
+/** The table of a space whose mapping the CPU has filled; the mapping's first device page. */
+async function tableWith(m: Awaited<ReturnType<typeof svmMachine>>, data: Mapping) {
   await data.write(0, new Uint8Array(data.length).fill(1));
   await m.device.kernel(STREAM);
   const { svm } = m.device;
   const { table, uses } = await svm.tableOf(await m.device.mirrorOf(m.mm), "test");
+  return { svm, table, uses, first: pageOfAddr(data.start) };
+}
+
+test("frames are given up for what comes next only when nobody needs them, and all of them or none", async () => {
+  await using m = await svmMachine(8);
+  const data = await m.mm.mmap({ length: 24 * SVM_PAGE });
+  const { svm, table, uses, first } = await tableWith(m, data);
   using _uses = uses;
-  const first = pageOfAddr(data.start);
   const pages = (from: number, to: number, write = false) =>
     Array.from({ length: to - from }, (_, i) => ({ page: first + from + i, write }));
   const workOf = () => ({ op: "test", timeoutMs: 1000, claim: new FrameClaim(), tally: newTally() });
@@ -276,12 +281,8 @@ test("frames are given up for what comes next only when nobody needs them, and a
 test("behind pages that were written the next ones are brought to be written, not those before", async () => {
   await using m = await svmMachine(16);
   const data = await m.mm.mmap({ length: 12 * SVM_PAGE });
-  await data.write(0, new Uint8Array(data.length).fill(1));
-  await m.device.kernel(STREAM);
-  const { svm } = m.device;
-  const { table, uses } = await svm.tableOf(await m.device.mirrorOf(m.mm), "test");
+  const { svm, table, uses, first } = await tableWith(m, data);
   using _uses = uses;
-  const first = pageOfAddr(data.start);
   const work = { op: "test", timeoutMs: 1000, claim: new FrameClaim(), tally: newTally() };
   const bring = async (demands: readonly Demand[], prefetch: readonly Demand[]) => {
     const placed = await svm.placer.place(table, demands, prefetch, work);
