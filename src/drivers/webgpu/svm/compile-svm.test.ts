@@ -281,8 +281,9 @@ test("early returns, nested loops, switches and helper functions", async () => {
       calls = 0u;
       loop {
         if (word(i + calls * 5000u) % 8u == 1u) { return calls; }
-        if (calls >= 3u) { return 77u; }
+        if (calls >= 3u) { break; }
       }
+      return 77u;
     }
     fn deep(i: u32) -> u32 {
       var sum = 0u;

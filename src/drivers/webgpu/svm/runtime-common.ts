@@ -170,7 +170,10 @@ export function applyWgsl(ops: ReadonlySet<number>): string {
   return `fn pm_apply(op: u32, old: u32, v: u32, c: u32) -> u32 { switch op { ${text.join(" ")} default: { return v; } } }`;
 }
 
-/** `pm_do(at, op, v, c)`: the atomic itself, on a word of the pool; returns the old word. */
+/**
+ * `pm_do(at, op, v, c)`: the atomic itself, on a word of the pool; returns the old word. Loops are left by `break`: one
+ * compiler takes no function that ends in a loop, even if that returns.
+ */
 export function doAtomicWgsl(ops: ReadonlySet<number>): string {
   const names: [number, string][] = [
     [Op.Add, "atomicAdd"],
@@ -190,11 +193,13 @@ export function doAtomicWgsl(ops: ReadonlySet<number>): string {
   for (const [op, name] of signed) {
     if (ops.has(op)) {
       cases.push(`case ${op}u: {
+  var old = atomicLoad(&pm_pool[at]);
   loop {
-    let old = atomicLoad(&pm_pool[at]);
     let r = atomicCompareExchangeWeak(&pm_pool[at], old, bitcast<u32>(${name}(bitcast<i32>(old), bitcast<i32>(v))));
-    if (r.exchanged) { return old; }
+    if (r.exchanged) { break; }
+    old = r.old_value;
   }
+  return old;
 }`);
     }
   }
@@ -203,10 +208,13 @@ export function doAtomicWgsl(ops: ReadonlySet<number>): string {
   }
   if (ops.has(Op.CompareExchange)) {
     cases.push(`case ${Op.CompareExchange}u: {
+  var old = c;
   loop {
     let r = atomicCompareExchangeWeak(&pm_pool[at], c, v);
-    if (r.exchanged || r.old_value != c) { return r.old_value; }
+    old = r.old_value;
+    if (r.exchanged || old != c) { break; }
   }
+  return old;
 }`);
   }
   return `fn pm_do(at: u32, op: u32, v: u32, c: u32) -> u32 { switch op { ${cases.join(" ")} default: { return atomicExchange(&pm_pool[at], v); } } }`;
