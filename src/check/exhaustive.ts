@@ -11,7 +11,6 @@
  * out, as far as accesses are seen: all but those to the bytes of pages. What a state between two such steps looks like in
  * their other order is not seen either; what breaks an invariant there and leaves no trace is for random schedules.)
  */
-
 import type { Outcome } from "./outcome.ts";
 import { RaceFinder, type Step } from "./races.ts";
 import { type Accesses, conflict } from "./recorder.ts";

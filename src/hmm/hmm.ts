@@ -57,7 +57,7 @@ export class Hmm extends MmuNotifier {
   #block(update: MmuNotifierRange): HmmRange[] {
     const blocked: HmmRange[] = [];
     this.ranges.forEachOverlap(update.start, update.end, (range) => {
-      if (update.parts === undefined || changesIn(update, range.start, range.end)) {
+      if (changesIn(update, range.start, range.end)) {
         blocked.push(range);
         range.block();
       }

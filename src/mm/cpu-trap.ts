@@ -233,8 +233,8 @@ export function serveCpuFault(object: MemoryObject, page: number, around: FaultA
 }
 
 /**
- * Sets out to bring blocks home that an access in order will want soon, by the first page of each. The promise, for who wants to go on from there, never
- * fails: what is not there is met again by the access itself. Undefined when there is nothing to do.
+ * Sets out to bring blocks home that an access in order will want soon, by the first page of each. The promise, for who wants
+ * to go on from there, never fails: what is not there is met again by the access itself. Undefined when there is nothing to do.
  */
 export function readAheadFromDevice(object: MemoryObject, page: number, end: number): Promise<void> | undefined {
   // First, because every fault of an access in order asks, and mostly nothing is on a device.

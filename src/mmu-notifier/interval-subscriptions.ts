@@ -100,7 +100,7 @@ export class IntervalSubscriptions {
     }
     let hit: MmuIntervalNotifier[] | undefined;
     this.#tree.forEachOverlap(range.start, range.end, (notifier) => {
-      if (range.parts === undefined || changesIn(range, notifier.start, notifier.end)) {
+      if (changesIn(range, notifier.start, notifier.end)) {
         hit ??= [];
         hit.push(notifier);
       }

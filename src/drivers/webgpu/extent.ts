@@ -180,16 +180,19 @@ export class Extent implements VirtRange {
 
   /** The copies of what an invalidation changes are good no longer. */
   drop({ start, end, parts }: PartedRange): void {
-    const bits = PageState.Valid | PageState.Write;
     if (parts === undefined) {
-      const from = this.pageAt(Math.max(start, this.start));
-      this.update(from, this.pageAt(Math.min(end, this.end) - 1) + 1, 0, bits);
+      this.#dropBetween(start, end);
       return;
     }
     for (let i = firstPartBehind(parts, this.start); i < parts.length && parts[i] < this.end; i += 2) {
-      const from = this.pageAt(Math.max(parts[i], this.start));
-      this.update(from, this.pageAt(Math.min(parts[i + 1], this.end) - 1) + 1, 0, bits);
+      this.#dropBetween(parts[i], parts[i + 1]);
     }
+  }
+
+  #dropBetween(start: number, end: number): void {
+    const from = this.pageAt(Math.max(start, this.start));
+    const to = this.pageAt(Math.min(end, this.end) - 1) + 1;
+    this.update(from, to, 0, PageState.Valid | PageState.Write);
   }
 
   /** Pages `[page, end)` become device-private: they are pages of `object` from `objectPage` on. */

@@ -260,9 +260,13 @@ async function adapterNames(dawn: Dawn): Promise<string[]> {
   return refused instanceof Error ? [...refused.message.matchAll(/name: '(.*)'/g)].map((match) => match[1] ?? "") : [];
 }
 
+async function unsharedViews(): Promise<UnsharedViews | undefined> {
+  const koffi = await loadKoffi();
+  return koffi instanceof Error ? undefined : new UnsharedViews(koffi);
+}
+
 async function opened(found: Found, tried: readonly AdapterAttempt[], why: string): Promise<OpenAdapter> {
   const { adapter, instance, driverFiles } = found;
-  const koffi = await loadKoffi();
   const report: AdapterReport = {
     ...describeAdapter(adapter),
     backend: backendName().toLowerCase(),
@@ -275,7 +279,7 @@ async function opened(found: Found, tried: readonly AdapterAttempt[], why: strin
     adapter,
     report,
     waiting: software ? new PollPause() : undefined,
-    writing: software && !(koffi instanceof Error) ? new UnsharedViews(koffi) : undefined,
+    writing: software ? await unsharedViews() : undefined,
     close: () => void setTimeout(() => openInstances.delete(instance), LINGER_MS).unref(),
   };
 }
