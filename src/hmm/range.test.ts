@@ -3,45 +3,18 @@ import { expect, test } from "vitest";
 import type { AddressSpace, MmuNotifierRange } from "../mm/index.ts";
 import { mmuNotifierSynchronize } from "../mmu-notifier/index.ts";
 import { lockdepTask, Mutex } from "../sync/index.ts";
+import { fixed, P, type Setup, setUp as setUpRanges } from "../testing/ranges.ts";
 import { BASE, begin, createSpace, invalidation, turn } from "../testing/spaces.ts";
-import { HMM_RANGE_DEFAULT_TIMEOUT, HmmMirror, HmmRange, type HmmRangeOptions } from "./index.ts";
+import { HMM_RANGE_DEFAULT_TIMEOUT, HmmMirror, HmmRange } from "./index.ts";
 
-const P = 4096;
-
-interface Setup extends AsyncDisposable {
-  readonly mm: AddressSpace;
-  readonly mirror: HmmMirror;
-  range(page: number, end: number, more?: Partial<HmmRangeOptions>): HmmRange;
-}
-
-/** A space with pages 0 to 15 mapped and the even ones written, and a mirror. Registered ranges end with it. */
+/** Pages 0 to 15 are mapped, and the even ones written. */
 async function setUp(): Promise<Setup> {
-  const mm = createSpace();
-  const mapping = await mm.mmap({ length: 16 * P, addr: BASE, fixed: true });
+  const s = await setUpRanges();
+  const mapping = await s.mm.mmap(fixed(0, 16));
   for (let page = 0; page < 16; page += 2) {
     await mapping.write(page * P, new Uint8Array([page]));
   }
-  const mirror = new HmmMirror({ name: "test", syncCpuDevicePagetables: () => 0 });
-  await mirror.register(mm);
-  const ranges: HmmRange[] = [];
-  return {
-    mm,
-    mirror,
-    range(page, end, more) {
-      const range = new HmmRange({ start: BASE + page * P, end: BASE + end * P, ...more });
-      range.register(mirror);
-      ranges.push(range);
-      return range;
-    },
-    async [Symbol.asyncDispose]() {
-      for (const range of ranges) {
-        await range[Symbol.asyncDispose]();
-      }
-      await mirror.unregister();
-      await mm.mmput();
-      await mmuNotifierSynchronize();
-    },
-  };
+  return s;
 }
 
 async function snapshot(mm: AddressSpace, range: HmmRange): Promise<number | string> {

@@ -16,6 +16,7 @@ export const NONE = DEFAULT_PFN_VALUES.none;
 /** A space with a mirror, and ranges on it that end with it. */
 export interface Setup extends AsyncDisposable {
   readonly mm: AddressSpace;
+  readonly mirror: HmmMirror;
   range(page: number, end: number, more?: Partial<HmmRangeOptions>): HmmRange;
   pte(page: number): number;
 }
@@ -28,6 +29,7 @@ export async function setUp(): Promise<Setup> {
   const ranges: HmmRange[] = [];
   return {
     mm,
+    mirror,
     pte: (page) => mm.pageTable.get(VPN + page),
     range(page, end, more) {
       const range = new HmmRange({ start: BASE + page * P, end: BASE + end * P, ...more });
