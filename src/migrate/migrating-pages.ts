@@ -1,6 +1,6 @@
 /** Pages on their way, one entry a page for where each is and where it goes: what all migrations page by page share. */
 import { isPromise, KernelError, type MaybePromise, type Pfn, warnOn } from "../base/index.ts";
-import { forEachMapping, hostPfn, isZeroPage, type MemoryObject, PageFlag, type Vma } from "../mm/index.ts";
+import { forEachMapping, hostPfn, isZeroPage, type MemoryObject, PageFlag, type Vma, windowEnd } from "../mm/index.ts";
 import { giveBack, giveToDevice, giveToHost, type PageRun } from "./page-run.ts";
 
 /** The entry has a pfn. In `src`: without it, a page that may move is zeros without a frame. @linux MIGRATE_PFN_VALID */
@@ -88,7 +88,7 @@ export class MigratingPages {
   hostRunEnd(i: number, limit: number): number {
     const object = this.#objectAt(i);
     const page = this.#pages[i];
-    const stop = i + (object.windowEnd(page, page + (limit - i)) - page);
+    const stop = i + (windowEnd(page, page + (limit - i)) - page);
     let p = i + 1;
     while (p < stop && this.#objects[p] === object && this.#pages[p] === page + (p - i)) {
       p++;

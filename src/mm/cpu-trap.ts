@@ -24,6 +24,7 @@ import { shadowsLack } from "./object-shadows.ts";
 import type { CpuTrap } from "./ports.ts";
 import { announceRuns } from "./rmap.ts";
 import { VmFlags } from "./vma.ts";
+import { forEachWindow, windowEnd } from "./window-pages.ts";
 
 /** Pages of an object that share a window, as seen by the window's trap. */
 interface TrapPart {
@@ -37,7 +38,7 @@ interface TrapPart {
 function trapParts(object: MemoryObject, page: number, end: number): TrapPart[] {
   const parts: TrapPart[] = [];
   if (object.memory.mmu.traps) {
-    object.forEachWindow(page, end, (from, to) => {
+    forEachWindow(page, end, (from, to) => {
       const found = object.trapAt(from);
       if (found !== undefined) {
         parts.push({ trap: found.trap, page: from - found.base, end: to - found.base, base: found.base });
@@ -160,7 +161,7 @@ export function findShowable(object: MemoryObject, page: number, around: number,
   const shift = page - indexInBlock(page);
   const aligned = page - (page % around);
   const low = Math.max(vma.pgoff, aligned);
-  const high = Math.min(vma.pgoff + vma.pages, object.windowEnd(page, aligned + around), object.pages);
+  const high = Math.min(vma.pgoff + vma.pages, windowEnd(page, aligned + around), object.pages);
   if (page < low || page >= high || (flags[page - shift] & KIND) !== PageFlag.Uptodate) {
     return false;
   }
@@ -293,7 +294,7 @@ function chooseAround(
 ): readonly [number, number] {
   const aligned = page - (page % around);
   const low = Math.max(first, aligned);
-  const high = Math.min(last, object.windowEnd(page, aligned + around));
+  const high = Math.min(last, windowEnd(page, aligned + around));
   const kind = object.flagsOf(page) & KIND;
   // A stretch is a power of two of up to 512 pages: it lies in one block.
   const flags = object.block(blockOfVpn(page))?.flags;

@@ -67,4 +67,5 @@ export { type MigrateCause, traceMigrate, traceSpace } from "./trace-mm.ts";
 export { validateMm } from "./validate.ts";
 export { type Prot, Vma, VmFlags } from "./vma.ts";
 export { createWindowMemory } from "./window-memory.ts";
+export { inOneWindow, windowEnd } from "./window-pages.ts";
 export { msync, writeBack } from "./writeback.ts";

@@ -8,6 +8,7 @@ import { assertNoHoles, pageRange } from "./range-args.ts";
 import { announce } from "./rmap.ts";
 import type { Vma } from "./vma.ts";
 import { vmasIn } from "./vma-ops.ts";
+import { forEachWindow } from "./window-pages.ts";
 
 /**
  * `dontneed`: the content of private pages is dropped; they read as zeros, or as the file, afterwards. `free`: the content of
@@ -103,7 +104,7 @@ async function prepareRestore(object: MemoryObject, page: number, end: number): 
   if (base.source === undefined && base.pager === undefined) {
     return () => object.updateFlags(page, end, PageFlag.Own, 0);
   }
-  object.forEachWindow(page, end, (p) => object.ensureWindow(p));
+  object.ensureWindows(page, end);
   const bytes = new Uint8Array((end - page) * PAGE_SIZE);
   const source = base.source ?? base;
   inherited = Math.min(inherited, base.source === undefined ? base.pages - shift : base.sourcePages - shift);
@@ -112,7 +113,7 @@ async function prepareRestore(object: MemoryObject, page: number, end: number): 
     await readPages(source, first, first + (inherited - page), bytes.subarray(0, (inherited - page) * PAGE_SIZE));
   }
   return () => {
-    object.forEachWindow(page, end, (p, stop) =>
+    forEachWindow(page, end, (p, stop) =>
       object.windowBytes(p, stop).set(bytes.subarray((p - page) * PAGE_SIZE, (stop - page) * PAGE_SIZE)),
     );
     object.updateFlags(page, end, PageFlag.Uptodate | PageFlag.Own | PageFlag.Used, 0);

@@ -21,6 +21,7 @@ import { munmap } from "./munmap.ts";
 import { bringCoherentHome } from "./object-migrate.ts";
 import { assertLength } from "./range-args.ts";
 import type { Vma } from "./vma.ts";
+import { inOneWindow } from "./window-pages.ts";
 import { msync } from "./writeback.ts";
 
 /** A part of a mapping, for bindings and leases. */
@@ -193,7 +194,7 @@ function assertOneWindow(mm: AddressSpace, range: VirtRange): Vma {
     part = next;
   }
   const page = vma?.objectPage(range.start) ?? 0;
-  if (vma === undefined || !vma.object.inOneWindow(page, page + pageSpan(range))) {
+  if (vma === undefined || !inOneWindow(page, page + pageSpan(range))) {
     throw new KernelError(
       "EINVAL",
       "lease",

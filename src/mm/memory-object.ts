@@ -33,14 +33,12 @@ import { type ObjectBlock, PageFlag, summarize } from "./page-flags.ts";
 import type { PhysicalMemory } from "./physical-memory.ts";
 import type { CpuTrap, CpuWindow, Pager } from "./ports.ts";
 import type { Vma } from "./vma.ts";
+import { forEachWindow, WINDOW_PAGES, windowIndex } from "./window-pages.ts";
 
 /** How a CPU user holds pages. A write pin may change the bytes at any time while it lasts. */
 export type PinMode = "r" | "rw";
 
 export { type ObjectBlock, PageFlag };
-
-/** Pages in one window: 4 GiB. */
-const WINDOW_PAGES = 2 ** 20;
 
 /** A mappable, reference-counted run of pages. Begins with one reference, the creator's. */
 export class MemoryObject {
@@ -254,7 +252,7 @@ export class MemoryObject {
 
   /** Makes the window that covers `page`. @throws KernelError ENOMEM */
   ensureWindow(page: number): CpuWindow {
-    const index = Math.floor(page / WINDOW_PAGES);
+    const index = windowIndex(page);
     let window = this.#windows[index];
     if (window === undefined) {
       this.memory.charge("window");
@@ -264,6 +262,11 @@ export class MemoryObject {
     return window;
   }
 
+  /** Makes the windows that cover pages `[page, end)`. @throws KernelError ENOMEM */
+  ensureWindows(page: number, end: number): void {
+    forEachWindow(page, end, (p) => this.ensureWindow(p));
+  }
+
   /** The one window of an object over memory that exists. */
   useWindow(window: CpuWindow): void {
     this.#windows[0] = window;
@@ -271,7 +274,7 @@ export class MemoryObject {
 
   /** What plain arrays see of the window that covers `page`, and the window's first page. */
   trapAt(page: number): { readonly trap: CpuTrap; readonly base: number } | undefined {
-    const index = Math.floor(page / WINDOW_PAGES);
+    const index = windowIndex(page);
     const trap = this.#windows[index]?.trap;
     return trap && { trap, base: index * WINDOW_PAGES };
   }
@@ -280,14 +283,9 @@ export class MemoryObject {
     return Math.min(WINDOW_PAGES, this.#pages - index * WINDOW_PAGES) * PAGE_SIZE;
   }
 
-  /** True when bytes `[page, end)` lie in one window: only such a run can be seen as one array. */
-  inOneWindow(page: number, end: number): boolean {
-    return Math.floor(page / WINDOW_PAGES) === Math.floor((end - 1) / WINDOW_PAGES);
-  }
-
   /** Where a page's bytes are in the window's buffer. The window must exist (see {@link ensureWindow}). */
   windowOffset(page: number): { readonly buffer: ArrayBufferLike; readonly byteOffset: number } {
-    const window = this.#windows[Math.floor(page / WINDOW_PAGES)];
+    const window = this.#windows[windowIndex(page)];
     invariant(window !== undefined, "I-MM-9", () => `page ${page} is read in a window that does not exist`);
     return { buffer: window.buffer, byteOffset: window.byteOffset + (page % WINDOW_PAGES) * PAGE_SIZE };
   }
@@ -296,19 +294,6 @@ export class MemoryObject {
   windowBytes(page: number, end: number): Uint8Array {
     const { buffer, byteOffset } = this.windowOffset(page);
     return new Uint8Array(buffer, byteOffset, (end - page) * PAGE_SIZE);
-  }
-
-  /** The end of the window that covers `page`, or `end` when that comes first. */
-  windowEnd(page: number, end: number): number {
-    return Math.min(end, (Math.floor(page / WINDOW_PAGES) + 1) * WINDOW_PAGES);
-  }
-
-  /** Calls `fn` for the pieces of `[page, end)` that lie in one window each. */
-  forEachWindow(page: number, end: number, fn: (page: number, end: number) => void): void {
-    for (let p = page, stop = page; p < end; p = stop) {
-      stop = this.windowEnd(p, end);
-      fn(p, stop);
-    }
   }
 
   /**
@@ -326,7 +311,7 @@ export class MemoryObject {
    */
   prepareGrow(pages: number): () => void {
     bugOn(this.pager !== undefined, "I-MM-12", () => "a paged object's length is its pager's");
-    const index = Math.floor((this.#pages - 1) / WINDOW_PAGES);
+    const index = windowIndex(this.#pages - 1);
     const from = index * WINDOW_PAGES;
     const to = this.#pages;
     let window: CpuWindow | undefined;
@@ -396,7 +381,7 @@ export class MemoryObject {
     });
     frames.flush();
     if (this.memory.mmu.traps) {
-      this.forEachWindow(page, end, (p, stop) => {
+      forEachWindow(page, end, (p, stop) => {
         const found = this.trapAt(p);
         found?.trap.discard(p - found.base, stop - found.base);
       });

@@ -12,6 +12,7 @@ import {
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import { migrateToRam } from "./object-migrate.ts";
 import type { Pager } from "./ports.ts";
+import { forEachWindow, windowEnd } from "./window-pages.ts";
 
 /** What a page's flags alone say about its bytes; `Base` means that they come from below: source, pager, or zeros. */
 const Place = { Base: 0, Zero: 1, Window: 2, Device: 3, Poisoned: 4, Busy: 5 } as const;
@@ -139,7 +140,7 @@ function readRun(object: MemoryObject, page: number, end: number, place: number,
   const pages = end - page;
   switch (place) {
     case Place.Window:
-      object.forEachWindow(page, end, (p, stop) =>
+      forEachWindow(page, end, (p, stop) =>
         dst.subarray((p - page) * PAGE_SIZE, (stop - page) * PAGE_SIZE).set(object.windowBytes(p, stop)),
       );
       return undefined;
@@ -207,13 +208,13 @@ export async function waitWhileBusy(object: MemoryObject, page: number, end: num
  * @throws KernelError ENOMEM; EIO and EHWPOISON of the source; nothing has changed for the pages that failed
  */
 export function pullPages(object: MemoryObject, page: number, end: number): MaybePromise<void> {
-  object.forEachWindow(page, end, (p) => object.ensureWindow(p));
+  object.ensureWindows(page, end);
   object.reserve(page, end);
   for (let p = page; p < end; ) {
     const place = PLACE[object.flagsOf(p)];
     let stop = placeRunEnd(object, p, end, place);
     if (place === Place.Base || place === Place.Zero) {
-      stop = object.windowEnd(p, stop);
+      stop = windowEnd(p, stop);
       const pulled =
         place === Place.Zero || isBaseZero(object, p) ? pullZeros(object, p, stop) : pullRun(object, p, stop);
       if (pulled !== undefined) {

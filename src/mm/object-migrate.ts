@@ -8,6 +8,7 @@ import { PTE_NONE, PTE_PRESENT, PTE_WRITE, PteKind, pteIsKind, pteOfKind, ptePfn
 import { announceOnObject, rewriteEntries } from "./rmap.ts";
 import { type MigrateCause, traceMigrate, tracePoison } from "./trace-mm.ts";
 import { VmFlags } from "./vma.ts";
+import { windowEnd } from "./window-pages.ts";
 
 /**
  * The pages of `[page, end)` that live on one device and are not in transit, as runs of neighbouring device frames.
@@ -59,7 +60,7 @@ export async function migrateToRam(
   end: number,
   cause: MigrateCause = "cpu fault",
 ): Promise<void> {
-  object.forEachWindow(page, end, (p) => object.ensureWindow(p));
+  object.ensureWindows(page, end);
   // Whoever asked may not be who keeps the object: it must outlive its pages' transit.
   object.get();
   try {
@@ -123,7 +124,7 @@ function copyToWindows({ object, page, count }: DeviceRun, byteOffset: number, b
   for (let done = 0; done < bytes.length; ) {
     const at = byteOffset + done;
     const p = page + Math.floor(at / PAGE_SIZE);
-    const window = object.windowBytes(p, object.windowEnd(p, page + count));
+    const window = object.windowBytes(p, windowEnd(p, page + count));
     const n = Math.min(window.length - (at % PAGE_SIZE), bytes.length - done);
     window.set(bytes.subarray(done, done + n), at % PAGE_SIZE);
     done += n;

@@ -1,6 +1,6 @@
 /** Where plain arrays find a mapping. */
 import { PAGE_SIZE, pageAlignUp } from "../base/index.ts";
-import type { Mapping } from "../mm/index.ts";
+import { inOneWindow, type Mapping } from "../mm/index.ts";
 import type { MappingInfo } from "./protocol.ts";
 
 /** The application's side of a mapping's window, made if need be. Undefined when no one array can show the mapping. */
@@ -12,7 +12,7 @@ export function mappingView(mapping: Mapping): MappingInfo["view"] {
   }
   const page = vma.objectPage(start);
   const end = Math.min(vma.object.pages, page + Math.ceil(length / PAGE_SIZE));
-  if (page >= end || !vma.object.inOneWindow(page, end)) {
+  if (page >= end || !inOneWindow(page, end)) {
     return undefined;
   }
   vma.object.ensureWindow(page);

@@ -115,6 +115,6 @@ export class PrivateMemory {
 }
 
 function bytesOf(object: MemoryObject, page: number): Uint8Array {
-  object.forEachWindow(page, page + 1, (p) => object.ensureWindow(p));
+  object.ensureWindows(page, page + 1);
   return object.windowBytes(page, page + 1);
 }

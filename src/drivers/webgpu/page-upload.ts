@@ -1,6 +1,14 @@
 /** From the bytes of an object's pages to upload runs. */
 import { BugError, isPromise, type MaybePromise, PAGE_SIZE, traceNow, traceOn } from "../../base/index.ts";
-import { type AddressSpace, isZeroPage, type MemoryObject, PageFlag, readPages, type Transit } from "../../mm/index.ts";
+import {
+  type AddressSpace,
+  isZeroPage,
+  type MemoryObject,
+  PageFlag,
+  readPages,
+  type Transit,
+  windowEnd,
+} from "../../mm/index.ts";
 import type { WebGpuDevice } from "./device.ts";
 import { type Extent, PageState } from "./extent.ts";
 import type { FenceTimeline } from "./fence.ts";
@@ -70,7 +78,7 @@ export function planUpload(plan: UploadPlan, run: PageRun): void {
   const { extent, at, count, object, page, transit } = run;
   for (let i = 0; i < count; ) {
     const place = placeOf(object, page + i, transit);
-    const limit = place === "window" ? object.windowEnd(page + i, page + count) - page : count;
+    const limit = place === "window" ? windowEnd(page + i, page + count) - page : count;
     let stop = i + 1;
     while (stop < limit && placeOf(object, page + stop, transit) === place) {
       stop++;
