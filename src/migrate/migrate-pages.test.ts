@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { PAGE_SIZE } from "../base/index.ts";
 import { type AddressSpace, Mapping, migrateToRam, PageFlag, validateMm } from "../mm/index.ts";
+import type { MmapRead } from "../sync/index.ts";
 import { takeBugs } from "../testing/bugs.ts";
 import {
   createMm,
@@ -64,20 +65,24 @@ async function setUp(): Promise<Setup> {
 let nextFrame = 0;
 
 /** Copies what may move into frames of the device. */
-function copyTo(device: FakeDevice, m: MigratingPages, from: FakeDevice | undefined = undefined): void {
+function copyTo(device: FakeDevice, m: MigratingPages): void {
   for (let i = 0; i < m.npages; i++) {
     if (m.src[i] & MIGRATE_PFN_MIGRATE) {
       const frame = device.first + (nextFrame++ % 512);
-      const old = from?.pagemap.frameOf(migratePfnToPfn(m.src[i]));
-      const bytes = old === undefined ? hostBytesOf(m, i) : from?.bytes.get(old)?.slice();
-      device.bytes.set(frame, bytes ?? new Uint8Array(P));
+      device.bytes.set(frame, m.src[i] & MIGRATE_PFN_VALID ? m.hostBytes(i).slice() : new Uint8Array(P));
       m.dst[i] = migratePfn(device.pagemap.pfnOf(frame));
     }
   }
 }
 
-const hostBytesOf = (m: MigratingPages, i: number) =>
-  m.src[i] & MIGRATE_PFN_VALID ? m.hostBytes(i).slice() : new Uint8Array(P);
+/** Copies pages of the device, given by their entries, into host memory. */
+function copyHome(device: FakeDevice, m: MigratingPages, entries: readonly number[]): void {
+  for (const i of entries) {
+    const frame = device.pagemap.frameOf(migratePfnToPfn(m.src[i])) ?? 0;
+    m.hostBytes(i).set(device.bytes.get(frame) ?? []);
+    m.dst[i] = m.toHost(i);
+  }
+}
 
 /** Frees the frames of pages that did not move after all. */
 function freeUnused(device: FakeDevice, m: MigratingPages): void {
@@ -91,10 +96,16 @@ function freeUnused(device: FakeDevice, m: MigratingPages): void {
 
 const SYSTEM = MigrateSelect.System;
 
-async function toDevice({ mm, device }: Setup, page: number, end: number, select: number = SYSTEM): Promise<string> {
-  using lock = await mm.mmapLock.read();
+/** Begins to migrate pages `[page, end)` counted from BASE, under the mmap lock. */
+function begin({ mm, device }: Setup, lock: MmapRead, page: number, end: number, select: number = SYSTEM) {
   const bounds = { start: BASE + page * P, end: BASE + end * P };
-  const m = await MigrateVma.setup({ mm, lock, ...bounds, pgmapOwner: device, select });
+  return MigrateVma.setup({ mm, lock, ...bounds, pgmapOwner: device, select });
+}
+
+async function toDevice(s: Setup, page: number, end: number, select: number = SYSTEM): Promise<string> {
+  const { mm, device } = s;
+  using lock = await mm.mmapLock.read();
+  const m = await begin(s, lock, page, end, select);
   copyTo(device, m);
   m.pages();
   freeUnused(device, m);
@@ -109,8 +120,7 @@ describe("to a device", () => {
     await a.write(0, Uint8Array.of(1));
     {
       using lock = await s.mm.mmapLock.read();
-      const bounds = { start: BASE + 2 * P, end: BASE + 3 * P };
-      const m = await MigrateVma.setup({ mm: s.mm, lock, ...bounds, pgmapOwner: s.device, select: SYSTEM });
+      const m = await begin(s, lock, 2, 3);
       copyTo(s.device, m);
       await s.mm.madvise(BASE, P, "dontneed");
       m.pages();
@@ -175,14 +185,7 @@ describe("to a device", () => {
       filledBytes(3, (p) => p + 1),
     );
     const lock = await s.mm.mmapLock.read();
-    const m = await MigrateVma.setup({
-      mm: s.mm,
-      lock,
-      start: a.start,
-      end: a.end,
-      pgmapOwner: s.device,
-      select: SYSTEM,
-    });
+    const m = await begin(s, lock, 0, 3);
     expect([m.npages, m.cpages, drawEntries(s.mm, BASE, 3)]).toEqual([3, 3, "mmm"]);
     copyTo(s.device, m);
     m.dst[1] = 0;
@@ -216,14 +219,7 @@ describe("to a device", () => {
     await using s = await setUp();
     await s.mm.mmap({ addr: BASE, length: P });
     using lock = await s.mm.mmapLock.read();
-    const m = await MigrateVma.setup({
-      mm: s.mm,
-      lock,
-      start: BASE,
-      end: BASE + P,
-      pgmapOwner: s.device,
-      select: SYSTEM,
-    });
+    const m = await begin(s, lock, 0, 1);
     await m.finalize();
     await m.finalize();
     expect(takeBugs()).toEqual(["I-MIG-3"]);
@@ -234,14 +230,7 @@ describe("to a device", () => {
     const a = await s.mm.mmap({ addr: BASE, length: 3 * P });
     await a.write(0, Uint8Array.of(1));
     const lock = await s.mm.mmapLock.read();
-    const m = await MigrateVma.setup({
-      mm: s.mm,
-      lock,
-      start: a.start,
-      end: a.end,
-      pgmapOwner: s.device,
-      select: SYSTEM,
-    });
+    const m = await begin(s, lock, 0, 3);
     expect(drawSrc(m)).toBe("wzz");
     const early = a.read(0, 1);
     await a.write(P, Uint8Array.of(7));
@@ -329,20 +318,9 @@ describe("from a device", () => {
       "..",
     );
     using lock = await s.mm.mmapLock.read();
-    const m = await MigrateVma.setup({
-      mm: s.mm,
-      lock,
-      start: a.start,
-      end: a.end,
-      pgmapOwner: s.device,
-      select: MigrateSelect.DevicePrivate,
-    });
+    const m = await begin(s, lock, 0, 3, MigrateSelect.DevicePrivate);
     expect(drawSrc(m)).toBe("ww.");
-    for (const i of [0, 1]) {
-      const frame = s.device.pagemap.frameOf(migratePfnToPfn(m.src[i])) ?? 0;
-      m.hostBytes(i).set(s.device.bytes.get(frame) ?? []);
-      m.dst[i] = m.toHost(i);
-    }
+    copyHome(s.device, m, [0, 1]);
     m.pages();
     await m.finalize();
     expect(s.device.bytes.size).toBe(0);
@@ -364,11 +342,7 @@ describe("from a device", () => {
     expect([drawSrc(m), drawEntries(s.mm, BASE, 3)]).toEqual([".rr", "mmd"]);
     const reading = new Mapping(child, a.start, P, "child").read(0, 1);
     await turn();
-    for (const i of [1, 2]) {
-      const frame = s.device.pagemap.frameOf(migratePfnToPfn(m.src[i])) ?? 0;
-      m.hostBytes(i).set(s.device.bytes.get(frame) ?? []);
-      m.dst[i] = m.toHost(i);
-    }
+    copyHome(s.device, m, [1, 2]);
     m.pages();
     await m.finalize();
     expect((await reading)[0]).toBe(1);
