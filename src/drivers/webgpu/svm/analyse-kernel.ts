@@ -172,6 +172,7 @@ function featuresOf(
     writes: changing.length > 0,
     atomics,
     collective,
+    loadsUniform: calls.some((call) => call.name === "workgroupUniformLoad"),
     sharedStores,
     logEntries: Math.max(1, stores <= MOST_LOG_ENTRIES ? stores : LOG_ENTRIES),
     logCanOverflow: !sharedStores && stores > MOST_LOG_ENTRIES,

@@ -83,13 +83,13 @@ fn pm_append(workgroup: u32) {
 export function residentEntry(shape: EntryShape): string {
   return `
 ${header(shape)}
+  pm_lane = pm_lidx;
   let pm_id = pm_hw;
   let pm_grid = pm_hw_grid;
   ${gid(shape)}
   ${call(shape)}
   if (pm_code != 0u || pm_past) {
     pm_judge();
-    pm_lane = pm_lidx;
     pm_workgroup = pm_hw.x + pm_hw_grid.x * (pm_hw.y + pm_hw_grid.y * pm_hw.z);
     pm_report();
   }
@@ -111,13 +111,13 @@ ${header(shape)}
   let pm_which = workgroupUniformLoad(&pm_wg_id);
   let pm_grid = workgroupUniformLoad(&pm_wg_grid);
   if (pm_which.x == 0u) { return; }
+  pm_lane = pm_lidx;
   pm_workgroup = pm_which.y;
   let pm_id = ${POINT.replaceAll("pm_workgroup", "pm_which.y")};
   ${gid(shape)}
   ${call(shape)}
   if (pm_code != 0u || pm_past) {
     pm_judge();
-    pm_lane = pm_lidx;
     pm_report();
   }
 }

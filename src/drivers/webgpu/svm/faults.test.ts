@@ -143,6 +143,82 @@ test.each(FATAL)("%s ends the dispatch and names the address", async (_, body, c
   }
 });
 
+/** Loops that would never end over zeros; each comes to an address that cannot be read, 5 * P + 3 or past a span. */
+const SPINS: readonly (readonly [
+  string,
+  string,
+  { readonly head?: string; readonly code?: number; readonly address?: number },
+])[] = [
+  ["that waits for a word", "while (pm_load_u32(5u * 4096u + 3u) == 0u) { }", {}],
+  [
+    "without memory, over what was loaded",
+    "var x = pm_load_u32(5u * 4096u + 3u); loop { if ((x & 1u) == 1u) { break; } x >>= 1u; }",
+    {},
+  ],
+  [
+    "in a function that only returns in it",
+    "pm_store_u32(4096u, list(5u * 4096u + 3u));",
+    {
+      head: "fn list(first: u32) -> u32 { var at = first; loop { if (pm_load_u32(at) != 0u) { return at; } } }",
+    },
+  ],
+  ["that walks by vectors", "for (var i = 0u; i < 2u; i += pm_load_vec4u(5u * 4096u + 3u).x) { }", {}],
+  [
+    "that takes a lock",
+    "loop { if (pm_atomic_compare_exchange_u32(5u * 4096u + 3u, 1u, 2u).exchanged) { break; } }",
+    {
+      code: Fatal.WriteUnmapped,
+    },
+  ],
+  [
+    "past a span",
+    "let s = pm_span(4096u + 4u, 8u); while (pm_span_load_u32(s, 9u) == 0u) { }",
+    {
+      code: Fatal.SpanIndex,
+      address: P + 4,
+    },
+  ],
+  [
+    "whose workgroup goes on together",
+    `loop {
+      if (lane == 0u) { found = pm_load_u32(5u * 4096u + 3u); }
+      if (workgroupUniformLoad(&found) != 0u) { break; }
+    }`,
+    { head: "var<workgroup> found: u32;" },
+  ],
+  [
+    "over what another invocation has loaded",
+    `if (lane == 0u) { found = pm_load_u32(5u * 4096u + 3u); }
+    workgroupBarrier();
+    var x = found;
+    while ((x & 1u) == 0u) { x >>= 1u; }`,
+    { head: "var<workgroup> found: u32;" },
+  ],
+];
+
+test.each(SPINS)("a loop %s ends in every pipeline", async (_, body, wanted) => {
+  const { head = "", code = Fatal.ReadUnmapped, address = 5 * P + 3 } = wanted;
+  const kernel = await compileSvmKernel(
+    gpu(),
+    `${head}
+@compute @workgroup_size(4) fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
+  if (wg.x == 2u) { ${body} }
+}`,
+  );
+  const alone = kernel.doneBits && kernel.replayRecords === 0 ? (["quick", "guarded"] as const) : [];
+  const resumed = typeof (await kernel.resuming()) === "string" ? [] : (["resuming"] as const);
+  for (const pipeline of ["checked", "resident", "resident-linear", ...alone, ...resumed] as const) {
+    const host = new SvmHost(gpu(), { pages: 10, mapping: (page) => (page === 5 ? undefined : WHOLE) });
+    try {
+      host.makeResident(1);
+      const { fatal } = await host.run(kernel, { grid: [4, 1, 1], pipeline });
+      expect(fatal, pipeline).toMatchObject({ code, address, workgroup: 2 });
+    } finally {
+      host.destroy();
+    }
+  }
+});
+
 test("each CPU page of a device page is what its mapping says", async () => {
   const c = {
     wgsl: `@compute @workgroup_size(16) fn main(@builtin(global_invocation_id) id: vec3u) {

@@ -32,6 +32,8 @@ export interface KernelFeatures {
   readonly atomics: AtomicScheme;
   /** Barriers, workgroup memory or subgroup operations: one invocation's fault is its workgroup's. */
   readonly collective: boolean;
+  /** `workgroupUniformLoad`: by it what was loaded can decide how often a whole workgroup goes through a loop. */
+  readonly loadsUniform: boolean;
   /** Stores must be seen by the workgroup's other invocations after a `storageBarrier`. */
   readonly sharedStores: boolean;
   /** Entries of the store log. */

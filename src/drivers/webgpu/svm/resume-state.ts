@@ -65,7 +65,7 @@ function writeText(
   const context: ResumeContext = {
     kernel,
     bound,
-    loopCheck: loopCheck(features, "alone"),
+    loopCheck: loopCheck(features, false),
     ready: features.replayRecords > 0 ? "(pm_hurt == 0u) & (pm_replayed == pm_recorded)" : "pm_hurt == 0u",
     kept: made,
   };

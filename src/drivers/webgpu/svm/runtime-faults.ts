@@ -165,12 +165,15 @@ ${collective ? collectiveStop : ""}
 `;
 }
 
-/** Statements at the start of a loop's body; without a call, for what they cost in each turn. */
-export function loopCheck(features: KernelFeatures, how: "quick" | "together" | "alone"): string {
-  if (how === "quick") {
-    return " if (pm_hurt != 0u) { break; } ";
-  }
-  if (how === "together") {
+/** Statements at the start of a loop's body, of runs that end at the first miss. */
+export const quickLoopCheck = " if (pm_hurt != 0u) { break; } ";
+
+/**
+ * Statements at the start of a loop's body; without a call, for what they cost in each turn. `together`: all invocations of
+ * the workgroup go through the loop alike.
+ */
+export function loopCheck(features: KernelFeatures, together: boolean): string {
+  if (together) {
     return " if (pm_stop_all()) { break; } ";
   }
   // What another invocation brought into workgroup memory after its fault can keep a loop going here.

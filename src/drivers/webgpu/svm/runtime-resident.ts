@@ -10,6 +10,7 @@ import { commonWgsl, doAtomicWgsl, poolWords, typedWgsl, usedOps } from "./runti
 
 export function residentRuntime(features: KernelFeatures, group: number): string {
   const { read, write } = poolWords(features);
+  const tell = (bad: string) => (features.collective ? `if (${bad}) { atomicStore(&pm_wg_bad, 1u); }` : "");
   const four = (make: (k: number) => string) => [0, 1, 2, 3].map(make);
   const parts = [
     commonWgsl(features, group),
@@ -21,6 +22,7 @@ fn pm_bad(a: u32, code: u32, bad: bool) {
   let first = bad & (pm_code == 0u);
   pm_addr = select(pm_addr, a, first);
   pm_code = select(pm_code, code, first);
+  ${tell("bad")}
 }
 fn pm_load_u32(a: u32) -> u32 {
   let e = pm_entry_of(a);
@@ -66,11 +68,13 @@ fn pm_span(a: u32, words: u32) -> PmSpan {
 fn pm_span_load_u32(s: PmSpan, i: u32) -> u32 {
   let bad = i >= s.words;
   pm_past |= bad;
+  ${tell("bad")}
   return ${read("select(s.base + i, 0u, bad)")};
 }
 fn pm_span_load_vec4u(s: PmSpan, i: u32) -> vec4u {
   let bad = (i >= s.words) | (s.words - i < 4u);
   pm_past |= bad;
+  ${tell("bad")}
   let at = select(s.base + i, 0u, bad);
   return vec4u(${four((k) => read(`at + ${k}u`)).join(", ")});
 }
@@ -78,6 +82,7 @@ fn pm_span_store_u32(s: PmSpan, i: u32, v: u32) {
   let past = i >= s.words;
   let locked = !pm_can_store(pm_word(s.addr + i), s.entry);
   pm_past |= past;
+  ${tell("past")}
   pm_bad(s.addr + i, ${Fatal.WriteUnmapped}u, locked);
   ${write("select(s.base + i, 0u, past | locked)", "v")}
 }
@@ -87,11 +92,13 @@ fn pm_span_store_vec4u(s: PmSpan, i: u32, v: vec4u) {
   let begins = pm_can_store(pm_word(a), s.entry);
   let locked = !(begins & pm_can_store(pm_word(a + 3u), s.entry));
   pm_past |= past;
+  ${tell("past")}
   pm_bad(pm_broken_at(a, begins), ${Fatal.WriteUnmapped}u, locked);
   let at = select(s.base + i, 0u, past | locked);
   ${four((k) => write(`at + ${k}u`, `v[${k}]`)).join("\n  ")}
 }
 `,
+    features.collective ? stopWgsl : "",
     reportWgsl,
     judgeWgsl,
     typedWgsl(features),
@@ -112,6 +119,33 @@ fn pm_rmw(a: u32, op: u32, v: u32, c: u32) -> u32 {
     );
   }
   return parts.join("\n");
+}
+
+/** A workgroup that had a bad access; what its invocations find in workgroup memory can come of it. */
+const stopWgsl = `
+var<workgroup> pm_wg_bad: atomic<u32>;
+var<workgroup> pm_wg_stopped: u32;
+fn pm_stop_all() -> bool {
+  workgroupBarrier();
+  if (pm_lane == 0u) { pm_wg_stopped = atomicLoad(&pm_wg_bad); }
+  return workgroupUniformLoad(&pm_wg_stopped) != 0u;
+}
+`;
+
+/**
+ * Statements at the start of a loop's body: after a bad access it ends, for what it waits for may never be read. `together`:
+ * all invocations of the workgroup go through the loop alike; for how long, WGSL lets them decide by what was loaded only with
+ * `workgroupUniformLoad`.
+ */
+export function residentLoopCheck({ collective, loadsUniform, functions }: KernelFeatures, together: boolean): string {
+  if (together) {
+    return loadsUniform ? " if (pm_stop_all()) { break; } " : "";
+  }
+  if (collective) {
+    return " if (atomicLoad(&pm_wg_bad) != 0u) { break; } ";
+  }
+  const hasSpans = [...functions].some((name) => name.startsWith("pm_span_"));
+  return hasSpans ? " if ((pm_code != 0u) | pm_past) { break; } " : " if (pm_code != 0u) { break; } ";
 }
 
 /** `pm_report()`: the invocation's fatal access becomes the dispatch's, unless another one was first. */

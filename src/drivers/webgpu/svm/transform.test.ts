@@ -174,6 +174,7 @@ test("what a kernel does decides its scheme", () => {
   expect(of("pm_atomic_add_u32(4u, 1u); storageBarrier();")).toMatchObject({
     atomics: "immediate",
     replayOrder: false,
+    loadsUniform: false,
   });
   expect(of("pm_atomic_add_u32(4u, pm_load_u32(5u)); workgroupBarrier();").atomics).toBe("logged");
   expect(of("let v = pm_atomic_load_u32(4u); pm_atomic_or_u32(4u, v);").atomics).toBe("logged");

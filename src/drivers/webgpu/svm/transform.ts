@@ -19,8 +19,8 @@ import { resetPrivate, resetWorkgroup } from "./reset-memory.ts";
 import { resumingEntry } from "./resume-entry.ts";
 import { type ResumeText, resumeText } from "./resume-state.ts";
 import { checkedRuntime, guardedRuntime, quickRuntime } from "./runtime-checked.ts";
-import { loopCheck, noteSeen } from "./runtime-faults.ts";
-import { residentRuntime } from "./runtime-resident.ts";
+import { loopCheck, noteSeen, quickLoopCheck } from "./runtime-faults.ts";
+import { residentLoopCheck, residentRuntime } from "./runtime-resident.ts";
 import type { EditedText, Edits } from "./source-text.ts";
 
 /** Which pipeline a text is for. */
@@ -94,10 +94,11 @@ function textFor(kind: PipelineKind, parts: Parts): TransformedText {
   makePlainFunction(kernel, entry, edits);
   const isThorough = kind === "checked" || kind === "resuming";
   const isQuick = kind === "quick" || kind === "guarded";
+  const check = isThorough ? loopCheck : isQuick ? () => quickLoopCheck : residentLoopCheck;
+  for (const fn of analysis.reached) {
+    injectLoopChecks(kernel, fn, analysis, check, edits);
+  }
   if (isThorough || isQuick) {
-    for (const fn of analysis.reached) {
-      injectLoopChecks(kernel, fn, analysis, isQuick, edits);
-    }
     bound?.edit(edits);
   }
   const user = edits.apply(kernel.source.text);
@@ -251,7 +252,7 @@ function injectLoopChecks(
   kernel: ParsedKernel,
   fn: FnElem,
   analysis: KernelAnalysis,
-  quick: boolean,
+  check: (features: KernelFeatures, together: boolean) => string,
   edits: Edits,
 ): void {
   const { features, collective } = analysis;
@@ -261,10 +262,10 @@ function injectLoopChecks(
     if (elem.kind !== "for" && elem.kind !== "while" && elem.kind !== "loop") {
       continue;
     }
-    loops = true;
     const brace = text.indexOf("{", elem.body.start) + 1;
-    const together = features.collective && isCollective(kernel, elem, collective);
-    edits.insert(brace, loopCheck(features, quick ? "quick" : together ? "together" : "alone"));
+    const statements = check(features, features.collective && isCollective(kernel, elem, collective));
+    loops ||= statements !== "";
+    edits.insert(brace, statements);
   }
   // A loop that only returned can now be left, and the end of the function reached.
   if (loops && fn.returnType !== undefined && fn.body.body.at(-1)?.kind !== "return") {
