@@ -1,5 +1,6 @@
 /** Reads trace files into a store. */
-import { KernelError, TRACE_NAMES, TRACEPOINTS } from "../base/index.ts";
+import { KernelError, PAGE_SIZE, TRACE_NAMES, TRACEPOINTS } from "../base/index.ts";
+import { type EventRun, readRuns } from "../trace/index.ts";
 import type { EventStore } from "./event-store.ts";
 
 interface ChromeEvent {
@@ -7,8 +8,10 @@ interface ChromeEvent {
   readonly name?: unknown;
   readonly ts?: unknown;
   readonly dur?: unknown;
-  readonly args?: Readonly<Record<string, unknown>>;
+  readonly args?: Fields;
 }
+
+type Fields = Readonly<Record<string, unknown>>;
 
 const INSTANTS = new Set<string>(TRACE_NAMES.filter((name) => TRACEPOINTS[name].shape === "instant"));
 const PAGES_OF = "pages ";
@@ -25,7 +28,7 @@ export class TraceLoader {
   #head = "";
   /** Lines that stood for themselves; undefined once the file has proved to be of another form. */
   #whole: string[] | undefined;
-  #pages: { readonly device: string; readonly args: Readonly<Record<string, unknown>> } | undefined;
+  #pages: { readonly device: string; readonly args: Fields } | undefined;
   /** Events that were taken. */
   events = 0;
 
@@ -109,6 +112,14 @@ export class TraceLoader {
     }
     if (ph === "X" || ph === "i") {
       this.events++;
+      const runs = readRuns(args.runs);
+      if (runs !== undefined) {
+        this.#several(name, args, ts, runs);
+        return;
+      }
+      if (args.of !== undefined) {
+        return;
+      }
       // Where an arrow begins, the file has a slice of a nanosecond for an instant.
       this.#store.add(name, args, ts, typeof dur === "number" && !INSTANTS.has(name) ? dur : 0);
     } else if (ph === "C" && name.startsWith(PAGES_OF)) {
@@ -117,7 +128,29 @@ export class TraceLoader {
       this.#store.add("gpu.memory", { ...this.#pages?.args, ...args, device: this.#pages?.device }, ts, 0);
     }
   }
+
+  /** The events that a slice stands for. */
+  #several(name: string, args: Fields, ts: number, runs: readonly EventRun[]): void {
+    const store = this.#store;
+    const clear = { ...args, event: "clear", blockable: true };
+    for (const { page, pages, after, duration, told } of runs) {
+      const start = Number(args.start) + page * PAGE_SIZE;
+      const bytes = pages * PAGE_SIZE;
+      const range = { start, end: start + bytes, pages, bytes };
+      const at = later(ts, after);
+      if (args.announced === true) {
+        store.add("mmu.start", { ...clear, ...range }, later(ts, after + told), (duration - told) / 1000);
+        store.add(name, { ...args, ...range }, at, duration / 1000);
+        store.add("mmu.end", { ...clear, ...range }, later(ts, after + duration), 0);
+      } else {
+        store.add(name, { ...args, ...range }, at, duration / 1000);
+      }
+    }
+  }
 }
+
+/** Nanoseconds after some microseconds, as the file would have them. */
+const later = (us: number, ns: number) => (Math.round(us * 1000) + ns) / 1000;
 
 function notATrace(op: string, name: string): KernelError {
   return new KernelError("EINVAL", op, `${name} is no trace: make one with pagemirror run … --trace FILE`);

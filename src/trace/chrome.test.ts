@@ -1,8 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type TraceEvent, type TraceFields, type TraceName, TraceSink } from "../base/index.ts";
+import type { TraceEvent, TraceFields, TraceName } from "../base/index.ts";
 import { ChromeTraceWriter } from "./chrome.ts";
-import { EventPacker, ROW_STRIDE } from "./event-chunk.ts";
 
 interface ChromeEvent {
   readonly ph: string;
@@ -116,6 +115,40 @@ describe("a trace file", () => {
     ).toBe(true);
   });
 
+  it("has one slice for uploads that follow each other at once, and every arrow to its own of them", () => {
+    const events = written([
+      fault(100, 4096, 8192),
+      fault(101, 16_384, 20_480),
+      upload(102, 16_384, 20_480),
+      upload(103, 40_960, 49_152),
+      upload(104, 0, 8192),
+      upload(106, 0, 4096),
+    ]);
+    const uploads = events.filter(({ name }) => name === "gpu.upload");
+    expect(uploads.map(({ ts, dur, args }) => [ts, dur, args])).toEqual([
+      [
+        2000,
+        3000,
+        {
+          device: "gpu",
+          space: 1,
+          start: 0,
+          end: 49_152,
+          pages: 5,
+          bytes: 20_480,
+          count: 3,
+          runs: "4+1@0+1000000 10+2@1000000+1000000 0+2@2000000+1000000",
+        },
+      ],
+      [6000, 1000, { device: "gpu", space: 1, start: 0, end: 4096, pages: 1, bytes: 4096 }],
+    ]);
+    const ends = events.filter(({ ph }) => ph === "f");
+    expect(ends.map(({ id, ts, tid }) => [id, ts, tid])).toEqual([
+      [2, 2000, uploads[0].tid],
+      [1, 4000, uploads[0].tid],
+    ]);
+  });
+
   it("draws slices that overlap in time in rows of their own, so that none hides another", () => {
     const wait = (at: number, duration: number) => event("sync.wait", at, duration, { lock: "mmap", mode: "read" });
     const slices = written([wait(100, 10), wait(105, 10), wait(111, 2), wait(120, 1)]).filter(({ ph }) => ph === "X");
@@ -200,43 +233,4 @@ describe("a trace file", () => {
     const sorted = [...order].sort(([, a], [, b]) => a - b).map(([tid]) => names.get(tid));
     expect(sorted).toEqual(["gpu transfers", "gpu waits", "lock waits"]);
   });
-});
-
-class Adder extends TraceSink {
-  readonly #writer: ChromeTraceWriter;
-
-  constructor(writer: ChromeTraceWriter) {
-    super();
-    this.#writer = writer;
-  }
-
-  override take(name: TraceName, fields: TraceFields, at: number, duration: number): void {
-    this.#writer.add({ name, fields, at, duration } as unknown as TraceEvent);
-  }
-}
-
-it("a row that stands for three events has the text that they have one by one", () => {
-  const time = fc.nat({ max: 5_000_000 }).map((ns) => 1000 + ns / 1e6);
-  const page = fc.nat({ max: 2 ** 34 });
-  const change = fc.tuple(page, page, fc.tuple(time, time, time), fc.boolean());
-  fc.assert(
-    fc.property(fc.array(change, { minLength: 1, maxLength: 40 }), (changes) => {
-      const texts = [false, true].map((packed) => {
-        let text = "";
-        const writer = new ChromeTraceWriter((piece) => {
-          text += new TextDecoder().decode(piece);
-        }, 1000);
-        const packer = new EventPacker(new Float64Array(64 * ROW_STRIDE), { onFull: () => undefined });
-        const sink = packed ? packer : new Adder(writer);
-        for (const [vpn, pages, times, toldAtOnce] of changes) {
-          const [at, told, now] = times.sort((a, b) => a - b);
-          sink.cleared(1, vpn, vpn + pages, at, toldAtOnce ? at : told, now);
-        }
-        writer.addChunk(packer.takeChunk());
-        writer.end();
-        return text;
-      });
-      expect(texts[1]).toBe(texts[0]);
-    }),
-  );
 });

@@ -4,11 +4,12 @@
  *     X  slice          M  name of a lane       C  counters
  *     i  instant        s, f  the two ends of an arrow, from a device fault to its upload
  */
-import { TRACE_NAMES, TRACEPOINTS, type TraceEvent, type TraceName, type TraceUnit } from "../base/index.ts";
-import { type EventChunk, EventPacker, expandRow, ROW_FIELDS, ROW_STRIDE } from "./event-chunk.ts";
+import { TRACE_NAMES, TRACEPOINTS, type TraceEvent, type TraceUnit } from "../base/index.ts";
+import { CLEARED, type EventChunk, EventPacker, expandRow, ROW_FIELDS, ROW_STRIDE } from "./event-chunk.ts";
+import { endOfRuns, putRuns, wholeOf } from "./event-runs.ts";
+import { FOR_DEVICES, LANE_NAMES, NUMBER, PID, SHAPES, type Shape, TEXT } from "./event-shape.ts";
 import { type Piece, piece, TextBytes } from "./text-bytes.ts";
 
-const PID = 1;
 /** Events that wait for a fault's upload: the oldest are forgotten. */
 const MOST_PENDING = 4096;
 /** Rows of one lane: what overlaps more often is drawn in the last. */
@@ -21,91 +22,16 @@ const WRITE_EVERY_MS = 50;
 /** Bytes that are handed over in one go. */
 const PIECE = 65_536;
 
-/** The lane that an event is drawn in; a device has its own set of them. */
-const LANES: Readonly<Record<TraceName, string>> = {
-  "mm.map": "mappings",
-  "mm.unmap": "mappings",
-  "mm.fault": "CPU faults",
-  "mm.migrate": "migrations",
-  "mm.poison": "migrations",
-  "mmu.start": "invalidations",
-  "mmu.end": "invalidations",
-  "mmu.notifier": "notifiers",
-  "sync.wait": "lock waits",
-  "gpu.dispatch": "dispatches",
-  "gpu.round": "rounds",
-  "gpu.fault": "faults",
-  "gpu.service": "faults",
-  "gpu.coalesce": "faults",
-  "gpu.upload": "transfers",
-  "gpu.readback": "transfers",
-  "gpu.prefetch": "faults",
-  "gpu.evict": "evictions",
-  "gpu.fence": "waits",
-  "gpu.throttle": "waits",
-  "gpu.memory": "memory",
-};
-
-/** The lane of those events of `mm.fault` that a device caused. */
-const FAULTS_FOR_DEVICES = "faults for devices";
-
-/** Space, start and end: the first fields of most events. */
-const RANGE_FIELDS = 3;
-const [NUMBER, TEXT, FLAG] = [0, 1, 2];
-
-/** How a name's events are written, made once. */
-interface Shape {
-  readonly name: TraceName;
-  readonly kind: "slice" | "instant" | "counter";
-  readonly lane: number;
-  /** Arrows begin or end at its events. */
-  readonly arrows: boolean;
-  /** Up to the number of the lane. */
-  readonly head: Piece;
-  /** What comes before each field's value. */
-  readonly labels: readonly Piece[];
-  /** What each of its fields is: {@link NUMBER}, {@link TEXT} or {@link FLAG}. */
-  readonly kinds: readonly number[];
-  /** Where a row has the field, or -1. */
-  readonly device: number;
-  readonly forDevice: number;
-  readonly space: number;
-  readonly start: number;
-  readonly end: number;
-}
-
-const LANE_NAMES = [...new Set(Object.values(LANES)), FAULTS_FOR_DEVICES];
-const FOR_DEVICES = LANE_NAMES.indexOf(FAULTS_FOR_DEVICES);
-
-const SHAPES: readonly Shape[] = TRACE_NAMES.map((name) => {
-  const { fields, shape } = TRACEPOINTS[name];
-  const keys = Object.keys(fields);
-  const category = name.slice(0, name.indexOf("."));
-  const at = (key: string) => (keys.includes(key) ? ROW_FIELDS + keys.indexOf(key) : -1);
-  return {
-    name,
-    // An arrow binds to a slice: where one begins, an instant is a slice of a nanosecond.
-    kind: name === "gpu.fault" ? "slice" : shape,
-    lane: LANE_NAMES.indexOf(LANES[name]),
-    head: piece(
-      `,\n{"ph":"${shape === "slice" || name === "gpu.fault" ? "X" : "i"}","name":"${name}","cat":"${category}","pid":${PID},"tid":`,
-    ),
-    labels: keys.map((key, i) => piece(`${i === 0 ? "" : ","}"${key}":`)),
-    kinds: Object.values<TraceUnit>(fields).map((unit) => (unit === "text" ? TEXT : unit === "flag" ? FLAG : NUMBER)),
-    arrows: name === "gpu.fault" || name === "gpu.upload",
-    // mm.fault has a flag of that name.
-    device: "device" in fields && fields.device === "text" ? at("device") : -1,
-    forDevice: "device" in fields && fields.device === "flag" ? at("device") : -1,
-    space: at("space"),
-    start: at("start"),
-    end: at("end"),
-  };
-});
-
+const START = TRACE_NAMES.indexOf("mmu.start");
 const DURATION = piece(',"dur":');
 const ARGS = piece(',"args":{');
 const INSTANT_ARGS = piece(',"s":"t","args":{');
 const END = piece("}}");
+const COUNT = piece(',"count":');
+const ANNOUNCED = piece(',"announced":true');
+const OF_FAULTS = piece(',"of":"mm.fault"');
+const RUNS = piece(',"runs":"');
+const RUNS_END = piece('"');
 const TRUE = piece("true");
 const FALSE = piece("false");
 
@@ -122,6 +48,13 @@ interface Lane {
   readonly pieces: Piece[];
   /** When the last slice of each row ends, in nanoseconds. */
   readonly ends: number[];
+}
+
+/** Rows that are written as one event. */
+interface Several {
+  readonly rows: Float64Array;
+  readonly from: number;
+  readonly to: number;
 }
 
 /** A device fault whose pages have not been sent up yet. */
@@ -152,10 +85,7 @@ export class ChromeTraceWriter {
   readonly #quoted: Piece[] = [];
   /** Start and duration of the event that is being written, in nanoseconds. */
   readonly #times = new Float64Array(2);
-  /** Where its text begins, where that of its range does, and where this ends. */
-  #timesFrom = 0;
-  #rangeFrom = 0;
-  #rangeEnd = 0;
+  readonly #count = new Float64Array(1);
   #pending: PendingFault[] = [];
   #flows = 0;
   #tids = 0;
@@ -181,18 +111,40 @@ export class ChromeTraceWriter {
       this.#names.push(text);
       this.#quoted.push(piece(JSON.stringify(text)));
     }
-    for (let row = 0; row < rows.length; row += ROW_STRIDE) {
-      const several = expandRow(rows, row);
-      if (several === undefined) {
-        this.#event(SHAPES[rows[row]], rows, row, false);
+    for (let row = 0; row < rows.length; ) {
+      const next = endOfRuns(rows, row);
+      if (next > row + ROW_STRIDE) {
+        this.#several({ rows, from: row, to: next });
       } else {
-        for (let event = 0; event < several.length; event += ROW_STRIDE) {
-          this.#event(SHAPES[several[event]], several, event, event > 0);
-        }
+        this.#one(rows, row);
       }
+      row = next;
       if (this.#text.length > PIECE) {
         this.#send();
       }
+    }
+  }
+
+  #one(rows: Float64Array, row: number): void {
+    const expanded = expandRow(rows, row);
+    if (expanded === undefined) {
+      this.#event(SHAPES[rows[row]], rows, row);
+      return;
+    }
+    for (let event = 0; event < expanded.length; event += ROW_STRIDE) {
+      this.#event(SHAPES[expanded[event]], expanded, event);
+    }
+  }
+
+  #several(several: Several): void {
+    const { rows, from, to } = several;
+    const whole = wholeOf(rows, from, to);
+    this.#event(SHAPES[whole[0]], whole, 0, several);
+    if (rows[from] === CLEARED) {
+      whole[0] = START;
+      whole[ROW_FIELDS + 3] = rows[from + ROW_FIELDS + 3];
+      whole[ROW_FIELDS + 4] = 1;
+      this.#event(SHAPES[START], whole, 0, several);
     }
   }
 
@@ -226,15 +178,13 @@ export class ChromeTraceWriter {
     }
   }
 
-  /** With `again` it names the range that the event before names first: what is the same in their texts is copied. */
-  #event(shape: Shape, rows: Float64Array, row: number, again: boolean): void {
+  #event(shape: Shape, rows: Float64Array, row: number, several?: Several): void {
     const times = this.#times;
     const start = Math.round((rows[row + 1] - this.#origin) * 1e6);
     const end = Math.max(
       start + (shape.arrows ? 1 : 0),
       Math.round((rows[row + 1] + rows[row + 2] - this.#origin) * 1e6),
     );
-    const sameTimes = again && shape.kind === "slice" && times[0] === start && times[1] === end - start;
     times[0] = start;
     times[1] = end - start;
     if (shape.kind === "counter") {
@@ -255,41 +205,57 @@ export class ChromeTraceWriter {
     const text = this.#text;
     text.put(shape.head);
     text.put(lane.pieces[at]);
-    if (sameTimes) {
-      text.repeat(this.#timesFrom, this.#rangeEnd);
+    text.thousandths(times, 0);
+    if (shape.kind === "slice") {
+      text.put(DURATION);
+      text.thousandths(times, 1);
+      text.put(ARGS);
     } else {
-      this.#timesFrom = text.length;
-      text.thousandths(times, 0);
-      if (shape.kind === "slice") {
-        text.put(DURATION);
-        text.thousandths(times, 1);
-        text.put(ARGS);
-      } else {
-        text.put(INSTANT_ARGS);
-      }
-      const rangeFrom = text.length;
-      if (again) {
-        text.repeat(this.#rangeFrom, this.#rangeEnd);
-      } else {
-        this.#fields(shape, rows, row, 0, RANGE_FIELDS);
-      }
-      this.#rangeFrom = rangeFrom;
-      this.#rangeEnd = text.length;
+      text.put(INSTANT_ARGS);
     }
-    this.#fields(shape, rows, row, RANGE_FIELDS, shape.kinds.length);
+    this.#fields(shape, rows, row);
+    if (several !== undefined) {
+      this.#runs(shape, several);
+    }
     text.put(END);
-    if (shape.name === "gpu.fault") {
-      this.#faulted(this.#rangeOf(shape, rows, row), lane.tids[at], start / 1000);
-    } else if (shape.name === "gpu.upload" && this.#pending.length > 0) {
-      this.#uploaded(this.#rangeOf(shape, rows, row), lane.tids[at], start / 1000);
+    if (shape.arrows) {
+      this.#arrows(shape, several ?? { rows, from: row, to: row + ROW_STRIDE }, lane.tids[at]);
     }
   }
 
-  /** Fields from one up to another, as far as there are so many. */
-  #fields({ kinds, labels }: Shape, rows: Float64Array, row: number, from: number, to: number): void {
+  /** How many rows the event stands for, and what each of them was. */
+  #runs(shape: Shape, { rows, from, to }: Several): void {
     const text = this.#text;
-    const end = Math.min(to, kinds.length);
-    for (let i = from; i < end; i++) {
+    const announced = rows[from] === CLEARED;
+    this.#count[0] = (to - from) / ROW_STRIDE;
+    text.put(COUNT);
+    text.number(this.#count, 0);
+    if (announced && shape.name === "mmu.start") {
+      text.put(OF_FAULTS);
+      return;
+    }
+    if (announced) {
+      text.put(ANNOUNCED);
+    }
+    text.put(RUNS);
+    putRuns(text, rows, from, to, this.#origin, shape.arrows ? 1 : 0);
+    text.put(RUNS_END);
+  }
+
+  #arrows(shape: Shape, { rows, from, to }: Several, tid: number): void {
+    for (let row = from; row < to && (shape.name === "gpu.fault" || this.#pending.length > 0); row += ROW_STRIDE) {
+      const at = Math.round((rows[row + 1] - this.#origin) * 1e6) / 1000;
+      if (shape.name === "gpu.fault") {
+        this.#faulted(this.#rangeOf(shape, rows, row), tid, at);
+      } else {
+        this.#uploaded(this.#rangeOf(shape, rows, row), tid, at);
+      }
+    }
+  }
+
+  #fields({ kinds, labels }: Shape, rows: Float64Array, row: number): void {
+    const text = this.#text;
+    for (let i = 0; i < kinds.length; i++) {
       text.put(labels[i]);
       const value = row + ROW_FIELDS + i;
       if (kinds[i] === NUMBER) {

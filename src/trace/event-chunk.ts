@@ -23,8 +23,10 @@ const FAULT = TRACE_NAMES.indexOf("mm.fault");
 const START = TRACE_NAMES.indexOf("mmu.start");
 const END = TRACE_NAMES.indexOf("mmu.end");
 const UPLOAD = TRACE_NAMES.indexOf("gpu.upload");
-/** Not a tracepoint: a row that stands for three events, {@link expandRow}. */
-const CLEARED = TRACE_NAMES.length;
+/** Not a tracepoint: a row that stands for three events, {@link expandRow}. Its duration is the time at which it ended. */
+export const CLEARED = TRACE_NAMES.length;
+/** Where such a row says when notifiers were told. */
+export const CLEARED_TOLD = ROW_FIELDS + 4;
 
 /** Some events, in order. `texts` are those that no earlier chunk of the same packer brought, in the order of their numbers. */
 export interface EventChunk {
@@ -201,7 +203,7 @@ export function expandRow(rows: Float64Array, row: number): Float64Array | undef
   }
   const at = rows[row + 1];
   const now = rows[row + 2];
-  const told = rows[row + ROW_FIELDS + 4];
+  const told = rows[row + CLEARED_TOLD];
   for (let event = 0; event < expanded.length; event += ROW_STRIDE) {
     // The range is where the first three fields of all of them are, and mmu.start's and mmu.end's text after it.
     for (let i = 0; i < 4; i++) {

@@ -74,17 +74,6 @@ export class TextBytes {
     this.#length = from + length;
   }
 
-  /** Puts again what was put between two lengths. */
-  repeat(from: number, to: number): void {
-    const at = this.#length;
-    this.#room(to - from + 3);
-    const view = this.#view;
-    for (let i = 0; i < to - from; i += 4) {
-      view.setInt32(at + i, view.getInt32(from + i, true), true);
-    }
-    this.#length = at + to - from;
-  }
-
   /** A text that is put once. */
   text(text: string): void {
     const bytes = encoder.encode(text);
@@ -123,7 +112,7 @@ export class TextBytes {
     const whole = this.#scratch;
     let rest = Math.round(values[i]);
     if (rest < 0) {
-      this.#byte(MINUS);
+      this.byte(MINUS);
       rest = -rest;
     }
     whole[0] = Math.floor(rest / 1000);
@@ -165,7 +154,8 @@ export class TextBytes {
     this.#length += count;
   }
 
-  #byte(value: number): void {
+  /** One character of ASCII. */
+  byte(value: number): void {
     this.#room(1)[this.#length++] = value;
   }
 
