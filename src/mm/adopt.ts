@@ -14,6 +14,17 @@ export interface AdoptOptions {
 
 const MAX_BYTES = 2 ** 32;
 
+/** Bytes that a memory has now. @throws KernelError EINVAL it is none */
+export function adoptableBytes(
+  memory: { readonly buffer?: ArrayBufferLike; readonly byteLength?: number } | undefined,
+): number {
+  const bytes = memory?.buffer?.byteLength ?? memory?.byteLength;
+  if (bytes === undefined || ArrayBuffer.isView(memory)) {
+    throw new KernelError("EINVAL", "adopt", "what is adopted is no memory: give a WebAssembly.Memory");
+  }
+  return bytes;
+}
+
 /**
  * Maps memory that exists, from its first byte to its maximum: byte p of it is at `mapping.start + p`. What the memory
  * grows by later is there without another call.
@@ -30,9 +41,16 @@ export async function adopt(
   { maximum, name = "adopted" }: AdoptOptions = {},
 ): Promise<Mapping> {
   const { mmu } = mm.memory;
-  const bytes = "buffer" in memory ? memory.buffer.byteLength : memory.byteLength;
+  const bytes = adoptableBytes(memory);
   const length = maximum ?? bytes;
-  if (length < bytes || length > MAX_BYTES || length % PAGE_SIZE !== 0 || bytes % PAGE_SIZE !== 0 || length === 0) {
+  if (
+    !Number.isSafeInteger(length) ||
+    length < bytes ||
+    length > MAX_BYTES ||
+    length % PAGE_SIZE !== 0 ||
+    bytes % PAGE_SIZE !== 0 ||
+    length === 0
+  ) {
     throw new KernelError(
       "EINVAL",
       "adopt",

@@ -1,5 +1,5 @@
 export { AddressSpace } from "./address-space.ts";
-export { type AdoptOptions, adopt, disown } from "./adopt.ts";
+export { type AdoptOptions, adopt, adoptableBytes, disown } from "./adopt.ts";
 export { addrOfSvm, SVM_APERTURE_BASE, SVM_APERTURE_BYTES, svmAddressOf } from "./aperture.ts";
 export {
   type CpuFault,
@@ -20,7 +20,7 @@ export {
 export { type ExclusivePage, makeDeviceExclusive } from "./device-exclusive.ts";
 export { type DeviceMemoryKind, DevicePagemap, type ObjectPage } from "./device-pagemap.ts";
 export { type FaultFlags, type FaultOutcome, faultRange, handleMmFault } from "./fault.ts";
-export { type ByteRange, Lease, type LeaseOptions } from "./lease.ts";
+export { type ByteRange, Lease, type LeaseOptions, resolveByteRange } from "./lease.ts";
 export type { Advice } from "./madvise.ts";
 export { Mapping, type MappingRange } from "./mapping.ts";
 export {
@@ -61,6 +61,7 @@ export type {
   Pager,
 } from "./ports.ts";
 export * from "./pte.ts";
+export { assertBytes } from "./range-args.ts";
 export { changesIn, firstPartBehind, forEachPart, type PartedRange } from "./range-parts.ts";
 export { announceOnObject, forEachMapping, isWritable, rewriteEntries, writeProtectPages } from "./rmap.ts";
 export { type MigrateCause, traceMigrate, traceSpace } from "./trace-mm.ts";

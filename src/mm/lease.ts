@@ -108,7 +108,7 @@ export interface LeaseOptions extends ByteRange {
 /** The address range of a part of a mapping. @throws KernelError EINVAL when it is not inside */
 export function resolveByteRange(
   op: string,
-  base: { start: VirtAddr; length: number; name: string },
+  base: { readonly start: number; readonly length: number; readonly name: string },
   part: ByteRange,
 ): VirtRange {
   const offset = part.offset ?? 0;

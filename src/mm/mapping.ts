@@ -19,7 +19,7 @@ import { Lease, type LeaseOptions, resolveByteRange } from "./lease.ts";
 import type { PinMode } from "./memory-object.ts";
 import { munmap } from "./munmap.ts";
 import { bringCoherentHome } from "./object-migrate.ts";
-import { assertLength } from "./range-args.ts";
+import { assertBytes, assertLength } from "./range-args.ts";
 import type { Vma } from "./vma.ts";
 import { inOneWindow } from "./window-pages.ts";
 import { msync } from "./writeback.ts";
@@ -89,8 +89,9 @@ export class Mapping {
     return lease.u8.slice();
   }
 
-  /** Writes bytes. @throws KernelError as {@link Mapping.lease} */
+  /** Writes bytes. @throws KernelError EINVAL no array of bytes; else as {@link Mapping.lease} */
   async write(offset: number, bytes: ArrayBufferView): Promise<void> {
+    assertBytes("write", bytes);
     using lease = await this.lease("rw", { offset, length: bytes.byteLength });
     lease.u8.set(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength));
   }

@@ -61,8 +61,12 @@ export async function mmap(mm: AddressSpace, options: MmapOptions): Promise<Mapp
   if (!Number.isSafeInteger(offset) || offset < 0 || !isPageAligned(offset)) {
     throw new KernelError("EINVAL", op, `offset ${offset} is not a multiple of the page size ${PAGE_SIZE}`);
   }
-  if (object?.memory !== undefined && object.memory !== mm.memory) {
-    throw new KernelError("EINVAL", op, "the object belongs to another machine: open it with this one");
+  if (object !== undefined && object.memory !== mm.memory) {
+    throw new KernelError(
+      "EINVAL",
+      op,
+      "the object is none of this machine: give what openFile() or openUrl() resolved to",
+    );
   }
   if (shared && prot === "rw" && object?.pager?.writable === false) {
     throw new KernelError("EACCES", op, `${object.pager.name} is read-only: map it privately, or with prot "r"`);

@@ -37,6 +37,13 @@ export function assertLength(op: string, length: number): void {
   }
 }
 
+/** @throws KernelError EINVAL unless they are a typed array, a DataView or a Buffer */
+export function assertBytes(op: string, bytes: ArrayBufferView): void {
+  if (!ArrayBuffer.isView(bytes)) {
+    throw new KernelError("EINVAL", op, "what is written is no typed array: give bytes, as Uint8Array.of(1, 2)");
+  }
+}
+
 /**
  * Checks that the whole range is mapped.
  * @throws KernelError ENOMEM a hole (as the kernel's mprotect and madvise say)

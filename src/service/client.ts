@@ -3,16 +3,9 @@ import type { KernelError } from "../base/index.ts";
 import type { AdapterReport } from "../platform/adapter.ts";
 import { type FaultError, FaultLog } from "../platform/userfaultfd/fault-log.ts";
 import type { MmuChoice } from "./options.ts";
-import type {
-  Channel,
-  ClientFileOptions,
-  ClientUrlOptions,
-  FileSource,
-  ObjectInfo,
-  ServiceCounts,
-} from "./protocol.ts";
+import type { Channel, ClientFileOptions, ClientUrlOptions, FileSource, ServiceCounts } from "./protocol.ts";
 import { SharedDevice } from "./shared-device.ts";
-import { type Locate, type SharedFile, SharedMemory } from "./shared-memory.ts";
+import { type Locate, type SharedFile, SharedMemory, sharedFile } from "./shared-memory.ts";
 
 /**
  * Something went wrong that no call reports. The `error` says what: EHWPOISON, EIO, ENOMEM, EFAULT of a plain access;
@@ -131,7 +124,8 @@ export class SharedMirror extends EventTarget implements AsyncDisposable {
    * @throws KernelError as openFileObject, as openBrowserFile
    */
   async openFile(file: FileSource, options: ClientFileOptions = {}): Promise<SharedFile> {
-    return this.#object(await this.#service.channel.call("openFile", { file, ...options }));
+    const { channel } = this.#service;
+    return sharedFile(channel, await channel.call("openFile", { file, ...options }));
   }
 
   /** Opens an HTTP(S) URL to map it. The signal is for the opening. @throws KernelError as openUrlObject */
@@ -139,12 +133,8 @@ export class SharedMirror extends EventTarget implements AsyncDisposable {
     url: string | URL,
     { signal, ...options }: ClientUrlOptions & { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<SharedFile> {
-    return this.#object(await this.#service.channel.call("openUrl", { url: String(url), ...options }, signal));
-  }
-
-  #object(info: ObjectInfo): SharedFile {
-    const put = async () => void (await this.#service.channel.call("putObject", info.id));
-    return { ...info, put, [Symbol.asyncDispose]: put };
+    const { channel } = this.#service;
+    return sharedFile(channel, await channel.call("openUrl", { url: String(url), ...options }, signal));
   }
 
   /** Page faults served so far; all zeros on the software MMU. */

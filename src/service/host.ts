@@ -63,6 +63,7 @@ export class ServiceHost implements Channel {
   readonly #leases = new Map<number, Lease>();
   readonly #kernels = new Map<number, WebGpuKernel>();
   #nextId = 1;
+  #closed = false;
 
   constructor(parts: ServiceParts) {
     this.#parts = parts;
@@ -114,7 +115,12 @@ export class ServiceHost implements Channel {
     return { start, length, name, view: mappingView(mapping) };
   }
 
-  #opened(object: MemoryObject): ObjectInfo {
+  async #opened(opening: Promise<MemoryObject>): Promise<ObjectInfo> {
+    const object = await opening;
+    if (this.#closed) {
+      await object.put();
+      throw new KernelError("ESRCH", "open", "the service was closed meanwhile: open a new one");
+    }
     const { pages, length } = object;
     return { id: this.#add(this.#objects, object), pages, length };
   }
@@ -190,10 +196,10 @@ export class ServiceHost implements Channel {
     },
     stats: (space) => this.#space("stats", space).stats(),
     smaps: (space) => formatSmaps(this.#space("smaps", space)),
-    openFile: async ({ file, ...options }) => this.#opened(await this.#parts.openFile(file, options)),
-    openUrl: async ({ url, ...options }, signal) =>
+    openFile: ({ file, ...options }) => this.#opened(this.#parts.openFile(file, options)),
+    openUrl: ({ url, ...options }, signal) =>
       // The signal is the opening's alone: it must not end reads later.
-      this.#opened(await this.#parts.openUrl(url, { ...options, signal })),
+      this.#opened(this.#parts.openUrl(url, { ...options, signal })),
     putObject: async (id) => {
       const object = this.#objects.get(id);
       this.#objects.delete(id);
@@ -227,6 +233,7 @@ export class ServiceHost implements Channel {
 
   /** Everything is ended, whatever fails. @throws the first failure */
   async #close(): Promise<void> {
+    this.#closed = true;
     for (const lease of this.#leases.values()) {
       lease.release();
     }

@@ -3,6 +3,7 @@ import { writeSync } from "node:fs";
 import { MessageChannel, type MessagePort } from "node:worker_threads";
 import { KernelError, traceOn } from "../base/index.ts";
 import type { AdoptableMemory } from "../mm/index.ts";
+import { assertFaultAround } from "../platform/userfaultfd/around.ts";
 import { FaultLog } from "../platform/userfaultfd/fault-log.ts";
 import { endProcess, Libc } from "../platform/userfaultfd/libc.ts";
 import { probeUserfaultfd } from "../platform/userfaultfd/probe.ts";
@@ -16,6 +17,7 @@ import { ended, keepAlive, putServiceThread, takeServiceThread, watchService } f
 import { TraceReceiver } from "./trace-relay.ts";
 import { errorOf, fromWire, PortChannel } from "./wire.ts";
 
+const MMUS = ["auto", "userfaultfd", "software"] as const;
 /** See {@link ServiceOptions.stuckMs}. */
 const STUCK_MS = 60_000;
 
@@ -26,7 +28,13 @@ const STUCK_MS = 60_000;
 export async function openShared(options: SharedOptions = {}): Promise<SharedMirror> {
   const { mmu = "auto", ...rest } = options;
   const { stuckMs = STUCK_MS } = options;
-  if (!(stuckMs > 0)) {
+  if (!MMUS.includes(mmu)) {
+    throw new KernelError("EINVAL", "open", `mmu ${JSON.stringify(mmu)}: use ${MMUS.join(", ")}`);
+  }
+  if (options.faultAround !== undefined) {
+    assertFaultAround(options.faultAround);
+  }
+  if (typeof stuckMs !== "number" || !(stuckMs > 0)) {
     throw new KernelError("EINVAL", "open", `stuckMs ${stuckMs}: give milliseconds above 0`);
   }
   if (mmu === "software") {

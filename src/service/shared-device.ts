@@ -8,9 +8,9 @@ import type {
   WebGpuDeviceStats,
   WebGpuKernel,
 } from "../drivers/webgpu/index.ts";
-import type { Channel, WireRange } from "./protocol.ts";
+import type { Channel } from "./protocol.ts";
 import { SharedMapping, type SharedRange } from "./shared-mapping.ts";
-import type { SharedMemory } from "./shared-memory.ts";
+import { SharedMemory } from "./shared-memory.ts";
 
 /** What a variable is bound to: a whole mapping or a part. */
 export type SharedTarget = SharedMapping | SharedRange;
@@ -33,12 +33,6 @@ export interface SharedKernel {
   dispatch(options: SharedDispatchOptions): Promise<DispatchStats>;
 }
 
-function wired(target: SharedTarget): WireRange {
-  return target instanceof SharedMapping
-    ? target.wire()
-    : target.mapping.wire(target.start - target.mapping.start, target.end - target.start);
-}
-
 /** The device behind a client. Each method: ENODEV when the service was opened without one. */
 export class SharedDevice {
   readonly label = "pagemirror";
@@ -57,34 +51,34 @@ export class SharedDevice {
       name,
       mode,
       reflection,
-      dispatch: ({ bind = {}, mm, signal, ...rest }) =>
-        this.#channel.call(
-          "dispatch",
-          {
-            ...rest,
-            kernel: id,
-            space: mm?.space,
-            bind: Object.fromEntries(Object.entries(bind).map(([variable, target]) => [variable, wired(target)])),
-          },
-          signal,
-        ),
+      dispatch: async ({ bind = {}, mm, signal, ...rest }) => {
+        const channel = this.#channel;
+        const wired = Object.entries(bind).map(([variable, target]) => [
+          variable,
+          SharedMapping.wired(target, channel, "dispatch", variable),
+        ]);
+        const space = mm === undefined ? undefined : SharedMemory.idOf(mm, channel, "dispatch");
+        return await channel.call("dispatch", { ...rest, kernel: id, space, bind: Object.fromEntries(wired) }, signal);
+      },
     };
   }
 
   /** See WebGpuDevice.prefetch. @throws KernelError as it does */
-  prefetch(
+  async prefetch(
     target: SharedTarget,
     {
       signal,
       ...options
     }: { readonly write?: boolean; readonly signal?: AbortSignal; readonly timeoutMs?: number } = {},
   ): Promise<number> {
-    return this.#channel.call("prefetch", { ...options, ...wired(target) }, signal);
+    const range = SharedMapping.wired(target, this.#channel, "prefetch", "the target");
+    return await this.#channel.call("prefetch", { ...options, ...range }, signal);
   }
 
   /** See WebGpuDevice.advise. @throws KernelError as it does */
   async advise(target: SharedTarget, advice: SvmAdvice): Promise<void> {
-    await this.#channel.call("advise", { ...wired(target), advice });
+    const range = SharedMapping.wired(target, this.#channel, "advise", "the target");
+    await this.#channel.call("advise", { ...range, advice });
   }
 
   /** Counts since the device was opened. */

@@ -1,6 +1,14 @@
 /** A mapping of a service, as a program uses it. */
 import { KernelError, PAGE_SIZE } from "../base/index.ts";
-import { type Advice, type LeaseOptions, type PinMode, type Prot, svmAddressOf } from "../mm/index.ts";
+import {
+  type Advice,
+  assertBytes,
+  type LeaseOptions,
+  type PinMode,
+  type Prot,
+  resolveByteRange,
+  svmAddressOf,
+} from "../mm/index.ts";
 import { PlainArrays, SharedLease } from "./plain-arrays.ts";
 import type { Channel, MappingInfo, WireRange } from "./protocol.ts";
 import type { SharedMemory } from "./shared-memory.ts";
@@ -90,47 +98,68 @@ export class SharedMapping {
   }
 
   /** A part, to bind. @throws KernelError EINVAL when it is not inside */
-  range(offset: number, length = this.length - offset): SharedRange {
-    if (!(offset >= 0 && length > 0 && offset + length <= this.length)) {
-      throw new KernelError("EINVAL", "range", `bytes ${offset} to ${offset + length} are not inside ${this.name}`);
-    }
-    return { mapping: this, start: this.start + offset, end: this.start + offset + length };
+  range(offset: number, length?: number): SharedRange {
+    return { mapping: this, ...resolveByteRange("range", this, { offset, length }) };
   }
 
-  /** @internal */
-  wire(offset = 0, length = this.length - offset): WireRange {
-    return { space: this.mm.space, start: this.start + offset, length, name: this.name };
+  #wire(op: string, offset = 0, length?: number): WireRange {
+    const { start, end } = resolveByteRange(op, this, { offset, length });
+    return { space: this.mm.space, start, length: end - start, name: this.name };
+  }
+
+  /**
+   * What to send of a mapping or a part. @internal
+   * @throws KernelError EINVAL it is neither, or another service's: `what` says what it was given for
+   */
+  static wired(target: SharedMapping | SharedRange, channel: Channel, op: string, what: string): WireRange {
+    const mapping = target instanceof SharedMapping ? target : (target as SharedRange | null)?.mapping;
+    if (!(mapping instanceof SharedMapping)) {
+      throw new KernelError(
+        "EINVAL",
+        op,
+        `${what} is neither a mapping nor a part of one: give what mmap() or range() gave`,
+      );
+    }
+    if (mapping.#channel !== channel) {
+      throw new KernelError(
+        "EINVAL",
+        op,
+        `${what} is ${mapping.name}, which another open() has mapped: map it with this one`,
+      );
+    }
+    return mapping.#wire(op, target.start - mapping.start, target.end - target.start);
   }
 
   /** See Mapping.lease. @throws KernelError as it does */
-  async lease(mode: PinMode, { offset = 0, length = this.length - offset, longTerm }: LeaseOptions = {}) {
-    const { start, end } = this.range(offset, length);
+  async lease(mode: PinMode, { offset = 0, length, longTerm }: LeaseOptions = {}) {
+    const range = this.#wire("lease", offset, length);
     const { buffer, byteOffset } = this.#plain;
-    const id = await this.#channel.call("lease", { ...this.wire(offset, length), mode, longTerm });
+    const id = await this.#channel.call("lease", { ...range, mode, longTerm });
     const release = () => void this.#channel.call("unlease", id).catch(() => undefined);
-    const bytes = { buffer, byteOffset: byteOffset + offset, byteLength: length };
-    return new SharedLease(mode, { start, end }, bytes, release);
+    const bytes = { buffer, byteOffset: byteOffset + offset, byteLength: range.length };
+    return new SharedLease(mode, { start: range.start, end: range.start + range.length }, bytes, release);
   }
 
   /** Brings pages in and shows them, so that the next accesses are no faults: before system calls, where those may not wait. */
-  async populate(offset = 0, length = this.length - offset): Promise<void> {
-    await this.#channel.call("populate", this.wire(offset, length));
+  async populate(offset = 0, length?: number): Promise<void> {
+    await this.#channel.call("populate", this.#wire("populate", offset, length));
   }
 
   /** A copy of bytes. @throws KernelError as Mapping.read */
-  read(offset = 0, length = this.length - offset): Promise<Uint8Array> {
-    return this.#channel.call("read", this.wire(offset, length));
+  async read(offset = 0, length?: number): Promise<Uint8Array> {
+    return await this.#channel.call("read", this.#wire("read", offset, length));
   }
 
   /** Writes bytes. @throws KernelError as Mapping.write */
   async write(offset: number, bytes: ArrayBufferView): Promise<void> {
+    assertBytes("write", bytes);
     const copy = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength).slice();
-    await this.#channel.call("write", { ...this.wire(offset, copy.length), bytes: copy });
+    await this.#channel.call("write", { ...this.#wire("write", offset, copy.length), bytes: copy });
   }
 
   /** See msync of mm. */
   async msync(): Promise<void> {
-    await this.#channel.call("msync", this.wire());
+    await this.#channel.call("msync", this.#wire("msync"));
   }
 
   /** Unmaps. On userfaultfd arrays over it see zeros from here on, and what is written to them goes nowhere. */

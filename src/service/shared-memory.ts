@@ -1,6 +1,15 @@
 /** An address space of a service, as a program uses it. */
-import type { AddressSpaceStats, AdoptableMemory, AdoptOptions, Advice, MremapOptions, Prot } from "../mm/index.ts";
-import type { Channel, ClientMmapOptions, SpaceId, WireRange } from "./protocol.ts";
+import { KernelError } from "../base/index.ts";
+import {
+  type AddressSpaceStats,
+  type AdoptableMemory,
+  type AdoptOptions,
+  type Advice,
+  adoptableBytes,
+  type MremapOptions,
+  type Prot,
+} from "../mm/index.ts";
+import type { Channel, ClientMmapOptions, ObjectInfo, SpaceId, WireRange } from "./protocol.ts";
 import { SharedMapping } from "./shared-mapping.ts";
 
 /** An opened file or URL, to map. */
@@ -23,6 +32,17 @@ export interface SharedMmapOptions extends ClientMmapOptions {
 /** How memory of this thread is named to the service. */
 export type Locate = (memory: { readonly buffer: ArrayBufferLike }) => AdoptableMemory;
 
+/** Whose each opened file is: an id means something to one service only. */
+const channels = new WeakMap<object, Channel>();
+
+/** @internal What a service opened, for its client. */
+export function sharedFile(channel: Channel, info: ObjectInfo): SharedFile {
+  const put = async () => void (await channel.call("putObject", info.id));
+  const file = { ...info, put, [Symbol.asyncDispose]: put };
+  channels.set(file, channel);
+  return file;
+}
+
 /** The address space behind a client. */
 export class SharedMemory implements AsyncDisposable {
   /** @internal */
@@ -40,6 +60,18 @@ export class SharedMemory implements AsyncDisposable {
     this.space = space;
   }
 
+  /** @internal The space, to be sent over a channel. @throws KernelError EINVAL it is another service's */
+  static idOf(mm: SharedMemory, channel: Channel, op: string): SpaceId {
+    if (!(mm instanceof SharedMemory) || mm.#channel !== channel) {
+      throw new KernelError(
+        "EINVAL",
+        op,
+        "mm is not of the service that has the kernel: give its pm.mm or a fork of it",
+      );
+    }
+    return mm.space;
+  }
+
   #range(start: number, length: number): WireRange {
     return { space: this.space, start, length, name: "the range" };
   }
@@ -52,6 +84,7 @@ export class SharedMemory implements AsyncDisposable {
    */
   async adopt(memory: { readonly buffer: ArrayBufferLike }, options: AdoptOptions = {}): Promise<SharedMapping> {
     const { space } = this;
+    adoptableBytes(memory);
     const info = await this.#channel.call("adopt", { ...options, space, memory: this.#locate(memory) });
     this.#kept.set(info.start, memory);
     return new SharedMapping(this, this.#channel, info, memory);
@@ -60,6 +93,13 @@ export class SharedMemory implements AsyncDisposable {
   /** Maps memory. @throws KernelError as mmap of mm */
   async mmap({ object, ...options }: SharedMmapOptions): Promise<SharedMapping> {
     const { space } = this;
+    if (object !== undefined && channels.get(object) !== this.#channel) {
+      throw new KernelError(
+        "EINVAL",
+        "mmap",
+        "the object is none of this service: give what its openFile() or openUrl() resolved to",
+      );
+    }
     const info = await this.#channel.call("mmap", { ...options, space, object: object?.id });
     return new SharedMapping(this, this.#channel, info);
   }

@@ -27,6 +27,13 @@ interface Reply {
   readonly error?: WireError;
 }
 
+/** A request that was not answered yet. */
+interface Call {
+  readonly op: Operation;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: Error) => void;
+}
+
 /** An error as it can be sent. */
 export function wireError(error: unknown): WireError {
   return error instanceof KernelError
@@ -75,10 +82,10 @@ export function serveChannel(endpoint: Endpoint, host: Channel): void {
 /** The client's side. When the other side dies, every call fails with `ESRCH`. */
 export class PortChannel implements Channel {
   readonly #endpoint: Endpoint;
-  readonly #calls = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
+  readonly #calls = new Map<number, Call>();
   readonly #onBusy: (busy: boolean) => void;
   #next = 0;
-  #dead: KernelError | undefined;
+  #dead: string | undefined;
 
   /** `onBusy` is told when the first call is under way, and when the last one is over. */
   constructor(endpoint: Endpoint, onBusy: (busy: boolean) => void = () => undefined) {
@@ -104,7 +111,7 @@ export class PortChannel implements Channel {
 
   async call<K extends Operation>(op: K, args: Operations[K][0], signal?: AbortSignal): Promise<Operations[K][1]> {
     if (this.#dead !== undefined) {
-      throw this.#dead;
+      throw new KernelError("ESRCH", op, this.#dead);
     }
     if (signal?.aborted) {
       throw new KernelError("EINTR", op, "the operation's AbortSignal fired", { cause: signal.reason });
@@ -115,8 +122,8 @@ export class PortChannel implements Channel {
     try {
       return await new Promise((resolve, reject) => {
         // First, because arguments that cannot be sent throw.
-        this.#endpoint.postMessage({ id, op, args, abortable: signal !== undefined } satisfies Request);
-        this.#calls.set(id, { resolve: (value) => resolve(value as Operations[K][1]), reject });
+        this.#send({ id, op, args, abortable: signal !== undefined });
+        this.#calls.set(id, { op, resolve: (value) => resolve(value as Operations[K][1]), reject });
         if (this.#calls.size === 1) {
           this.#onBusy(true);
         }
@@ -126,12 +133,21 @@ export class PortChannel implements Channel {
     }
   }
 
+  #send(request: Request): void {
+    try {
+      this.#endpoint.postMessage(request);
+    } catch (error) {
+      const why = `an argument cannot be sent to another thread (${String(error)}): give plain values`;
+      throw new KernelError("EINVAL", request.op, why, { cause: error });
+    }
+  }
+
   /** Fails what is under way and all that comes. */
   die(why: string): void {
-    this.#dead ??= new KernelError("ESRCH", "service", why);
-    for (const [id, { reject }] of [...this.#calls]) {
+    this.#dead ??= why;
+    for (const [id, { op, reject }] of [...this.#calls]) {
       this.#forget(id);
-      reject(this.#dead);
+      reject(new KernelError("ESRCH", op, this.#dead));
     }
   }
 }

@@ -89,9 +89,22 @@ export function planBindings(
   return { mm: first?.mapping.mm, ranges };
 }
 
+/** The mapping that a target is of. @throws KernelError EINVAL it is neither a mapping nor a part; `what` it was given for */
+export function mappingOf(target: BindTarget, op: string, what: string): Mapping {
+  const mapping = target instanceof Mapping ? target : (target as MappingRange | null)?.mapping;
+  if (!(mapping instanceof Mapping)) {
+    throw new KernelError(
+      "EINVAL",
+      op,
+      `${what} is neither a mapping nor a part of one: give what mmap() or range() gave`,
+    );
+  }
+  return mapping;
+}
+
 function boundRange(binding: KernelBinding, target: BindTarget, limits: GPUSupportedLimits, op: string): BoundRange {
   const { name } = binding;
-  const mapping = target instanceof Mapping ? target : target.mapping;
+  const mapping = mappingOf(target, op, name);
   const { start, end } = target;
   const alignment = limits.minStorageBufferOffsetAlignment;
   if ((start - mapping.start) % alignment !== 0) {

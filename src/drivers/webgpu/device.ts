@@ -1,8 +1,8 @@
 /** A WebGPU device that mirrors address spaces. */
 import { ADDRESS_LIMIT, invariant, KernelError, traceNow, traceOn } from "../../base/index.ts";
-import { type AddressSpace, Mapping, svmAddressOf } from "../../mm/index.ts";
+import { type AddressSpace, svmAddressOf } from "../../mm/index.ts";
 import { lockdepDetached, RwSemaphore } from "../../sync/index.ts";
-import type { BindTarget } from "./bind-plan.ts";
+import { type BindTarget, mappingOf } from "./bind-plan.ts";
 import { type CompileOptions, compileKernel } from "./compile.ts";
 import type { Extent } from "./extent.ts";
 import { FenceTimeline } from "./fence.ts";
@@ -100,6 +100,9 @@ export class WebGpuDevice {
    */
   async kernel(wgsl: string, options: CompileOptions = {}): Promise<WebGpuKernel> {
     this.assertOpen(options.name ?? "kernel");
+    if (typeof wgsl !== "string") {
+      throw new KernelError("EINVAL", options.name ?? "kernel", "the WGSL is no text: give it as a string");
+    }
     if (usesSvm(wgsl)) {
       const { SvmKernel, compileSvmKernel } = await this.#loadSvm();
       return new SvmKernel(this, await compileSvmKernel(this.gpu, wgsl, options), options.name ?? "kernel");
@@ -234,7 +237,7 @@ export class WebGpuDevice {
   ): Promise<number> {
     const op = "prefetch";
     this.assertOpen(op);
-    const mapping = target instanceof Mapping ? target : target.mapping;
+    const mapping = mappingOf(target, op, "the target");
     svmAddressOf(mapping.start, mapping.name);
     await this.#loadSvm();
     return await withUser(mapping.mm, op, async () => {
@@ -256,7 +259,7 @@ export class WebGpuDevice {
     this.assertOpen(op);
     const { adviceCode } = await this.#loadSvm();
     const code = adviceCode(advice);
-    const mapping = target instanceof Mapping ? target : target.mapping;
+    const mapping = mappingOf(target, op, "the target");
     svmAddressOf(mapping.start, mapping.name);
     await withUser(mapping.mm, op, async () => {
       using _turn = await this.turn.read();

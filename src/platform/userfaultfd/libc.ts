@@ -79,8 +79,13 @@ export class Libc {
     let koffi: Koffi;
     try {
       koffi = createRequire(import.meta.url)("koffi") as Koffi;
-    } catch {
-      throw new NoLibc("the optional package koffi is not installed: npm install koffi");
+    } catch (error) {
+      const message = error instanceof Error ? error.message.split("\n")[0] : String(error);
+      throw new NoLibc(
+        message.startsWith("Cannot find module 'koffi'")
+          ? "the optional package koffi is not installed: npm install koffi"
+          : `the optional package koffi does not load (${message}): install it again, with its optional packages`,
+      );
     }
     try {
       return new Libc(koffi);

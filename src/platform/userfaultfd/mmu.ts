@@ -25,6 +25,7 @@ import {
   takeCpuFailure,
 } from "../../mm/index.ts";
 import { lockdepTask } from "../../sync/index.ts";
+import { AROUND, assertFaultAround, COME_HOME, SEQUENTIAL } from "./around.ts";
 import { collectSometimes } from "./collect.ts";
 import { FaultLog, POISON_WORD } from "./fault-log.ts";
 import { readOnlyError, spaceAddress } from "./fault-report.ts";
@@ -32,17 +33,11 @@ import type { TrappedMemory } from "./poison.ts";
 import { mappedExtent } from "./process-maps.ts";
 import type { ReadAhead } from "./read-ahead.ts";
 import { type Sides, UffdTrap, type WindowOwner } from "./trap.ts";
-import { Uffd } from "./uffd.ts";
+import { FILE_NAME, Uffd } from "./uffd.ts";
 
 const WASM_PAGE = 65_536;
 /** Windows below a quarter of this share memories: each WebAssembly.Memory reserves gigabytes of address space. */
 const ARENA_BYTES = 16 * 2 ** 20;
-/** Pages that a fault brings along from host memory, and from a device when faults are not sequential. */
-const AROUND: FaultAround = { host: 64, device: 16 };
-const SEQUENTIAL: FaultAround = { host: 64, device: PAGES_PER_BLOCK };
-/** When the block has just come home. */
-const COME_HOME: FaultAround = { host: PAGES_PER_BLOCK, device: PAGES_PER_BLOCK };
-
 export interface UserfaultfdMmuOptions {
   /** Pages that a fault on host memory may bring along: a power of two up to 512. Default 64. */
   readonly faultAround?: number | undefined;
@@ -84,15 +79,16 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
   #arenaUsed = 0;
   #closed = false;
 
-  /** @throws KernelError ENOTSUP with the reason and the remedy; NoLibc. Ask probeUserfaultfd first */
+  /** @throws KernelError ENOTSUP with the reason and the remedy; EINVAL; NoLibc. Ask probeUserfaultfd first */
   constructor(options: UserfaultfdMmuOptions = {}) {
+    const host = options.faultAround ?? AROUND.host;
+    assertFaultAround(host);
     this.uffd = Uffd.open(
       (address, inFile) => this.#fault(address, inFile),
       () => options.pulse?.(),
     );
     this.log = options.log ?? new FaultLog();
     this.#options = options;
-    const host = options.faultAround ?? AROUND.host;
     this.#around = { ...AROUND, host };
     this.#sequential = { ...SEQUENTIAL, host };
   }
@@ -145,7 +141,14 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     const { uffd } = this;
     const appAddress = "address" in memory ? memory.address : uffd.libc.addressOf(memory.buffer);
     const bytes = "address" in memory ? memory.byteLength : memory.buffer.byteLength;
-    const extent = mappedExtent(appAddress);
+    if (appAddress % PAGE_SIZE !== 0) {
+      throw new KernelError("EINVAL", "adopt", "the memory begins within a page: give a WebAssembly.Memory");
+    }
+    const extent = mappedExtent(appAddress, maximum);
+    // Never copied from: this thread would wait for itself.
+    if (extent.files.some((file) => file.includes(FILE_NAME))) {
+      throw new KernelError("EINVAL", "adopt", "the memory is a mapping or adopted already: munmap it first");
+    }
     if (extent.accessible < bytes || extent.mapped < maximum) {
       throw new KernelError(
         "EINVAL",

@@ -45,6 +45,9 @@ const MAX_READS = 200;
 /** The file is as long as anybody could ever want; it has pages only where something was written. */
 const FILE_BYTES = 2 ** 46;
 
+/** What the file behind managed memory is called in /proc/self/maps. */
+export const FILE_NAME = "pagemirror";
+
 /** The descriptors of one MMU. Faults are told to `onFault` from the event loop. */
 export class Uffd {
   readonly libc: Libc;
@@ -77,7 +80,7 @@ export class Uffd {
     libc.set(SHOW_ONE_AT / 8 + 2, CONTINUE_WP);
     this.systemCalls = systemCalls;
     this.#fd = fd;
-    this.#memfd = libc.memfdCreate("pagemirror", MFD_CLOEXEC);
+    this.#memfd = libc.memfdCreate(FILE_NAME, MFD_CLOEXEC);
     this.#pagemap = libc.open("/proc/self/pagemap", 0x80000);
     if (this.#memfd < 0 || this.#pagemap < 0 || libc.ftruncate(this.#memfd, FILE_BYTES) !== 0) {
       throw new KernelError("ENOMEM", "open", `no file for the memory (errno ${libc.errno}): free descriptors`);
@@ -176,7 +179,9 @@ export class Uffd {
    */
   replaceByFile(addr: number, ownAddr: number, bytes: number, maximum: number, offset: number): void {
     this.libc.memcpy(ownAddr, addr, bytes);
-    this.mapFile(addr, bytes, offset);
+    if (bytes > 0) {
+      this.mapFile(addr, bytes, offset);
+    }
     const flags = MAP_SHARED | MAP_FIXED | MAP_NORESERVE;
     const rest = addr + bytes;
     if (maximum > bytes && this.libc.mmap(rest, maximum - bytes, 0, flags, this.#memfd, offset + bytes) !== rest) {
@@ -188,9 +193,11 @@ export class Uffd {
   replaceByCopy(addr: number, ownAddr: number, bytes: number, maximum: number): void {
     const { libc } = this;
     const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    const copy = libc.mmap(0, bytes, PROT_READ_WRITE, flags, -1, 0);
-    libc.memcpy(copy, ownAddr, bytes);
-    libc.mremap(copy, bytes, bytes, MREMAP_TO, addr);
+    if (bytes > 0) {
+      const copy = libc.mmap(0, bytes, PROT_READ_WRITE, flags, -1, 0);
+      libc.memcpy(copy, ownAddr, bytes);
+      libc.mremap(copy, bytes, bytes, MREMAP_TO, addr);
+    }
     if (maximum > bytes) {
       libc.mmap(addr + bytes, maximum - bytes, 0, flags | MAP_FIXED, -1, 0);
     }

@@ -1,0 +1,177 @@
+/** What a program gives wrongly is one clear error, on either MMU; and nothing else is spoiled by it. */
+import { describe, expect, test } from "vitest";
+import { KernelError, PAGE_SIZE } from "../base/index.ts";
+import { open, probeUserfaultfd } from "../node.ts";
+import { INCREMENT } from "../testing/machine.ts";
+import type { SharedMirror, SharedOptions } from "./index.ts";
+
+const report = probeUserfaultfd();
+if (!report.works) {
+  console.warn(`wrong input is tested on software only: ${report.why}`);
+}
+
+/** What JavaScript lets through where TypeScript would not. */
+// biome-ignore lint/suspicious/noExplicitAny: wrong on purpose
+type Anything = any;
+
+/** What a call fails with: `code op`, when it is the caller's fault. */
+async function failure(call: () => unknown): Promise<string> {
+  try {
+    await call();
+  } catch (error) {
+    expect(String(error)).not.toContain("\n");
+    return error instanceof KernelError ? `${error.code} ${error.op}` : String(error);
+  }
+  return "nothing";
+}
+
+const memory = (pages = 1) => new WebAssembly.Memory({ initial: pages, maximum: 8, shared: true });
+const MAXIMUM = { maximum: 8 * 65_536 };
+
+describe.each(["software", "userfaultfd"] as const)("wrong input on %s", (mmu) => {
+  const skip = mmu === "userfaultfd" && !report.works;
+
+  test.skipIf(skip)("of open", async () => {
+    const wrong: Anything[] = [{ mmu: "no such" }, { mmu: null }, { mmu, stuckMs: "5" }];
+    const arounds: Anything[] = [0, -1, 3, 1.5, 1024, Number.NaN, "64"];
+    for (const options of [...wrong, ...arounds.map((faultAround) => ({ mmu, device: false, faultAround }))]) {
+      expect([options, await failure(() => open(options as SharedOptions & { mmu: "auto" }))]).toEqual([
+        options,
+        "EINVAL open",
+      ]);
+    }
+  });
+
+  test.skipIf(skip)("of memory", async () => {
+    await using pm = await open({ mmu, device: false });
+    await using other = await open({ mmu, device: false });
+    const { mm }: { mm: Anything } = pm;
+    const data: Anything = await mm.mmap({ length: PAGE_SIZE, name: "data" });
+    const file = await other.openFile("package.json");
+    const opening = pm.openFile("package.json");
+    const calls: [string, () => unknown][] = [
+      ["EINVAL mmap", () => mm.mmap({ length: PAGE_SIZE, object: file })],
+      ["EINVAL mmap", () => mm.mmap({ length: PAGE_SIZE, object: opening })],
+      ["EINVAL mmap", () => mm.mmap({ length: PAGE_SIZE, object: "package.json" })],
+      ["EINVAL read", () => data.read(PAGE_SIZE - 2, 4)],
+      ["EINVAL read", () => data.read("5", 1)],
+      ["EINVAL write", () => data.write(-1, Uint8Array.of(1))],
+      ["EINVAL write", () => data.write(0, [1, 2])],
+      ["EINVAL write", () => data.write(0, null)],
+      ["EINVAL populate", () => data.populate(0, 2 * PAGE_SIZE)],
+      ["EINVAL range", () => data.range(0, Number.NaN)],
+      ["EINVAL lease", () => data.lease("r", { offset: "a" })],
+      ["EINVAL adopt", () => mm.adopt()],
+      ["EINVAL adopt", () => mm.adopt({})],
+      ["EINVAL adopt", () => mm.adopt(new Uint8Array(65_536))],
+      ["EINVAL adopt", () => mm.adopt(memory(), { maximum: "524288" })],
+      ["EINVAL adopt", () => mm.adopt(memory(), { maximum: Number.NaN })],
+      ["EINVAL adopt", () => mm.adopt(memory(0))],
+    ];
+    for (const [expected, call] of calls) {
+      expect([String(call), await failure(call)]).toEqual([String(call), expected]);
+    }
+    // Nothing of it is in the way of what is right.
+    const empty = memory(0);
+    const growing = await mm.adopt(empty, MAXIMUM);
+    empty.grow(1);
+    await growing.write(0, Uint8Array.of(3));
+    await growing.munmap();
+    expect(new Uint8Array(empty.buffer)[0]).toBe(3);
+    const adopted = await mm.adopt(memory(), MAXIMUM);
+    await adopted.write(8, Uint8Array.of(7));
+    expect([...(await adopted.read(8, 1))]).toEqual([7]);
+    await file.put();
+    await (await opening).put();
+  });
+
+  test.skipIf(skip)("a file that is being opened when all is closed is closed too", async () => {
+    const pm = await open({ mmu, device: false });
+    const opening = failure(() => pm.openFile("package.json"));
+    await pm.close();
+    expect(await opening).toMatch("ESRCH open");
+  });
+
+  test.skipIf(skip)("of kernels", async () => {
+    await using pm: SharedMirror = await open({ mmu });
+    await using other = await open({ mmu, device: false });
+    const data: Anything = await pm.mm.mmap({ length: PAGE_SIZE, name: "data" });
+    // At the same address as what the other one maps.
+    const theirs: Anything = await other.mm.mmap({ length: PAGE_SIZE, name: "theirs" });
+    expect(theirs.start).toBe(data.start);
+    const kernel: Anything = await pm.device.kernel(INCREMENT);
+    const { device }: { device: Anything } = pm;
+    const dispatch = (bind: unknown, more: object = {}) => kernel.dispatch({ bind, workgroups: 1, ...more });
+    const calls: [string, () => unknown][] = [
+      ["EINVAL kernel", () => device.kernel()],
+      ["EINVAL dispatch", () => dispatch({ data: theirs })],
+      ["EINVAL dispatch", () => dispatch({ data: null })],
+      ["EINVAL dispatch", () => dispatch({ data: data.u32 })],
+      ["EINVAL dispatch", () => dispatch({ data }, { mm: other.mm })],
+      ["EINVAL prefetch", () => device.prefetch(theirs)],
+      ["EINVAL advise", () => device.advise(data.u8, "read-mostly")],
+    ];
+    for (const [expected, call] of calls) {
+      expect([String(call), await failure(call)]).toEqual([String(call), expected]);
+    }
+    await dispatch({ data });
+    expect(new Uint32Array((await data.read(0, 4)).buffer)[0]).toBe(1);
+  });
+});
+
+test.skipIf(!report.works)("memory is adopted once, and must begin with a page", async () => {
+  await using pm = await open({ mmu: "userfaultfd", device: false });
+  await using other = await open({ mmu: "userfaultfd", device: false });
+  // Gone again: the memory that both are in begins with pages that are nobody's.
+  const first = await pm.mm.mmap({ length: PAGE_SIZE });
+  const data = await pm.mm.mmap({ length: 65_536, name: "data" });
+  await first.munmap();
+  const heap = memory();
+  await pm.mm.adopt(heap, MAXIMUM);
+  for (const [pmOf, what] of [
+    [pm, heap],
+    [other, heap],
+    [pm, data],
+    [other, data],
+    [pm, { buffer: new SharedArrayBuffer(65_536) }],
+  ] as const) {
+    expect(await failure(() => pmOf.mm.adopt(what, MAXIMUM))).toBe("EINVAL adopt");
+  }
+  const words = new Uint32Array(heap.buffer);
+  words[5] = 6;
+  expect([words[5], data.u32[0]]).toEqual([6, 0]);
+});
+
+test("a service that was closed says so for each call", async () => {
+  const pm = await open({ mmu: "auto", device: false });
+  const data = await pm.mm.mmap({ length: PAGE_SIZE });
+  await pm.close();
+  expect(await failure(() => data.read())).toBe("ESRCH read");
+  expect(await failure(() => pm.mm.stats())).toBe("ESRCH stats");
+});
+
+test.skipIf(!report.works)("what cannot be sent to the service is named", async () => {
+  await using pm = await open({ mmu: "userfaultfd", device: false });
+  const options = { length: PAGE_SIZE, name: () => "x" };
+  expect(await failure(() => pm.mm.mmap(options as Anything))).toBe("EINVAL mmap");
+});
+
+test("in this thread the same is wrong", async () => {
+  await using pm = await open();
+  const data: Anything = await pm.mm.mmap({ length: PAGE_SIZE, name: "data" });
+  const { mm, device }: { mm: Anything; device: Anything } = pm;
+  const opening = pm.openFile("package.json");
+  const kernel: Anything = await device.kernel(INCREMENT);
+  const calls: [string, () => unknown][] = [
+    ["EINVAL mmap", () => mm.mmap({ length: PAGE_SIZE, object: opening })],
+    ["EINVAL write", () => data.write(0, [1, 2])],
+    ["EINVAL adopt", () => mm.adopt()],
+    ["EINVAL kernel", () => device.kernel(7)],
+    ["EINVAL kernel", () => kernel.dispatch({ bind: { data: new Uint32Array(4) }, workgroups: 1 })],
+    ["EINVAL prefetch", () => device.prefetch({})],
+  ];
+  for (const [expected, call] of calls) {
+    expect([String(call), await failure(call)]).toEqual([String(call), expected]);
+  }
+  await (await opening).put();
+});
