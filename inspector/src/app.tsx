@@ -1,6 +1,6 @@
 /** The page: header, map, timeline, curves, tables. */
 import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import { analyse, type EventStore, kindOf, PAGE_STATES, rowAt, SpaceModel } from "../../src/inspect/index.ts";
+import { type EventStore, kindOf, PAGE_STATES, rowAt, SpaceModel } from "../../src/inspect/index.ts";
 import { Curves } from "./curves.tsx";
 import type { EventFeed } from "./feed.ts";
 import { Lanes } from "./lanes.ts";
@@ -9,6 +9,7 @@ import { Tables, Why } from "./tables.tsx";
 import { countText, eventText, pageText, timeText } from "./text.ts";
 import { isDark, STATE_TEXT, theme } from "./theme.ts";
 import { type Span, Timeline } from "./timeline.tsx";
+import { useAnalysis } from "./use-analysis.ts";
 
 /** The events of a page that a story tells, and the rows that it looks at to find them. */
 const STORY = 6;
@@ -83,8 +84,8 @@ export function App({ connect, embedded = false }: AppProps) {
     };
   }, []);
 
-  const { end } = store;
-  const whole: Span = useMemo(() => ({ from: 0, to: Math.max(1, end) }), [end]);
+  const { begin, end } = store;
+  const whole: Span = useMemo(() => ({ from: begin, to: Math.max(begin + 1, end) }), [begin, end]);
   const [zoomed, setZoomed] = useState<Span | undefined>(undefined);
   const view = zoomed ?? whole;
   const [pinned, setPinned] = useState<number | undefined>(undefined);
@@ -99,14 +100,7 @@ export function App({ connect, embedded = false }: AppProps) {
   const [hint, setHint] = useState<Hint | undefined>(undefined);
   const mapRef = useRef<HTMLDivElement>(null);
 
-  // Looking at a million rows takes some hundredths of a second: not for each movement of the mouse.
-  const analysis = useMemo(() => {
-    return analyse(
-      model,
-      zoomed === undefined ? 0 : rowAt(store, zoomed.from),
-      zoomed === undefined ? store.count : rowAt(store, zoomed.to),
-    );
-  }, [version, zoomed]);
+  const analysis = useAnalysis(model, zoomed, version);
 
   const showPage = useCallback(
     (slot: number) => {
@@ -130,7 +124,7 @@ export function App({ connect, embedded = false }: AppProps) {
           {live ? "live" : "recorded"}
         </span>
         <span class="faint" data-testid="count">
-          {countText(store.count)} events · {countText(model.slots)} pages · {timeText(store.end)}
+          {countText(store.count)} events · {countText(model.slots)} pages · {timeText(end - begin)}
           {dropped > 0 ? ` · ${countText(dropped)} events did not fit` : ""}
         </span>
         {embedded ? null : (
@@ -228,10 +222,10 @@ export function App({ connect, embedded = false }: AppProps) {
           Drag, wheel or <kbd>+</kbd> <kbd>−</kbd> zoom; click or <kbd>←</kbd> <kbd>→</kbd> move the time at which the
           map is shown, with <kbd>Shift</kbd> the view; <kbd>0</kbd> shows all.
         </p>
-        <Curves store={store} version={version} view={view} />
+        <Curves store={store} version={version} view={view} cursor={cursor} />
       </section>
       <Why analysis={analysis} />
-      <Tables analysis={analysis} model={model} onPage={showPage} />
+      {analysis === undefined ? null : <Tables analysis={analysis} model={model} onPage={showPage} />}
       {hint === undefined ? null : <Tooltip hint={hint} />}
     </Root>
   );

@@ -1,5 +1,5 @@
 /** Curves of a device's memory and of what went over the bus. */
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { PAGE_SIZE } from "../../src/base/index.ts";
@@ -28,22 +28,39 @@ function dataOf(samples: readonly MemorySample[], device: number): uPlot.Aligned
   return [points.map(({ time }) => time / 1e6), ...CURVES.map(({ of }) => points.map(of))];
 }
 
-export function Curves({
-  store,
-  version,
-  view,
-}: {
+interface CurvesProps {
   readonly store: EventStore;
   readonly version: number;
   readonly view: Span;
-}) {
+  /** The time whose values are told while no pointer is on the curves. */
+  readonly cursor: number;
+}
+
+/** A plot a device. */
+export function Curves(props: CurvesProps) {
+  const { store, version } = props;
+  const devices = useMemo(() => [...new Set(store.samples.map(({ device }) => device))], [version]);
+  return devices.length === 0 ? (
+    <p class="faint">No device has reported its memory yet.</p>
+  ) : (
+    <div data-testid="curves">
+      {devices.map((device) => (
+        <section key={device} aria-label={`Memory of ${store.text(device)}`}>
+          {devices.length === 1 ? null : <h3>{store.text(device)}</h3>}
+          <DeviceCurves {...props} device={device} />
+        </section>
+      ))}
+    </div>
+  );
+}
+
+function DeviceCurves({ store, version, view, cursor, device }: CurvesProps & { readonly device: number }) {
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot>(undefined);
-  const device = store.samples[0]?.device;
   const dark = theme();
   useEffect(() => {
     const parent = box.current;
-    if (parent === null || device === undefined) {
+    if (parent === null) {
       return;
     }
     const axis = { stroke: dark.faint, grid: { stroke: dark.line, width: 1 }, ticks: { stroke: dark.line, width: 1 } };
@@ -82,14 +99,13 @@ export function Curves({
     };
   }, [device, dark]);
   useEffect(() => {
-    if (device !== undefined) {
-      plot.current?.setData(dataOf(store.samples, device), false);
-      plot.current?.setScale("x", { min: view.from / 1e6, max: view.to / 1e6 });
-    }
+    plot.current?.setData(dataOf(store.samples, device), false);
+  }, [version, device]);
+  useEffect(() => {
+    plot.current?.setScale("x", { min: view.from / 1e6, max: view.to / 1e6 });
   }, [version, view, device, dark]);
-  return device === undefined ? (
-    <p class="faint">No device has reported its memory yet.</p>
-  ) : (
-    <div ref={box} data-testid="curves" />
-  );
+  useEffect(() => {
+    plot.current?.setLegend({ idx: plot.current.valToIdx(cursor / 1e6) });
+  });
+  return <div ref={box} />;
 }

@@ -85,11 +85,11 @@ const ms = (n: number) => `${n.toFixed(n < 10 ? 2 : 0)} ms`;
 const counted = (n: number): Cell => [countText(n), n];
 const timed = (n: number): Cell => [ms(n), n];
 
-export function Why({ analysis }: { readonly analysis: Analysis }) {
+export function Why({ analysis }: { readonly analysis: Analysis | undefined }) {
   return (
     <section class="card why" data-testid="why">
       <h2>Why was this slow?</h2>
-      {analysis.causes.length === 0 ? (
+      {analysis === undefined || analysis.causes.length === 0 ? (
         <p class="faint">Nothing has taken any time yet.</p>
       ) : (
         <ol>

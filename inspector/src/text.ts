@@ -22,6 +22,12 @@ export function timeText(us: number): string {
       : `${us.toFixed(size < 10 ? 1 : 0)} µs`;
 }
 
+/** A moment on an axis whose marks are `step` apart, all in one unit: that of the latest. */
+export function markText(us: number, step: number, latest: number): string {
+  const [unit, size] = latest >= 1e6 ? ["s", 1e6] : latest >= 1000 ? ["ms", 1000] : ["µs", 1];
+  return `${(us / size).toFixed(Math.max(0, -Math.floor(Math.log10(step / size) + 1e-9)))} ${unit}`;
+}
+
 export function countText(n: number): string {
   return n.toLocaleString("en-US");
 }

@@ -3,7 +3,7 @@ import { useEffect, useRef } from "preact/hooks";
 import type { EventStore } from "../../src/inspect/index.ts";
 import { Surface } from "./canvas.ts";
 import { firstFrom, type Lane, type Lanes } from "./lanes.ts";
-import { timeText } from "./text.ts";
+import { markText } from "./text.ts";
 import { theme } from "./theme.ts";
 
 const LANE = 22;
@@ -227,7 +227,7 @@ function drawAxis(context: CanvasRenderingContext2D, width: number, view: Span):
     context.fillStyle = colours.line;
     context.fillRect(x, 0, 1, 10_000);
     context.fillStyle = colours.faint;
-    const text = timeText(t);
+    const text = markText(t, step, view.to);
     if (x + 3 + context.measureText(text).width <= width) {
       context.fillText(text, x + 3, 12);
     }

@@ -63,8 +63,22 @@ class Sums {
   }
 }
 
+/** Rows that are looked at in one step: a millisecond or two. */
+const STEP = 4096;
+
 /** Looks at rows `[from, to)`. */
 export function analyse(model: SpaceModel, from = 0, to = model.store.count): Analysis {
+  const steps = analysing(model, from, to);
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done) {
+      return value;
+    }
+  }
+}
+
+/** {@link analyse} in steps of a few milliseconds: a million rows take longer than a page may be without an answer. */
+export function* analysing(model: SpaceModel, from = 0, to = model.store.count): Generator<undefined, Analysis> {
   const { store } = model;
   const { columns: c } = store;
   // Ranges are counted by their ends: a range of a million pages costs as much as one page.
@@ -83,6 +97,9 @@ export function analyse(model: SpaceModel, from = 0, to = model.store.count): An
   let [restarts, missed, evicted, faulted] = [0, 0, 0, 0];
   let [first, last] = [Number.POSITIVE_INFINITY, 0];
   for (let row = from; row < to; row++) {
+    if ((row - from) % STEP === STEP - 1) {
+      yield;
+    }
     const kind = c.kind[row];
     const duration = c.duration[row];
     first = Math.min(first, c.time[row]);
@@ -138,10 +155,17 @@ export function analyse(model: SpaceModel, from = 0, to = model.store.count): An
     }
   }
   const columns = { events, up, written, down, fetched };
-  sumUp(columns);
+  for (const column of Object.values(columns)) {
+    yield;
+    sumUp(column);
+  }
+  yield;
   const moves = movesOf(columns);
+  yield;
+  const hottest = top(columns, (page) => page.events);
+  yield;
   return {
-    hottest: top(columns, (page) => page.events),
+    hottest,
     thrashing: top(columns, (page) => Math.min(Math.max(page.up, page.written) - 1, page.down)),
     bytes: bytes.sorted((row) => row.bytes),
     notifiers: notifiers.sorted((row) => row.count),
@@ -154,11 +178,9 @@ export function analyse(model: SpaceModel, from = 0, to = model.store.count): An
 /** How often each page did what: differences between neighbours at first, then the numbers themselves. */
 type PageColumns = { readonly [N in "events" | "up" | "written" | "down" | "fetched"]: Int32Array };
 
-function sumUp(columns: PageColumns): void {
-  for (const column of Object.values(columns)) {
-    for (let i = 1; i < column.length; i++) {
-      column[i] += column[i - 1];
-    }
+function sumUp(column: Int32Array): void {
+  for (let i = 1; i < column.length; i++) {
+    column[i] += column[i - 1];
   }
 }
 

@@ -94,6 +94,7 @@ export class EventStore {
   /** Events that found no room. */
   dropped = 0;
   readonly #limit: number;
+  #begin = Number.POSITIVE_INFINITY;
 
   constructor(capacity = 1024, limit = 8_000_000) {
     this.#capacity = capacity;
@@ -112,6 +113,11 @@ export class EventStore {
 
   text(id: number): string {
     return this.#texts[id] ?? "";
+  }
+
+  /** The earliest moment of the events, in microseconds: a process has mostly run for a while by then. */
+  get begin(): number {
+    return this.count === 0 ? 0 : this.#begin;
   }
 
   /** One past the latest moment of the events, in microseconds. */
@@ -149,6 +155,7 @@ export class EventStore {
     const row = this.count++;
     c.kind[row] = kind;
     c.time[row] = time;
+    this.#begin = Math.min(this.#begin, time);
     c.duration[row] = duration;
     if (plan.range) {
       const start = Math.floor(Number(fields.start) / PAGE_SIZE);
@@ -252,6 +259,9 @@ export class EventStore {
       const part = new COLUMNS[name](bytes, at, header.count).subarray(skip);
       this.#columns[name].set(part as never, this.count);
       at += columnBytes(name, header.count);
+    }
+    for (const time of this.#columns.time.subarray(this.count, this.count + fresh)) {
+      this.#begin = Math.min(this.#begin, time);
     }
     this.count += fresh;
     return fresh;

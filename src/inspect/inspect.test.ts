@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { TraceEvent, TraceFields, TraceName } from "../base/index.ts";
 import { ChromeTraceWriter } from "../trace/index.ts";
-import { analyse, EventStore, PAGE_STATES, rowAt, SpaceModel, TraceLoader } from "./index.ts";
+import { analyse, analysing, EventStore, PAGE_STATES, rowAt, SpaceModel, TraceLoader } from "./index.ts";
 
 type Step = { readonly [N in TraceName]: readonly [N, TraceFields<N>, number?] }[TraceName];
 
@@ -82,6 +82,16 @@ describe("a store", () => {
     expect(copy.append(store.encode(0, 0).buffer)).toBe(0);
     expect(copy.encode(0, 0)).toEqual(store.encode(0, 0));
     expect(() => new EventStore().append(store.encode(3, 0).buffer)).toThrow(/rows 0 to 3 are missing/);
+  });
+
+  it("begins with its earliest event, wherever that came from", () => {
+    const store = new EventStore();
+    expect([store.begin, store.end]).toEqual([0, 0]);
+    store.add("gpu.fence", { device, why: "idle" }, 700, 10);
+    store.add("gpu.fence", { device, why: "idle" }, 500, 300);
+    const copy = new EventStore();
+    copy.append(store.encode(0, 0).buffer);
+    expect([store.begin, copy.begin, copy.end]).toEqual([500, 500, 800]);
   });
 
   it("leaves out what is over its limit and says how much", () => {
@@ -182,6 +192,25 @@ describe("the analysis", () => {
       "waiting for locks",
     ]);
     expect(causes.every(({ remedy }) => remedy.length > 0)).toBe(true);
+  });
+
+  it("is made in steps, in between which others have their turn", () => {
+    const store = new EventStore();
+    store.add("mm.map", { ...range(0, 64), name: "a", write: true }, 0, 0);
+    for (let i = 1; i < 50_000; i++) {
+      store.add("gpu.upload", { device, ...range(i % 64, 1), pages: 1, bytes: 4096 }, i, 1);
+    }
+    const model = new SpaceModel(store);
+    model.update();
+    const steps = analysing(model);
+    let made = steps.next();
+    let turns = 0;
+    for (; !made.done; made = steps.next()) {
+      turns++;
+    }
+    expect(turns).toBeGreaterThan(10);
+    expect(made.value.bytes).toEqual([expect.objectContaining({ count: 49_999, bytes: 49_999 * 4096 })]);
+    expect(made.value).toEqual(analyse(model));
   });
 
   const causesIn = (steps: readonly Step[]) => {
