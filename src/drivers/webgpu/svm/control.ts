@@ -358,7 +358,11 @@ export class ControlBuffers {
   }
 }
 
-/** What a fault list entry says. */
-export function decodeFault(entry: number): { readonly page: number; readonly write: boolean } {
-  return { page: entry >>> FaultBit.PageShift, write: (entry & FaultBit.Write) !== 0 };
+/** What a fault list says, by rising page. */
+export function decodeFaults(list: Uint32Array): { readonly page: number; readonly write: boolean }[] {
+  const faults = Array.from(list, (entry) => ({
+    page: entry >>> FaultBit.PageShift,
+    write: (entry & FaultBit.Write) !== 0,
+  }));
+  return faults.sort((a, b) => a.page - b.page);
 }

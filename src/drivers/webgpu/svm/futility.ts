@@ -1,11 +1,13 @@
 import { KernelError } from "../../../base/index.ts";
+import type { Demand } from "./service.ts";
 
 /** Rounds without anything new before a dispatch looks at its clock. */
 export const FUTILE_ROUNDS = 16;
 
-/** Counts rounds that ask again for what they were given already, while nothing gets done. */
+/** What rounds asked for while nothing got done: all of it is needed at once (I-GPU-12). */
 export class Futility {
-  readonly #asked = new Set<number>();
+  /** By page: whether it is to be written. */
+  readonly #asked = new Map<number, boolean>();
   #since = 0;
   #rounds = 0;
 
@@ -15,15 +17,22 @@ export class Futility {
   }
 
   /**
-   * Looks at what a round asked for.
+   * Looks at what a round asked for. Returns whether some of it was asked for before: others take away what comes.
    * @throws KernelError EBUSY many rounds asked for nothing new, for longer than `timeoutMs`
    */
-  check(faults: Uint32Array, op: string, timeoutMs: number): void {
-    const before = this.#asked.size;
-    for (const fault of faults) {
-      this.#asked.add(fault);
+  check(faults: readonly Demand[], op: string, timeoutMs: number): boolean {
+    let isNew = false;
+    let isLost = false;
+    for (const { page, write } of faults) {
+      const before = this.#asked.get(page);
+      if (before === undefined || (write && !before)) {
+        this.#asked.set(page, write);
+        isNew = true;
+      } else {
+        isLost = true;
+      }
     }
-    if (this.#asked.size > before) {
+    if (isNew) {
       this.#rounds = 0;
       this.#since = Date.now();
     } else {
@@ -33,5 +42,11 @@ export class Futility {
       const why = `the same pages were missing ${this.#rounds} rounds in a row (tried for ${timeoutMs} ms): they are leased or written all the time, or one of them is mapped at two addresses that one invocation uses, and writes through one`;
       throw new KernelError("EBUSY", op, why);
     }
+    return isLost;
+  }
+
+  /** All that was asked for, by rising page. */
+  asked(): Demand[] {
+    return [...this.#asked].map(([page, write]) => ({ page, write })).sort((a, b) => a.page - b.page);
   }
 }

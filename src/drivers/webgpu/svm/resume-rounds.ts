@@ -4,7 +4,7 @@
  * nobody further, fewer of them run.
  */
 import { KernelError, throwIfAborted } from "../../../base/index.ts";
-import { decodeFault, type RoundReport } from "./control.ts";
+import { decodeFaults, type RoundReport } from "./control.ts";
 import { MOST_SPILL_WORDS } from "./control-layout.ts";
 import { FUTILE_ROUNDS, Futility } from "./futility.ts";
 import { GroupSize } from "./group-size.ts";
@@ -175,16 +175,21 @@ export class ResumeRounds {
         continue;
       }
       idle = 0;
-      futility.check(report.faults, job.name, this.#parts.timeoutMs);
+      const faults = decodeFaults(report.faults);
+      const isLost = futility.check(faults, job.name, this.#parts.timeoutMs);
       if (progressed >= count) {
         // Each has come further: what it used before may go.
         claim.clear();
         progressed = 0;
       }
-      const demands = [...report.faults].map(decodeFault).sort((a, b) => a.page - b.page);
-      this.#parts.stats.faults += demands.length;
-      const missing = demands.filter(({ page }) => !claim.covers(table.frameAt(page))).length;
-      const needed = missing + claim.count();
+      this.#parts.stats.faults += faults.length;
+      const lacking = (demands: readonly Demand[]) =>
+        claim.count() + demands.filter(({ page }) => !claim.covers(table.frameAt(page))).length;
+      const all = isLost ? futility.asked() : faults;
+      // What many asked for in turn need not fit together.
+      const together = isLost && lacking(all) <= this.#room;
+      const demands = together ? all : faults;
+      const needed = lacking(demands);
       const isCrowded = needed > this.#room;
       this.#size.note(count, report.turns, this.#each === 1 && needed * 2 > this.#room);
       if (!isCrowded) {
@@ -192,8 +197,8 @@ export class ResumeRounds {
         if (report.progressed > 0 && needed * 2 <= this.#room) {
           this.#each = Math.min(MOST_MISSES, this.#each * 2);
         }
-        const prefetch = table.pool.freeFrames > 0 ? prefetcher.choose(table, demands) : [];
-        context = { ...NOTHING, demands, prefetch };
+        const prefetch = table.pool.freeFrames > 0 && !together ? prefetcher.choose(table, demands) : [];
+        context = { ...NOTHING, demands, prefetch, together };
       } else if (this.#each > 1) {
         // Only what is certainly needed is worth room: what each missed first, in the end.
         this.#each = Math.max(1, Math.min(this.#each - 1, Math.floor((this.#each * this.#room) / needed)));

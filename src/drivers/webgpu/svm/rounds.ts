@@ -53,6 +53,8 @@ export interface RoundContext {
   readonly lane?: Lane;
   /** The demanded pages have their frames already. */
   readonly isPlaced?: boolean;
+  /** Some were taken away before all were there: it runs with all of them, if that can be had. */
+  readonly together?: boolean;
   readonly onSubmitted?: () => void;
 }
 

@@ -1,7 +1,7 @@
 /** The rounds of one slice of workgroups, until all of them are done. */
 import { KernelError, throwIfAborted } from "../../../base/index.ts";
 import type { BegunSlice, Lane } from "./begun-slice.ts";
-import { decodeFault, type FatalAccess, type RoundReport, type RoundRun } from "./control.ts";
+import { decodeFaults, type FatalAccess, type RoundReport, type RoundRun } from "./control.ts";
 import type { FramePlacer } from "./frame-placer.ts";
 import { Futility } from "./futility.ts";
 import type { Pace } from "./pace.ts";
@@ -179,11 +179,12 @@ export class SliceRounds {
         continue;
       }
       idle = 0;
-      futility.check(report.faults, this.#job.name, this.#timeoutMs);
+      const faults = decodeFaults(report.faults);
+      const together = futility.check(faults, this.#job.name, this.#timeoutMs);
       pending = joined(report.failed, rest);
-      const demands = [...report.faults].map(decodeFault).sort((a, b) => a.page - b.page);
-      this.stats.faults += demands.length;
-      asked.push(...demands);
+      this.stats.faults += faults.length;
+      asked.push(...faults);
+      const demands = together ? futility.asked() : faults;
       // Beside others a slice is content with its share, but what cannot be made less gets the whole pool.
       const room = running > 1 ? this.#placer.share : this.#table.pool.capacity;
       const inUse = this.#claim.count();
@@ -192,11 +193,11 @@ export class SliceRounds {
       used = Math.max(used, missing + inUse);
       // Faults that the report had no room for wait in the bitmaps, for the next one.
       if (missing + inUse <= room) {
-        const prefetch = this.#prefetcher.choose(this.#table, demands);
+        const prefetch = together ? [] : this.#prefetcher.choose(this.#table, demands);
         if (progress) {
           this.grow(missing + inUse, count);
         }
-        context = { ...NOTHING, demands, prefetch };
+        context = { ...NOTHING, demands, prefetch, together };
         continue;
       }
       // The working set of what runs does not fit: run less of it.

@@ -3,7 +3,7 @@ import { isPromise, KernelError, traceNow, traceOn, type VirtRange } from "../..
 import { syncSpace } from "../../../mm/index.ts";
 import { type Held, type MmapRead, Mutex } from "../../../sync/index.ts";
 import type { WebGpuDevice } from "../device.ts";
-import { BUSY_MEMORY, type Retry } from "../gather.ts";
+import { type Retry, TRY_AGAIN } from "../gather.ts";
 import { createGpuBuffer, type OwnedBuffer } from "../gpu-buffer.ts";
 import type { DispatchProgress } from "../kernel.ts";
 import type { DeviceMirror } from "../mirror.ts";
@@ -210,7 +210,7 @@ export class SvmDevice {
 
   /**
    * Brings pages, and submits what `encode` adds, in one submission. `encode` runs under the update lock, when the state
-   * of pages and the entries agree.
+   * of pages and the entries agree. `together` asks for a moment in which all of the demanded pages are there.
    *
    * Locks: takes the placer's for serving, read; mmapLock, read; the update lock.
    * @throws KernelError those of Service.gather; EBUSY leases or invalidations were in the way for too long; ENODEV; EINTR
@@ -220,8 +220,10 @@ export class SvmDevice {
     demands: readonly Demand[],
     work: SvmWork,
     encode: (encoder: GPUCommandEncoder) => void,
+    together = false,
   ): Promise<Submission> {
     const deadline = Date.now() + work.timeoutMs;
+    let tries = together ? TRIES_TOGETHER : 0;
     let wanted = demands;
     // Once: what has come and gone again is read where it is needed.
     let mayWait = true;
@@ -229,7 +231,7 @@ export class SvmDevice {
       const isGuessing = wanted.some((demand) => demand.optional);
       let tried: Submission | Retry | Coming | "being served";
       try {
-        tried = await this.#try(table, wanted, work, encode, mayWait);
+        tried = await this.#try(table, wanted, work, encode, { mayWait, together: tries > 0 });
       } catch (error) {
         if (!isGuessing) {
           throw error;
@@ -258,6 +260,10 @@ export class SvmDevice {
         wanted = wanted.filter((demand) => !demand.optional);
         continue;
       }
+      if (tried === APART) {
+        tries = Date.now() < deadline ? tries - 1 : 0;
+        continue;
+      }
       const left = deadline - Date.now();
       if (left <= 0 || !(await tried.wait({ signal: work.signal, timeoutMs: left }))) {
         throw new KernelError("EBUSY", work.op, `${tried.why} (tried for ${work.timeoutMs} ms)`);
@@ -270,7 +276,7 @@ export class SvmDevice {
     demands: readonly Demand[],
     work: SvmWork,
     encode: (encoder: GPUCommandEncoder) => void,
-    mayWait: boolean,
+    { mayWait, together }: { readonly mayWait: boolean; readonly together: boolean },
   ): Promise<Submission | Retry | Coming | "being served"> {
     const { mirror, mm } = table;
     const { signal, bound, tally } = work;
@@ -330,9 +336,14 @@ export class SvmDevice {
       const shown = boundTry?.commit();
       if (shown?.complete === false) {
         shown.undo();
-        return { wait: () => Promise.resolve(true), why: BUSY_MEMORY };
+        return TRY_AGAIN;
       }
       const committed = service.commit();
+      if (together && !mapped.every(({ page, write }) => table.isResident(page, write))) {
+        service.undo();
+        shown?.undo();
+        return APART;
+      }
       let finished: Promise<void>;
       try {
         this.flushEntries(table);
@@ -376,6 +387,12 @@ export class SvmDevice {
     this.pool.destroy();
   }
 }
+
+/** Of demands that were asked for together some were taken away again: the next try gets them all anew, at once. */
+const APART: Retry = { ...TRY_AGAIN };
+
+/** Tries to have pages together: those of one object at two addresses never are. */
+const TRIES_TOGETHER = 16;
 
 /** Device pages that a prefetch brings with one submission: 16 MiB. */
 const PREFETCH_AT_ONCE = 1024;

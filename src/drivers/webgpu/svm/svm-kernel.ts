@@ -306,7 +306,7 @@ export class SvmKernel implements WebGpuKernel {
     const demands = context.isPlaced
       ? context.demands
       : await svm.placer.place(table, context.demands, context.prefetch, work);
-    await svm.submit(table, demands, run.work, (encoder) => {
+    const encode = (encoder: GPUCommandEncoder) => {
       if (context.newWindow) {
         control.clear(encoder, "all");
       } else if (context.clearFaults) {
@@ -320,7 +320,8 @@ export class SvmKernel implements WebGpuKernel {
       encodeKernel(bindings, this.compiled, encoder, pipeline ?? this.compiled.checked, grid);
       encodeCompaction(bindings, encoder);
       control.record(encoder, round.count);
-    });
+    };
+    await svm.submit(table, demands, run.work, encode, context.together);
     context.onSubmitted?.();
     const submitted = traceNow();
     const report = await control.read(round.count);

@@ -2,7 +2,7 @@
 import { PAGE_SIZE, trace, traceIdOf, traceNow, traceUpload, vpnOf } from "../../../base/index.ts";
 import type { WebGpuDevice } from "../device.ts";
 import { traceMemory } from "../trace-gpu.ts";
-import { decodeFault, type RoundReport } from "./control.ts";
+import { decodeFaults, type RoundReport } from "./control.ts";
 import { addrOfPage, SUB_PAGES } from "./page-entry.ts";
 import type { SvmFrame } from "./svm-frame.ts";
 import type { SvmTable } from "./svm-table.ts";
@@ -15,7 +15,7 @@ export function traceRound(
   report: RoundReport,
   since: number,
 ): void {
-  const faults = [...report.faults].map(decodeFault).sort((a, b) => a.page - b.page);
+  const faults = decodeFaults(report.faults);
   const { completed } = report;
   trace("gpu.round", { device: device.label, ...round, completed, faults: faults.length }, since);
   const space = traceIdOf(table.mm);
