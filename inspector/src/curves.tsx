@@ -4,9 +4,9 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { PAGE_SIZE } from "../../src/base/index.ts";
 import type { EventStore, MemorySample } from "../../src/inspect/index.ts";
-import { bytesText } from "./text.ts";
+import { bytesText, markText } from "./text.ts";
 import { theme } from "./theme.ts";
-import type { Span } from "./timeline.tsx";
+import { gutterOf, type Span } from "./timeline.tsx";
 
 /** More points than a wide screen has pixels are thinned out. */
 const MOST_POINTS = 4000;
@@ -69,11 +69,24 @@ function DeviceCurves({ store, version, view, cursor, device }: CurvesProps & { 
       {
         width: parent.clientWidth,
         height: 180,
+        // In line with the timeline above.
+        padding: [8, 0, 0, 0],
         cursor: { drag: { x: false, y: false } },
         scales: { x: { time: false } },
         axes: [
-          { ...axis, values: (_, ticks) => ticks.map((t) => `${+t.toFixed(4)} s`) },
-          { ...axis, size: 82, incrs: POWERS, values: (_, ticks) => ticks.map(bytesText) },
+          {
+            ...axis,
+            values: (_, ticks) => {
+              const [last, step] = [ticks.at(-1) ?? 0, (ticks[1] ?? 1) - (ticks[0] ?? 0)];
+              return ticks.map((t) => markText(t * 1e6, step * 1e6, last * 1e6));
+            },
+          },
+          {
+            ...axis,
+            size: Math.max(82, gutterOf(parent.clientWidth)),
+            incrs: POWERS,
+            values: (_, ticks) => ticks.map(bytesText),
+          },
         ],
         series: [
           { label: "time", value: (_, t) => (t === null ? "" : `${t.toFixed(4)} s`) },

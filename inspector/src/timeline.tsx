@@ -8,8 +8,15 @@ import { theme } from "./theme.ts";
 
 const LANE = 22;
 const AXIS = 20;
+/** Where names of lanes stand on a wide screen, and the curves' scale below; a narrow one has them on the lanes. */
+export const GUTTER = 150;
+const NARROW = 700;
 /** A press that moves less than this is a click. */
 const CLICK = 4;
+
+export function gutterOf(width: number): number {
+  return width < NARROW ? 0 : GUTTER;
+}
 
 /** A stretch of time, in microseconds. */
 export interface Span {
@@ -49,7 +56,9 @@ export function Timeline(props: TimelineProps) {
 
   const timeAt = (x: number) => {
     const { view } = latest.current;
-    return view.from + ((view.to - view.from) * x) / (canvas.current?.clientWidth ?? 1);
+    const width = canvas.current?.clientWidth ?? 1;
+    const gutter = gutterOf(width);
+    return view.from + ((view.to - view.from) * Math.max(0, x - gutter)) / (width - gutter);
   };
   const zoom = (factor: number, at: number) => {
     const { view, whole } = latest.current;
@@ -115,7 +124,7 @@ export function Timeline(props: TimelineProps) {
         const time = timeAt(event.offsetX);
         latest.current.onCursor(time, false);
         const lane = latest.current.lanes.all()[Math.floor((event.offsetY - AXIS) / LANE)];
-        const slack = timeAt(3) - timeAt(0);
+        const slack = timeAt(GUTTER + 3) - timeAt(GUTTER);
         const row =
           event.offsetY < AXIS || lane === undefined ? undefined : rowNear(lane, latest.current.store, time, slack);
         latest.current.onHover(row, event.clientX, event.clientY);
@@ -152,12 +161,16 @@ function rowNear(lane: Lane, { columns: c }: EventStore, time: number, slack: nu
 
 function draw(
   context: CanvasRenderingContext2D,
-  width: number,
+  fullWidth: number,
   { store, lanes, view, cursor }: TimelineProps,
   brush: { readonly from: number; readonly to: number } | undefined,
 ): void {
   const colours = theme();
   const { columns: c } = store;
+  const gutter = gutterOf(fullWidth);
+  const width = fullWidth - gutter;
+  context.save();
+  context.translate(gutter, 0);
   const scale = width / (view.to - view.from);
   context.font = "11px system-ui, sans-serif";
   drawAxis(context, width, view);
@@ -193,7 +206,12 @@ function draw(
     if (to > from) {
       context.fillRect(Math.max(0, from), y + 3, to - Math.max(0, from), LANE - 6);
     }
-    label(context, lane.label, 4, y + 15);
+    if (gutter === 0) {
+      label(context, lane.label, 4, y + 15);
+    } else {
+      context.fillStyle = colours.faint;
+      context.fillText(lane.label, -gutter, y + 15, gutter - 8);
+    }
   }
   const height = AXIS + all.length * LANE;
   const x = (cursor - view.from) * scale;
@@ -203,8 +221,10 @@ function draw(
   }
   if (brush !== undefined) {
     context.fillStyle = colours.brush;
-    context.fillRect(Math.min(brush.from, brush.to), 0, Math.abs(brush.to - brush.from), height);
+    const from = Math.max(0, Math.min(brush.from, brush.to) - gutter);
+    context.fillRect(from, 0, Math.max(0, Math.max(brush.from, brush.to) - gutter - from), height);
   }
+  context.restore();
 }
 
 function label(context: CanvasRenderingContext2D, text: string, x: number, y: number): void {
