@@ -24,7 +24,7 @@ export const TRACEPOINTS = {
   },
   "mm.unmap": { doc: "A range was unmapped.", shape: "instant", fields: RANGE },
   "mm.fault": {
-    doc: "Entries were missing and have been set: for a lease of the CPU, or for a device that reads through HMM.",
+    doc: "Pages were missing and are there: for a lease of the CPU, for its access to a plain array, or for a device that reads through HMM.",
     shape: "slice",
     fields: { ...RANGE, write: "flag", device: "flag" },
   },

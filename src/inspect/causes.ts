@@ -145,8 +145,9 @@ export function causesOf(time: TimeCovered, counts: Counts): readonly Cause[] {
     {
       what: "CPU faults",
       ms: time.of("mm.fault").ms,
-      why: `leases found ${counted(faulted, "page")} missing or read-only`,
-      remedy: 'lease larger ranges at once, and ask for "r" where nothing is written',
+      why: `leases, or plain accesses, found ${counted(faulted, "page")} missing or read-only`,
+      remedy:
+        'lease larger ranges at once, and ask for "r" where nothing is written; call populate before plain accesses',
     },
     {
       what: "finding memory for devices",

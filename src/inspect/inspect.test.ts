@@ -238,7 +238,7 @@ describe("the analysis", () => {
       ["CPU faults", 2],
     ]);
     expect(causes[0].remedy).not.toMatch(/lease/);
-    expect(causes[1].why).toBe("leases found 2 pages missing or read-only");
+    expect(causes[1].why).toBe("leases, or plain accesses, found 2 pages missing or read-only");
   });
 
   it("says of waits for the GPU what was waited for, and counts what rounds missed", () => {

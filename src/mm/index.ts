@@ -64,7 +64,7 @@ export * from "./pte.ts";
 export { assertBytes } from "./range-args.ts";
 export { changesIn, firstPartBehind, forEachPart, type PartedRange } from "./range-parts.ts";
 export { announceOnObject, forEachMapping, isWritable, rewriteEntries, writeProtectPages } from "./rmap.ts";
-export { type MigrateCause, traceMigrate, traceSpace } from "./trace-mm.ts";
+export { type MigrateCause, traceMigrate, traceShown, traceSpace } from "./trace-mm.ts";
 export { validateMm } from "./validate.ts";
 export { type Prot, Vma, VmFlags } from "./vma.ts";
 export { createWindowMemory } from "./window-memory.ts";

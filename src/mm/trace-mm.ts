@@ -6,6 +6,7 @@ import {
   trace,
   traceClearStart,
   traceEnd,
+  traceFault,
   traceIdOf,
   traceStart,
   vpnOf,
@@ -87,6 +88,13 @@ export function traceMigrate(
   forEachPlace(object, page, end, (mm, start, stop) => {
     const pages = (stop - start) / PAGE_SIZE;
     trace("mm.migrate", { space: traceIdOf(mm), start, end: stop, pages, to, cause }, since);
+  });
+}
+
+/** Sends that pages of an object were shown to a plain access that met one of them, for each place where they are mapped. */
+export function traceShown(object: MemoryObject, page: number, end: number, write: boolean, since: number): void {
+  forEachPlace(object, page, end, (mm, start, stop) => {
+    traceFault(traceIdOf(mm), vpnOf(start), vpnOf(stop), write, false, since);
   });
 }
 

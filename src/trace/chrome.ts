@@ -57,13 +57,17 @@ interface Several {
   readonly to: number;
 }
 
-/** A device fault whose pages have not been sent up yet. */
-interface PendingFault {
-  readonly id: number;
+interface DeviceRange {
   readonly device: number;
   readonly space: number;
   readonly start: number;
   readonly end: number;
+}
+
+/** A device fault whose pages have not been sent up yet. Some never are: a page that is only written has no bytes to bring. */
+interface PendingFault extends DeviceRange {
+  readonly tid: number;
+  readonly at: number;
 }
 
 /** Turns events into a trace file, piece by piece. `write` gets UTF-8 of whole lines, to use at once; the last ends the file. */
@@ -307,7 +311,7 @@ export class ChromeTraceWriter {
     this.#line(JSON.stringify({ ...meta, name: "thread_sort_index", args: { sort_index: order + row } }));
   }
 
-  #rangeOf(shape: Shape, rows: Float64Array, row: number): Omit<PendingFault, "id"> {
+  #rangeOf(shape: Shape, rows: Float64Array, row: number): DeviceRange {
     return {
       device: rows[row + shape.device],
       space: rows[row + shape.space],
@@ -316,19 +320,21 @@ export class ChromeTraceWriter {
     };
   }
 
-  #faulted({ device, space, start, end }: Omit<PendingFault, "id">, tid: number, at: number): void {
-    const id = ++this.#flows;
-    this.#pending.push({ id, device, space, start, end });
+  #faulted(range: DeviceRange, tid: number, at: number): void {
+    this.#pending.push({ ...range, tid, at });
     if (this.#pending.length > MOST_PENDING) {
       this.#pending.shift();
     }
-    this.#arrow({ ph: "s", id }, tid, at);
   }
 
-  #uploaded(upload: Omit<PendingFault, "id">, tid: number, at: number): void {
-    this.#pending = this.#pending.filter(({ id, device, space, start, end }) => {
+  #uploaded(upload: DeviceRange, tid: number, at: number): void {
+    this.#pending = this.#pending.filter((fault) => {
+      const { device, space, start, end } = fault;
       const mine = device === upload.device && space === upload.space && start < upload.end && upload.start < end;
       if (mine) {
+        // Both ends at once: an arrow that leads nowhere is an error to who reads the file.
+        const id = ++this.#flows;
+        this.#arrow({ ph: "s", id }, fault.tid, fault.at);
         this.#arrow({ ph: "f", bp: "e", id }, tid, at);
       }
       return !mine;

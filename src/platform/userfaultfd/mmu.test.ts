@@ -1,6 +1,6 @@
 import { spawnSync } from "node:child_process";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { PAGE_SIZE } from "../../base/index.ts";
+import { listenToTrace, PAGE_SIZE, type TraceEvent } from "../../base/index.ts";
 import {
   AddressSpace,
   MemoryObject,
@@ -72,6 +72,29 @@ describe.skipIf(!report.works)("plain arrays on the userfaultfd MMU", () => {
     using lease = await mapping.lease("r");
     expect([lease.u32[0], lease.u32[1024 * 199]]).toEqual([7, 206]);
     expect(mmu.counts.faults).toBeLessThan(10);
+  });
+
+  test("faults of plain accesses are traced, with what they asked for and the pages that came along", async () => {
+    const { mapping, view } = await map(200);
+    const events: TraceEvent[] = [];
+    const stop = listenToTrace((event) => events.push(event));
+    try {
+      await thread.run(`${WORDS} return Atomics.load(u32, 0)`, view);
+      await thread.run(`${WORDS} u32[199 * 1024] = 1`, view);
+    } finally {
+      stop();
+    }
+    const faults = events.filter((event): event is TraceEvent<"mm.fault"> => event.name === "mm.fault");
+    expect(faults).toHaveLength(mmu.counts.faults);
+    const [read, written] = faults.map(({ fields }) => fields);
+    expect([read.write, written.write, read.device]).toEqual([false, true, false]);
+    expect(read.start).toBe(mapping.start);
+    expect(written.start <= mapping.start + 199 * PAGE_SIZE && written.end === mapping.start + 200 * PAGE_SIZE).toBe(
+      true,
+    );
+    const pages = faults.reduce((sum, { fields }) => sum + (fields.end - fields.start) / PAGE_SIZE, 0);
+    expect(pages).toBe(mmu.counts.pagesShown);
+    expect(faults.every(({ duration }) => duration > 0)).toBe(true);
   });
 
   test("what a lease wrote is there for plain arrays", async () => {

@@ -5,7 +5,7 @@
  * whoever serves faults cannot wait for himself. The application's side is registered with the kernel: pages are shown
  * there one by one, write-protected asynchronously.
  */
-import { KernelError, PAGE_SIZE, PAGES_PER_BLOCK, warnOn } from "../../base/index.ts";
+import { KernelError, PAGE_SIZE, PAGES_PER_BLOCK, traceNow, traceOn, warnOn } from "../../base/index.ts";
 import { RangeMap } from "../../collections/index.ts";
 import {
   type AdoptableMemory,
@@ -23,6 +23,7 @@ import {
   readAheadFromDevice,
   serveCpuFault,
   takeCpuFailure,
+  traceShown,
 } from "../../mm/index.ts";
 import { lockdepTask } from "../../sync/index.ts";
 import { AROUND, assertFaultAround, COME_HOME, SEQUENTIAL } from "./around.ts";
@@ -59,6 +60,15 @@ export interface MmuCounts {
   errors: number;
 }
 
+/** A fault on a page that somebody holds. */
+interface HeldFault {
+  readonly trap: UffdTrap;
+  readonly page: number;
+  readonly inFile: boolean;
+  readonly write: boolean;
+  readonly since: number;
+}
+
 export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
   readonly name = "userfaultfd";
   readonly traps = true;
@@ -72,7 +82,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
   #last: UffdTrap | undefined;
   /** What {@link findShowable} fills in: a fault makes no object. */
   readonly #span: PageSpan = { page: 0, end: 0 };
-  #held: { readonly trap: UffdTrap; readonly page: number; readonly inFile: boolean }[] = [];
+  #held: HeldFault[] = [];
   #arena: Sides | undefined;
   /** Windows that are left in each memory that several share. */
   readonly #sharing = new Map<number, number>();
@@ -84,7 +94,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     const host = options.faultAround ?? AROUND.host;
     assertFaultAround(host);
     this.uffd = Uffd.open(
-      (address, inFile) => this.#fault(address, inFile),
+      (address, inFile, write) => this.#fault(address, inFile, write, traceNow()),
       () => options.pulse?.(),
     );
     this.log = options.log ?? new FaultLog();
@@ -170,7 +180,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     return trap.window;
   }
 
-  #fault(address: number, inFile: boolean): void {
+  #fault(address: number, inFile: boolean, write: boolean, since: number): void {
     this.counts.faults++;
     let trap = this.#last;
     if (trap === undefined || address < trap.address || address >= trap.address + trap.byteLength) {
@@ -183,25 +193,40 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
       return;
     }
     const page = Math.floor((address - trap.address) / PAGE_SIZE);
-    this.#serve(trap, page, inFile, trap.streams.find(page));
+    this.#serve(trap, page, inFile, write, since, trap.streams.find(page));
   }
 
-  /** `stream`: the access in order that met the page. `home`: what this fault asked for has come home. */
-  #serve(trap: UffdTrap, page: number, inFile: boolean, stream: ReadAhead | undefined, home = false): void {
+  /**
+   * `since`: when the fault came. `stream`: the access in order that met the page. `home`: what this fault asked for has come
+   * home.
+   */
+  #serve(
+    trap: UffdTrap,
+    page: number,
+    inFile: boolean,
+    write: boolean,
+    since: number,
+    stream: ReadAhead | undefined,
+    home = false,
+  ): void {
     const { object, base } = trap;
     if (trap.released || object === undefined) {
       this.uffd.wake(trap.address + page * PAGE_SIZE, PAGE_SIZE);
       return;
     }
     if (trap.isHeld(page)) {
-      this.#held.push({ trap, page, inFile });
+      this.#held.push({ trap, page, inFile, write, since });
       return;
     }
     const failure = takeCpuFailure(object, base + page);
     const around = stream === undefined ? this.#around : home ? COME_HOME : this.#sequential;
     const span = this.#span;
     if (failure === undefined && findShowable(object, base + page, around.host, span)) {
-      this.#showAround(trap, span.page - base, span.end - base, page, inFile, stream);
+      const { page: first, end } = span;
+      this.#showAround(trap, first - base, end - base, page, inFile, stream);
+      if (traceOn) {
+        traceShown(object, first, end, write, since);
+      }
       if (stream !== undefined) {
         this.#readAhead(trap, base + page, stream);
       }
@@ -217,7 +242,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     }
     if (served instanceof Promise) {
       served.then(
-        () => this.#serve(trap, page, true, stream && trap.streams.find(page), true),
+        () => this.#serve(trap, page, true, write, since, stream && trap.streams.find(page), true),
         (error: unknown) => {
           warnOn(true, "I-UFFD-2", () => `a fault cannot be served: ${String(error)}`);
           this.#fail(trap, page, new KernelError("EIO", "fault", String(error)));
@@ -230,6 +255,9 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
       return;
     }
     this.#showAround(trap, served.page - base, served.end - base, page, inFile, stream);
+    if (traceOn) {
+      traceShown(object, served.page, served.end, write, since);
+    }
   }
 
   #showAround(trap: UffdTrap, page: number, end: number, wanted: number, inFile: boolean, stream?: ReadAhead): void {
@@ -309,12 +337,16 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     }
     const { trap, base } = found;
     for (let p = page; p < Math.min(end, object.pages); ) {
+      const since = traceNow();
       const served = trap.isHeld(p - base) ? undefined : serveCpuFault(object, p, this.#sequential);
       if (served === undefined || served instanceof Promise || served.error !== undefined) {
         p++;
         continue;
       }
       trap.show(served.page - base, served.end - base, p - base, true);
+      if (traceOn) {
+        traceShown(object, served.page, served.end, false, since);
+      }
       p = served.end;
     }
   }
@@ -328,8 +360,8 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     // Later, as accesses of nobody in particular: who held the pages has still to finish what he does with them.
     queueMicrotask(() =>
       lockdepTask("cpu fault", () => {
-        for (const { trap, page, inFile } of held) {
-          this.#serve(trap, page, inFile, trap.streams.find(page));
+        for (const { trap, page, inFile, write, since } of held) {
+          this.#serve(trap, page, inFile, write, since, trap.streams.find(page));
         }
       }),
     );

@@ -7,6 +7,7 @@ import {
   EVENT_PAGEFAULT,
   FALLOC_PUNCH_HOLE,
   FAULT_MINOR,
+  FAULT_WRITE,
   Ioctl,
   MADV_DONTNEED,
   MAP_ANONYMOUS,
@@ -48,6 +49,9 @@ const FILE_BYTES = 2 ** 46;
 /** What the file behind managed memory is called in /proc/self/maps. */
 export const FILE_NAME = "pagemirror";
 
+/** `inFile`: the file has the page, only the application's side does not show it. */
+type FaultListener = (address: number, inFile: boolean, write: boolean) => void;
+
 /** The descriptors of one MMU. Faults are told to `onFault` from the event loop. */
 export class Uffd {
   readonly libc: Libc;
@@ -66,13 +70,7 @@ export class Uffd {
   #closed = false;
   #stopped = false;
 
-  private constructor(
-    libc: Libc,
-    fd: number,
-    systemCalls: boolean,
-    onFault: (address: number, inFile: boolean) => void,
-    onTurn: () => void,
-  ) {
+  private constructor(libc: Libc, fd: number, systemCalls: boolean, onFault: FaultListener, onTurn: () => void) {
     this.libc = libc;
     this.#words = libc.words;
     this.#oneArg = libc.scratch + SHOW_ONE_AT;
@@ -100,7 +98,7 @@ export class Uffd {
   }
 
   /** `onTurn` is called before some faults are served. @throws KernelError ENOTSUP with the reason and the remedy; ENOMEM. NoLibc as Libc.load */
-  static open(onFault: (address: number, inFile: boolean) => void, onTurn: () => void): Uffd {
+  static open(onFault: FaultListener, onTurn: () => void): Uffd {
     const libc = Libc.load();
     const found = openUffd(libc);
     if (!("fd" in found)) {
@@ -111,7 +109,7 @@ export class Uffd {
   }
 
   /** Serves what is waiting now, without waiting. */
-  #drain(onFault: (address: number, inFile: boolean) => void): void {
+  #drain(onFault: FaultListener): void {
     const { libc } = this;
     const words = this.#words;
     const messages = libc.scratch + MESSAGES_AT;
@@ -132,7 +130,8 @@ export class Uffd {
       // Serving one fault uses the scratch memory's first part only: the messages stay.
       for (let w = MESSAGES_AT / 4; w < (MESSAGES_AT + bytes) / 4; w += MSG_BYTES / 4) {
         if ((words[w] & 0xff) === EVENT_PAGEFAULT) {
-          onFault(words[w + 4] + words[w + 5] * TWO_32, (words[w + 2] & FAULT_MINOR) !== 0);
+          const flags = words[w + 2];
+          onFault(words[w + 4] + words[w + 5] * TWO_32, (flags & FAULT_MINOR) !== 0, (flags & FAULT_WRITE) !== 0);
         }
       }
     }
