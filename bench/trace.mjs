@@ -24,15 +24,10 @@ const LOOKS = 20_000_000;
 /** Looks at the variable for each event that would have been sent: its start, its end, and those that send nothing. */
 const LOOKS_PER_EVENT = 3;
 
-/** The lower quartile. */
-function quickest(values) {
-  return [...values].sort((a, b) => a - b)[values.length >> 2];
-}
-
 async function overhead(pm, folder) {
   const ours = await mirrored(pm, KERNEL);
   let round = 0;
-  /** Milliseconds of the quarter of a block's rounds that nothing else disturbed: disturbances are larger than what is measured. */
+  /** The median of a block's rounds, in milliseconds. */
   const block = async (traced) => {
     // Open for all rounds of a block, so that what its thread does while the next round runs is paid for by that round.
     const file = traced ? writeTrace(path.join(folder, "run.json")) : undefined;
@@ -45,7 +40,7 @@ async function overhead(pm, folder) {
       }
     }
     await file?.close();
-    return quickest(times);
+    return median(times);
   };
   await block(false);
   const pairs = [];

@@ -80,8 +80,8 @@ export abstract class TraceSink {
 export let traceOn = false;
 
 let sinks: readonly TraceSink[] = [];
-/** When the last event was sent. */
-let latest = 0;
+/** When the last event was sent: in an array, because a variable's new number is a new object. */
+const latest = new Float64Array(1);
 /** Events that were sent. */
 export let traceCount = 0;
 
@@ -135,7 +135,7 @@ export function traceNow(): number {
 
 /** When the last event was sent. What follows it at once happens then too: the clock costs more than the rest of an event. */
 export function traceLatest(): number {
-  return latest;
+  return latest[0];
 }
 
 /**
@@ -145,7 +145,7 @@ export function traceLatest(): number {
 export function trace<N extends TraceName>(name: N, fields: TraceFields<N>, since = 0, now = performance.now()): void {
   sendHeld();
   const at = since === 0 ? now : since;
-  latest = now;
+  latest[0] = now;
   traceCount++;
   const told = sinks;
   for (let i = 0; i < told.length; i++) {
@@ -195,7 +195,7 @@ export function traceFault(
   now = performance.now(),
 ): void {
   const at = since === 0 ? now : since;
-  latest = now;
+  latest[0] = now;
   traceCount++;
   if (write && !device && isHeld(STARTED, space, vpn, vpnEnd, now)) {
     held.what = FAULTED;
@@ -220,7 +220,7 @@ export function traceStart(
   const now = performance.now();
   const at = since === 0 ? now : since;
   sendHeld();
-  latest = now;
+  latest[0] = now;
   traceCount++;
   for (let i = 0; i < sinks.length; i++) {
     sinks[i].start(space, vpn, vpnEnd, event, blockable, at, now - at);
@@ -230,19 +230,20 @@ export function traceStart(
 /** {@link traceStart} of a blockable "clear" of which {@link traceEnd} is called in the same run to completion. */
 export function traceClearStart(space: number, vpn: number, vpnEnd: number, since: number): void {
   sendHeld();
-  latest = performance.now();
+  const now = performance.now();
+  latest[0] = now;
   traceCount++;
   held.what = STARTED;
   held.space = space;
   held.vpn = vpn;
   held.vpnEnd = vpnEnd;
-  heldTimes[1] = since === 0 ? latest : since;
-  heldTimes[2] = latest;
+  heldTimes[1] = since === 0 ? now : since;
+  heldTimes[2] = now;
 }
 
 /** Sends mmu.end, which was at `now`. */
 export function traceEnd(space: number, vpn: number, vpnEnd: number, event: string, now: number): void {
-  latest = now;
+  latest[0] = now;
   traceCount++;
   if (isHeld(FAULTED, space, vpn, vpnEnd, now)) {
     held.what = NOTHING;
@@ -268,7 +269,7 @@ export function traceUpload(
 ): void {
   const at = since === 0 ? now : since;
   sendHeld();
-  latest = now;
+  latest[0] = now;
   traceCount++;
   for (let i = 0; i < sinks.length; i++) {
     sinks[i].upload(device, space, vpn, vpnEnd, at, now - at);

@@ -148,7 +148,7 @@ export function faultVma(vma: Vma, start: number, end: number, need: PageNeed, s
     // Where there is nothing to prepare, notifiers are told when the fault begins.
     let told = traceOn && since === undefined && pagesAreReady(object, page, pageEnd, need) ? began : 0;
     for (;;) {
-      const prepared = preparePages(object, page, pageEnd, need);
+      const prepared = told === 0 ? preparePages(object, page, pageEnd, need) : "ready";
       if (isPromise(prepared)) {
         return prepared.then(() => faultVma(vma, start, end, need, began));
       }

@@ -45,7 +45,7 @@ export function tracedStart(range: MmuNotifierRange, since: number): MaybePromis
     if (range.parts === undefined) {
       traceClearStart(space, vpnOf(range.start), vpnOf(range.end), since);
     } else {
-      forEachPart(range, (start, end) => traceClearStart(space, vpnOf(start), vpnOf(end), since));
+      sendClearStarts(range, space, since);
     }
   } else {
     sendStart(range, since);
@@ -53,7 +53,16 @@ export function tracedStart(range: MmuNotifierRange, since: number): MaybePromis
   return started;
 }
 
-/** By itself, because a function that makes closures pays for them also when it does not. */
+// What makes closures is by itself: a function that may make one pays for it also when it does not.
+
+function sendClearStarts(range: MmuNotifierRange, space: number, since: number): void {
+  forEachPart(range, (start, end) => traceClearStart(space, vpnOf(start), vpnOf(end), since));
+}
+
+function sendEnds(range: MmuNotifierRange, space: number, now: number): void {
+  forEachPart(range, (start, end) => traceEnd(space, vpnOf(start), vpnOf(end), range.event, now));
+}
+
 function sendStartLater(started: Promise<unknown>, range: MmuNotifierRange, since: number): void {
   void started.then(
     () => sendStart(range, since),
@@ -67,12 +76,11 @@ function sendStart({ mm, start, end, event, blockable }: MmuNotifierRange, since
 
 /** Sends the end of an invalidation, which was at `now`. */
 export function tracedEnd(range: MmuNotifierRange, now: number): void {
-  const { mm, start, end, event, parts } = range;
-  const space = traceIdOf(mm);
-  if (parts === undefined) {
-    traceEnd(space, vpnOf(start), vpnOf(end), event, now);
+  const space = traceIdOf(range.mm);
+  if (range.parts === undefined) {
+    traceEnd(space, vpnOf(range.start), vpnOf(range.end), range.event, now);
   } else {
-    forEachPart(range, (from, to) => traceEnd(space, vpnOf(from), vpnOf(to), event, now));
+    sendEnds(range, space, now);
   }
 }
 

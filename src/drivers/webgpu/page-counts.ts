@@ -15,7 +15,10 @@ export interface DevicePageCounts {
 const VALID_WORD = PageState.Valid * 0x01010101;
 
 /** Counts the pages of extents. `limitBytes` is the device's budget. */
-export function countPages(extents: Iterable<Extent>, limitBytes: number): DevicePageCounts {
+export function countPages(
+  extents: Iterable<Pick<Extent, "state" | "ownedPages">>,
+  limitBytes: number,
+): DevicePageCounts {
   let resident = 0;
   let dirty = 0;
   for (const { state, ownedPages } of extents) {
@@ -25,16 +28,36 @@ export function countPages(extents: Iterable<Extent>, limitBytes: number): Devic
   return { resident, dirty, free: Math.max(0, Math.floor(limitBytes / PAGE_SIZE) - resident) };
 }
 
-/** Four pages at a time: a dispatch over 256 MiB has 65,536 of them. */
+/** Mostly all are valid: 32 pages at a time, as long as no bit says more. A dispatch over 256 MiB has 65,536 of them. */
 function countValid(state: Uint8Array): number {
-  const words = new Uint32Array(state.buffer, state.byteOffset, state.length >>> 2);
+  const words = new Int32Array(state.buffer, state.byteOffset, state.length >>> 2);
+  const eights = words.length & ~7;
   let count = 0;
-  for (let i = 0; i < words.length; i++) {
-    const bits = words[i] & VALID_WORD;
-    count += bits === VALID_WORD ? 4 : (bits * 0x01010101) >>> 24;
+  for (let i = 0; i < eights; i += 8) {
+    if ((allOf8(words, i) & VALID_WORD) === VALID_WORD) {
+      count += 32;
+    } else {
+      for (let w = i; w < i + 8; w++) {
+        count += validIn(words[w]);
+      }
+    }
+  }
+  for (let w = eights; w < words.length; w++) {
+    count += validIn(words[w]);
   }
   for (let p = words.length << 2; p < state.length; p++) {
     count += state[p] & PageState.Valid;
   }
   return count;
+}
+
+function allOf8(words: Int32Array, i: number): number {
+  return (
+    words[i] & words[i + 1] & words[i + 2] & words[i + 3] & words[i + 4] & words[i + 5] & words[i + 6] & words[i + 7]
+  );
+}
+
+/** The four bits' sum is the product's highest byte. */
+function validIn(word: number): number {
+  return Math.imul(word & VALID_WORD, VALID_WORD) >>> 24;
 }
