@@ -8,6 +8,7 @@ import { expect, test } from "vitest";
 import { KernelError, PAGE_SIZE } from "../../base/index.ts";
 import { type AddressSpace, Mapping, MemoryObject, validateMm } from "../../mm/index.ts";
 import { groupsFor, Machine } from "../../testing/machine.ts";
+import { assertProperty } from "../../testing/property.ts";
 import type { WebGpuKernel } from "./kernel.ts";
 
 const PAGES = 6;
@@ -336,7 +337,7 @@ async function checkRest(world: World): Promise<void> {
 }
 
 test("additions by leases and two devices are never lost, doubled or torn, whatever runs beside them", async () => {
-  await fc.assert(
+  await assertProperty(
     fc.asyncProperty(tasks, fc.constantFrom(4, 16), async (list, devicePages) => {
       await using machine = new Machine();
       const world = await makeWorld(machine, devicePages * PAGE_SIZE + 4 * PAGE_SIZE);
@@ -348,7 +349,7 @@ test("additions by leases and two devices are never lost, doubled or torn, whate
 }, 300_000);
 
 test("a device that is lost on the way takes only what it held, and says so", async () => {
-  await fc.assert(
+  await assertProperty(
     fc.asyncProperty(tasks, fc.nat(20), async (list, when) => {
       await using machine = new Machine();
       const world = await makeWorld(machine, 16 * PAGE_SIZE);
@@ -365,7 +366,7 @@ test("a device that is lost on the way takes only what it held, and says so", as
 
 test("a space may exit and the driver be unloaded under running tasks", async () => {
   const over = ["ESRCH", "ENODEV", "EFAULT", "ENOMEM", "EINVAL"];
-  await fc.assert(
+  await assertProperty(
     fc.asyncProperty(tasks, fc.nat(20), fc.nat(20), async (list, exitAt, unloadAt) => {
       const machine = new Machine();
       const world = await makeWorld(machine, 16 * PAGE_SIZE);

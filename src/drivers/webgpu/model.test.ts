@@ -5,6 +5,7 @@ import { KernelError, PAGE_SIZE } from "../../base/index.ts";
 import { type AddressSpace, Mapping, MemoryObject, validateMm } from "../../mm/index.ts";
 import { validateDevice } from "../../testing/device-pages.ts";
 import { groupsFor, INCREMENT, Machine, SUM } from "../../testing/machine.ts";
+import { assertProperty } from "../../testing/property.ts";
 import { BASE } from "../../testing/spaces.ts";
 import type { WebGpuKernel } from "./kernel.ts";
 
@@ -259,7 +260,7 @@ test("spaces and two devices with little memory behave like plain bytes, whateve
     ],
     { maxCommands: 40, size: "max" },
   );
-  await fc.assert(
+  await assertProperty(
     fc.asyncProperty(commands, async (steps) => {
       await using machine = new Machine();
       const deviceMemory = DEVICE_PAGES * PAGE_SIZE;

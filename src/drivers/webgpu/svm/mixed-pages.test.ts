@@ -5,6 +5,7 @@ import { formatAddr, PAGE_SIZE, type VirtAddr } from "../../../base/index.ts";
 import { AddressSpace, type Mapping, MemoryObject, validateMm } from "../../../mm/index.ts";
 import { type Machine, wordsOf } from "../../../testing/machine.ts";
 import { TestPager } from "../../../testing/mm.ts";
+import { assertProperty } from "../../../testing/property.ts";
 import { SVM_COPY, SVM_INCREMENT, SVM_PAGE, svmMachine } from "../../../testing/svm-kernels.ts";
 import type { WebGpuKernel } from "../kernel.ts";
 
@@ -144,7 +145,7 @@ describe("any mix of CPU pages", () => {
     const small = await m.open({ deviceMemory: 5 * SVM_PAGE });
     const kernels = [await m.device.kernel(MIX), await small.kernel(MIX)];
     const trial = fc.tuple(fc.boolean(), fc.nat(1), fc.boolean(), fc.array(kinds, { minLength: 1, maxLength: 4 }));
-    await fc.assert(
+    await assertProperty(
       fc.asyncProperty(trial, async ([file, gpu, touch, list]) => {
         const mm = AddressSpace.create({ memory: m.memory });
         const pages = list[0].length;

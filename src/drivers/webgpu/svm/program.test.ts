@@ -2,6 +2,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { useTestGpu } from "../../../testing/gpu.ts";
+import { assertProperty } from "../../../testing/property.ts";
 import { seededRandom } from "../../../testing/seeded-random.ts";
 import { expectWords, noise } from "../../../testing/svm-check.ts";
 import { SvmHost } from "../../../testing/svm-host.ts";
@@ -49,7 +50,7 @@ const walker: Statement[] = [
 test("whatever is resident, a kernel does what it does on the CPU, or says that it stores too much", async () => {
   let done = 0;
   let resumed = 0;
-  await fc.assert(
+  await assertProperty(
     fc.asyncProperty(
       fc.oneof(program, collectiveProgram, orderedProgram),
       options,
@@ -92,7 +93,6 @@ test("whatever is resident, a kernel does what it does on the CPU, or says that 
     ),
     {
       numRuns: Number(process.env.SVM_PROGRAMS ?? 10),
-      endOnFailure: false,
       examples: [
         [
           walker,

@@ -5,6 +5,7 @@ import { PAGE_SIZE } from "../../../base/index.ts";
 import { AddressSpace, Mapping, MemoryObject, validateMm } from "../../../mm/index.ts";
 import { INCREMENT, Machine } from "../../../testing/machine.ts";
 import { TestPager } from "../../../testing/mm.ts";
+import { assertProperty } from "../../../testing/property.ts";
 import { SVM_PAGE } from "../../../testing/svm-kernels.ts";
 import { ALONE, BINDING, KERNEL_NAMES, type KernelName, MODEL_KERNELS } from "../../../testing/svm-model-kernels.ts";
 import type { WebGpuDevice } from "../device.ts";
@@ -274,7 +275,7 @@ test("any kernels over any memory, wherever its pages are, do what one thread wo
     { minLength: 1, maxLength: 12 },
   );
   const pieces = fc.array(fc.tuple(kind, sizes, fc.boolean()), { minLength: 2, maxLength: 5 });
-  await fc.assert(
+  await assertProperty(
     fc.asyncProperty(pieces, steps, async (wanted, list) => {
       const world: World = { spaces: [{ mm: AddressSpace.create({ memory: machine.memory }), pieces: [] }] };
       try {
