@@ -3,7 +3,7 @@ import type { GpuHandle } from "../drivers/webgpu/gpu-handle.ts";
 import { type ParamValues, packParams } from "../drivers/webgpu/params.ts";
 import { type Compaction, compactionPipeline } from "../drivers/webgpu/svm/compaction.ts";
 import type { CompiledSvmKernel } from "../drivers/webgpu/svm/compile-svm.ts";
-import { CONTROL_HEADER_WORDS, Control, replayWords } from "../drivers/webgpu/svm/control-layout.ts";
+import { CONTROL_HEADER_WORDS, Control, MOST_MISSES, replayWords } from "../drivers/webgpu/svm/control-layout.ts";
 import { BufferUsage, MapMode } from "../drivers/webgpu/usage.ts";
 
 /** How a test's host runs a kernel. */
@@ -205,7 +205,7 @@ function headerOf(areas: Record<Area, number>, { kernel, options, where }: Parts
   header[Control.SpillBase] = areas.spill;
   header[Control.SpillFirst] = where.first;
   header[Control.SpillLanes] = kernel.invocationsPerWorkgroup;
-  header[Control.MostFaults] = options.mostFaults ?? 0xffffffff;
+  header[Control.MostFaults] = options.mostFaults ?? (options.pipeline === "resuming" ? 0xffffffff : MOST_MISSES);
   return header;
 }
 

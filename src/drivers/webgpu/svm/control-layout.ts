@@ -65,7 +65,7 @@ export const Control = {
   SpillFirst: 34,
   SpillLaneFirst: 35,
   SpillLanes: 36,
-  /** In: pages that an invocation may ask for in this round. */
+  /** In: pages that an invocation may miss in this round before its loops end; with resume points, ask for. */
   MostFaults: 37,
   /** Out: invocations that came to a resume point, or were done. */
   Progressed: 38,
@@ -110,6 +110,9 @@ export type FatalCode = (typeof Fatal)[keyof typeof Fatal];
 
 /** Bits of a fault-list entry; the page lies above them. */
 export const FaultBit = { Read: 1, Write: 2, PageShift: 2 } as const;
+
+/** Pages that one run reports before its loops end, unless the round says more. */
+export const MOST_MISSES = 32;
 
 /** Iterations after a fault when the host names none: two times the words of a page. */
 export const DEFAULT_FUEL = 8192;

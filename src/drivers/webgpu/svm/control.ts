@@ -3,7 +3,7 @@ import { KernelError } from "../../../base/index.ts";
 import { createGpuBuffer, type OwnedBuffer } from "../gpu-buffer.ts";
 import type { GpuHandle } from "../gpu-handle.ts";
 import { BufferUsage, MapMode } from "../usage.ts";
-import { CONTROL_HEADER_WORDS, Control, type FatalCode, FaultBit, replayWords } from "./control-layout.ts";
+import { CONTROL_HEADER_WORDS, Control, type FatalCode, FaultBit, MOST_MISSES, replayWords } from "./control-layout.ts";
 
 /** Faults that one round can report; the rest waits in the bitmaps. */
 const FAULT_CAPACITY = 16_384;
@@ -37,6 +37,8 @@ export interface RoundRun {
   readonly first: number;
   readonly count: number;
   readonly lanes: readonly [first: number, end: number];
+  /** Pages that a thorough run misses at most before its loops end. Default: {@link MOST_MISSES}. */
+  readonly mostMisses?: number;
   readonly resume?: ResumeRun;
 }
 
@@ -80,6 +82,8 @@ export interface RoundReport {
   /** More faults than the list holds were found. */
   readonly overflow: boolean;
   readonly fatal: FatalAccess | undefined;
+  /** How long it was waited for, in milliseconds. */
+  readonly took: number;
 }
 
 interface Areas {
@@ -279,6 +283,7 @@ export class ControlBuffers {
     header[Control.ReplayStride] = (this.#shape?.window ?? 0) * (this.#shape?.invocationsPerWorkgroup ?? 0);
     header[Control.ReplayCapacity] = this.#shape?.replayRecords ?? 0;
     header[Control.Invocations] = this.#shape?.doneBits === true ? this.#shape.invocationsPerWorkgroup : 0;
+    header[Control.MostFaults] = run.mostMisses ?? MOST_MISSES;
     if (run.resume !== undefined) {
       header[Control.SpillBase] = areas.spill;
       header[Control.SpillFirst] = run.resume.first;
@@ -315,6 +320,7 @@ export class ControlBuffers {
       throw new KernelError("ENODEV", "dispatch", "the device was closed");
     }
     const bytes = (areas.listOut + count) * 4;
+    const since = Date.now();
     // Not with the caller's signal: the buffer must be free again for the next dispatch.
     await this.#gpu.lost.wait(buffer.mapAsync(MapMode.Read, 0, bytes), "dispatch");
     try {
@@ -332,6 +338,7 @@ export class ControlBuffers {
         faults: words.slice(areas.faultList, areas.faultList + Math.min(found, FAULT_CAPACITY)),
         replayNeeded: words[Control.ReplayNeeded],
         overflow: found > FAULT_CAPACITY,
+        took: Date.now() - since,
         fatal:
           code === 0
             ? undefined

@@ -5,13 +5,12 @@
  */
 import { KernelError, throwIfAborted } from "../../../base/index.ts";
 import { decodeFaults, type RoundReport } from "./control.ts";
-import { MOST_SPILL_WORDS } from "./control-layout.ts";
+import { MOST_MISSES, MOST_SPILL_WORDS } from "./control-layout.ts";
 import { FUTILE_ROUNDS, Futility } from "./futility.ts";
 import { GroupSize } from "./group-size.ts";
 import { DEVICE_PAGE_WORDS } from "./page-entry.ts";
 import type { Prefetcher } from "./prefetch.ts";
 import type { RoundContext, RoundsJob, RoundsStats, RunRound } from "./rounds.ts";
-import { MOST_MISSES } from "./runtime-faults.ts";
 import type { Demand } from "./service.ts";
 import type { SvmTable } from "./svm-table.ts";
 import type { FrameClaim } from "./work.ts";

@@ -5,13 +5,10 @@
  *     pm_fault   it is lost because of a fault, so it will be run again
  *     pm_code    it is lost because of a fatal access
  */
-import { Control, DEFAULT_FUEL, Fatal, FaultBit, headerWord } from "./control-layout.ts";
+import { Control, DEFAULT_FUEL, Fatal, FaultBit, headerWord, MOST_MISSES } from "./control-layout.ts";
 import type { KernelFeatures } from "./kernel-features.ts";
 import { SvmPte } from "./page-entry.ts";
 import { TAINTED, WgFlag } from "./workgroup-flags.ts";
-
-/** Pages that one run reports before its loops end. */
-export const MOST_MISSES = 32;
 
 /** How the functions of a pipeline note what they meet. */
 export interface FaultNotes {
@@ -102,7 +99,9 @@ export const noteSeen = `if (pm_seen != 0u) { pm_set(${headerWord(Control.Access
 /** Misses, fatal accesses, and the fuel that ends loops after them. */
 function faultWgsl(features: KernelFeatures, resuming: boolean): string {
   const { collective } = features;
-  const most = resuming ? `clamp(${headerWord(Control.MostFaults)}, 1u, ${MOST_MISSES}u)` : `${MOST_MISSES}u`;
+  const most = resuming
+    ? `clamp(${headerWord(Control.MostFaults)}, 1u, ${MOST_MISSES}u)`
+    : headerWord(Control.MostFaults);
   const wanted = resuming ? `(pm_missed <= ${most})` : "true";
   const tell = collective ? `atomicOr(&pm_wg_fault, ${WgFlag.Hurt}u);` : "";
   return `

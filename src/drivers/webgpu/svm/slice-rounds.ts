@@ -2,6 +2,7 @@
 import { KernelError, throwIfAborted } from "../../../base/index.ts";
 import type { BegunSlice, Lane } from "./begun-slice.ts";
 import { decodeFaults, type FatalAccess, type RoundReport, type RoundRun } from "./control.ts";
+import { MOST_MISSES } from "./control-layout.ts";
 import type { FramePlacer } from "./frame-placer.ts";
 import { Futility } from "./futility.ts";
 import type { Pace } from "./pace.ts";
@@ -14,6 +15,13 @@ import type { FrameClaim, SvmWork } from "./work.ts";
 
 /** Share of the pool that the working set of a slice is fitted to. */
 export const FILL = 0.75;
+
+/**
+ * Rounds in turn that ran all of their work from its beginning once more, and the milliseconds that they took, after which it
+ * goes on from resume points: in fewer rounds each tells of twice as much, and less time does not pay for another pipeline.
+ */
+const MANY_RESTARTS = 8;
+const LONG_RESTARTS = 300;
 
 /** All invocations of a workgroup. */
 export const ALL_LANES = [0, 0xffff_ffff] as const;
@@ -105,6 +113,9 @@ export class SliceRounds {
     let idle = 0;
     const futility = new Futility();
     let thorough = false;
+    let mostMisses = MOST_MISSES;
+    let restarts = 0;
+    let restartMs = 0;
     for (let round = 0; ; round++) {
       throwIfAborted(this.#signal, this.#job.name);
       const ids = pending?.subarray(0, this.limit) as Uint32Array<ArrayBuffer> | undefined;
@@ -123,6 +134,7 @@ export class SliceRounds {
                 first,
                 count: running,
                 lanes: single ? [laneFirst, laneFirst + lanes] : ALL_LANES,
+                mostMisses,
               },
               { ...context, pipeline: quick ? this.quickPipeline(round) : undefined, lane: this.lane },
             );
@@ -139,10 +151,7 @@ export class SliceRounds {
       if (fatal !== undefined) {
         const resuming = await this.#resumable((why) => this.#fail(fatal, why));
         this.#storesMuch = true;
-        let left = joined(report.failed.sort(), rest);
-        while (left.length > 0) {
-          left = left.subarray(await this.resumeSome(resuming, windowFirst, left));
-        }
+        await this.#resumeAll(resuming, windowFirst, joined(report.failed.sort(), rest));
         return { used, demands: asked };
       }
       const progress = report.completed > 0 || report.doneInvocations > 0;
@@ -153,6 +162,8 @@ export class SliceRounds {
         this.#claim.clear();
         futility.startOver();
       }
+      restarts = progress ? 0 : restarts + 1;
+      restartMs = progress ? 0 : restartMs + report.took;
       thorough = quick && report.faults.length === 0;
       if (thorough) {
         // Perhaps others needed the room.
@@ -192,10 +203,21 @@ export class SliceRounds {
       const missing = demands.filter(({ page }) => !this.#claim.covers(this.#table.frameAt(page))).length;
       used = Math.max(used, missing + inUse);
       // Faults that the report had no room for wait in the bitmaps, for the next one.
+      if (missing + inUse <= room && restarts >= MANY_RESTARTS && restartMs >= LONG_RESTARTS) {
+        const resuming = await this.#resuming();
+        if (typeof resuming !== "string" && resuming.workgroupsOf(pending) === pending.length) {
+          await this.#resumeAll(resuming, windowFirst, pending);
+          return { used, demands: asked };
+        }
+      }
       if (missing + inUse <= room) {
         const prefetch = together ? [] : this.#prefetcher.choose(this.#table, demands);
         if (progress) {
           this.grow(missing + inUse, count);
+        }
+        // To begin again costs more each time: it is to find out as much as there is already.
+        if (!progress && !together && missing >= mostMisses && 3 * missing + inUse <= room) {
+          mostMisses *= 2;
         }
         context = { ...NOTHING, demands, prefetch, together };
         continue;
@@ -235,10 +257,16 @@ export class SliceRounds {
   }
 
   async #resumable(refuse: (why: string) => never): Promise<ResumeRounds> {
+    const resuming = await this.#resuming();
+    return typeof resuming === "string" ? refuse(resuming) : resuming;
+  }
+
+  /** What goes on from resume points, or why the kernel has none. */
+  async #resuming(): Promise<ResumeRounds | string> {
     if (this.resumeRounds === undefined) {
       const words = await this.#resume();
       if (typeof words === "string") {
-        return refuse(words);
+        return words;
       }
       this.resumeRounds = new ResumeRounds(
         {
@@ -256,6 +284,12 @@ export class SliceRounds {
       );
     }
     return this.resumeRounds;
+  }
+
+  async #resumeAll(resuming: ResumeRounds, windowFirst: number, ids: Uint32Array<ArrayBuffer>): Promise<void> {
+    for (let left = ids; left.length > 0; ) {
+      left = left.subarray(await this.resumeSome(resuming, windowFirst, left));
+    }
   }
 
   /** Finishes the first few of these workgroups, which are done then. `newWindow` is given for those that never ran. */
