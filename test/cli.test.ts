@@ -86,6 +86,7 @@ describe("run", () => {
       faults: { device: expect.any(Number), cpu: expect.any(Number) },
       bytes: { toDevice: expect.any(Number), toHost: expect.any(Number), evicted: expect.any(Number) },
       pages: expect.any(Object),
+      deviceMemory: { used: expect.any(Number), limit: expect.any(Number), beside: expect.any(Number) },
       outputs: { result: { bytes: 400, sha256: sha256(written) } },
     });
   });

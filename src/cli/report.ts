@@ -29,6 +29,8 @@ export interface RunReport {
     readonly prefetchHits: number;
     readonly evicted: number;
   };
+  /** Bytes of GPU buffers at the end: those that hold pages, the cap on them, and all others. */
+  readonly deviceMemory: { readonly used: number; readonly limit: number; readonly beside: number };
   readonly outputs: Readonly<Record<string, OutputReport>>;
 }
 
@@ -48,7 +50,8 @@ function prefetchLine({ mode, pages }: RunReport): [string, string][] {
 
 /** The report as a few aligned lines. */
 export function statsText(report: RunReport): string {
-  const { adapter, mode, mmu, wallMs, rounds, faults, bytes, pages, outputs } = report;
+  const { adapter, mode, mmu, wallMs, rounds, faults, bytes, pages, deviceMemory, outputs } = report;
+  const { used, limit, beside } = deviceMemory;
   const lines: [string, string][] = [
     ["adapter", adapter],
     ["mode", `${mode}, ${mmu} MMU`],
@@ -56,6 +59,7 @@ export function statsText(report: RunReport): string {
     ["to device", `${formatBytes(bytes.toDevice)} (${count(pages.uploaded)} pages, ${count(pages.mapped)} are mapped)`],
     ["to host", formatBytes(bytes.toHost)],
     ["evicted", `${formatBytes(bytes.evicted)}${mode === "svm" ? ` (${devicePages(pages.evicted)})` : ""}`],
+    ["memory", `${formatBytes(used)} of ${formatBytes(limit)} for pages, ${formatBytes(beside)} for other buffers`],
     ["faults", `${count(faults.device)} device, ${count(faults.cpu)} CPU`],
     ...prefetchLine(report),
     ...Object.entries(outputs).map(([name, output]): [string, string] => [

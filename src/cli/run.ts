@@ -142,7 +142,7 @@ async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress):
   }
   await collectOutputs(pm, plan, ran, outputs, progress);
   const { mode, reached, stats } = ran;
-  const { bytesToDevice, bytesToHost, pagesUploaded, bytesEvicted } = await pm.device.stats();
+  const { bytesToDevice, bytesToHost, pagesUploaded, bytesEvicted, deviceMemory } = await pm.device.stats();
   const { faults: cpuFaults } = await pm.counts();
   return (written) => ({
     ok: true,
@@ -167,6 +167,7 @@ async function runPlan(plan: RunPlan, outputs: OutputFiles, progress: Progress):
       prefetchHits: stats.prefetchHits,
       evicted: stats.evictions,
     },
+    deviceMemory,
     outputs: written,
   });
 }

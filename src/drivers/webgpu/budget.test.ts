@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import { MemoryObject, validateMm } from "../../mm/index.ts";
 import { COPY, INCREMENT, increment, openMachine, wordsOf } from "../../testing/machine.ts";
 import { turn } from "../../testing/spaces.ts";
+import { SVM_GREEDY, SVM_PAGE, svmMachine } from "../../testing/svm-kernels.ts";
 
 const LENGTH = 65536;
 
@@ -93,4 +94,23 @@ test("memory that an exited space is just giving back is waited for", async () =
   expect((await wordsOf(data))[0]).toBe(8);
   expect((await wordsOf(await m.mm.mmap({ object, length: LENGTH, shared: true })))[0]).toBe(4);
   await object.put();
+});
+
+test("buffers beside those of pages are counted apart: what invocations keep, too, and all until the device is closed", async () => {
+  await using m = await svmMachine(4);
+  const { gpu } = m.device;
+  const kernel = await m.device.kernel(SVM_GREEDY);
+  const out = await m.mm.mmap({ length: 4096 });
+  const data = await m.mm.mmap({ length: 32 * SVM_PAGE });
+  const run = (pages: number) =>
+    kernel.dispatch({ mm: m.mm, params: { data: data.svmAddress, pages, out: out.svmAddress }, workgroups: 1 });
+  await run(2);
+  const { used, limit, beside } = m.device.stats().deviceMemory;
+  expect(used).toBeLessThanOrEqual(limit);
+  expect(gpu.bufferBytes).toBe(used + beside);
+  // More than the pool: it goes on from resume points, which keep words in the control buffer.
+  await run(32);
+  expect(m.device.stats().deviceMemory.beside).toBeGreaterThan(beside);
+  await m.device.close();
+  expect(gpu.bufferBytes).toBe(0);
 });

@@ -34,8 +34,11 @@ export interface WebGpuDeviceStats {
   readonly bytesToHost: number;
   readonly pagesUploaded: number;
   readonly bytesEvicted: number;
-  /** Bytes of GPU buffers that hold pages now, and the cap on them. */
-  readonly deviceMemory: { readonly used: number; readonly limit: number };
+  /**
+   * Bytes of GPU buffers that hold pages now, and the cap on them; and of all others `beside`: staging, and what svm mode needs
+   * to run kernels.
+   */
+  readonly deviceMemory: { readonly used: number; readonly limit: number; readonly beside: number };
   /** What those buffers hold. */
   readonly pages: DevicePageCounts;
   /** Svm dispatches under way that have run a round. */
@@ -121,12 +124,13 @@ export class WebGpuDevice {
   stats(): WebGpuDeviceStats {
     const { bytesToDevice, bytesToHost } = this.transfer.stats;
     const inFrames = this.#svm?.pool.stats.bytesEvicted ?? 0;
+    const { used, limit } = this.budget;
     return {
       ...this.counts,
       bytesEvicted: this.counts.bytesEvicted + inFrames,
       bytesToDevice,
       bytesToHost,
-      deviceMemory: { used: this.budget.used, limit: this.budget.limit },
+      deviceMemory: { used, limit, beside: Math.max(0, this.gpu.bufferBytes - used) },
       pages: this.pageCounts(),
       running: [...(this.#svm?.running.values() ?? [])],
     };

@@ -53,7 +53,7 @@ export async function createGpuBuffer(gpu: GpuHandle, options: BufferOptions, op
   }
   const scopes = Promise.all([device.popErrorScope(), device.popErrorScope()]);
   const ledger = ledgerTrack("gpu buffer");
-  const owned = own(buffer, bytes, ledger);
+  const owned = own(gpu, buffer, bytes, ledger);
   try {
     const [outOfMemory, invalid] = await gpu.lost.wait(scopes, op);
     if (invalid !== null) {
@@ -76,15 +76,24 @@ export async function createGpuBuffer(gpu: GpuHandle, options: BufferOptions, op
   }
 }
 
-function own(buffer: GPUBuffer | undefined, bytes: number, ledger: LedgerEntry): OwnedBuffer | undefined {
+function own(
+  gpu: GpuHandle,
+  buffer: GPUBuffer | undefined,
+  bytes: number,
+  ledger: LedgerEntry,
+): OwnedBuffer | undefined {
   if (buffer === undefined) {
     return undefined;
   }
+  let counted = bytes;
+  gpu.bufferBytes += counted;
   return {
     buffer,
     bytes,
     destroy() {
       buffer.destroy();
+      gpu.bufferBytes -= counted;
+      counted = 0;
       ledger.end();
     },
   };

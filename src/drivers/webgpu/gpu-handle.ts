@@ -19,6 +19,8 @@ export interface AdapterHints {
 
 /** A GPUDevice, the knowledge of its loss, and its end. */
 export class GpuHandle {
+  /** Bytes of the buffers that this library has made here, of all kinds. */
+  bufferBytes = 0;
   readonly device: GPUDevice;
   readonly queue: GPUQueue;
   readonly limits: GPUSupportedLimits;

@@ -5,7 +5,7 @@ import type { Extent } from "./extent.ts";
 /** Finds something to evict: brings it home and frees it. False when there is nothing left to evict. */
 export type Evictor = (keep: ReadonlySet<Extent>) => Promise<boolean>;
 
-/** Bytes of GPU buffers that hold pages. Staging (36 MiB at most) is not counted. */
+/** Bytes of GPU buffers that hold pages. Others (`GpuHandle.bufferBytes` has all) do not grow with the data. */
 export class MemoryBudget {
   readonly limit: number;
   readonly #evict: Evictor;

@@ -200,7 +200,9 @@ export class StagingPool {
   }
 
   #remove(chunk: StagingChunk): void {
-    this.#all.delete(chunk);
+    if (this.#all.delete(chunk)) {
+      this.#gpu.bufferBytes -= chunk.bytes;
+    }
     chunk.destroy();
   }
 
@@ -246,6 +248,7 @@ export class StagingPool {
       const chunk = new StagingChunk(buffer, chunkBytes, upload ? new Uint8Array(buffer.getMappedRange()) : EMPTY);
       chunk.outOfMemory = upload ? undefined : device.popErrorScope();
       this.#all.add(chunk);
+      this.#gpu.bufferBytes += chunkBytes;
       return chunk;
     } catch (error) {
       this.#gpu.lost.check(op);
