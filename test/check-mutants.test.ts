@@ -92,7 +92,7 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     what: "webgpu: pages that the CPU may write are taken for copies",
-    from: "isWritable(object, first + toPage, last + toPage)",
+    from: "areWritable(object, runs, toPage)",
     to: "false",
     scenario: "dispatch-read+cpu-add",
     breaks: "I-CHK-5",

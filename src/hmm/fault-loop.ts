@@ -21,6 +21,8 @@ export interface RangeFault<R> {
   readonly range: WalkedRange;
   readonly allowRetry: boolean;
   readonly signal: AbortSignal | undefined;
+  /** See HmmFaultOptions. */
+  readonly parts?: readonly number[] | undefined;
   /** Asked before every walk: an invalidation has come in between. May throw. */
   isStale(): boolean;
   /** Called with nothing run since the walk that found everything there, or found why it cannot be. */
@@ -52,7 +54,7 @@ function faultFrom<R>(fault: RangeFault<R>, progress: Progress): MaybePromise<R>
     if (stale) {
       return fault.giveUp("EBUSY");
     }
-    const found = findNeed(range, mm, progress.maxPages);
+    const found = findNeed(range, mm, progress.maxPages, fault.parts);
     if (found === undefined || found.kind === "stop") {
       return fault.finish(found);
     }

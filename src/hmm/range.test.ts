@@ -313,3 +313,27 @@ test("a fault without entries grants the same, leaves pfns alone, and still fail
   });
   expect(beyond.valid).toBe(false);
 });
+
+test("a fault of parts faults those, tells of all that the range has, and fails for what is not mapped in them only", async () => {
+  await using s = await setUp();
+  using lock = await s.mm.mmapLock.read();
+  const present = () => Array.from({ length: 16 }, (_, i) => s.mm.pageTable.get(BASE / P + i) & 1);
+  await fc.assert(
+    fc.asyncProperty(fc.uniqueArray(fc.nat(16), { minLength: 2, maxLength: 8 }), async (bounds) => {
+      const parts = bounds.sort((a, b) => a - b).slice(0, bounds.length & ~1);
+      const wanted = Array.from({ length: 16 }, (_, i) => parts.findLastIndex((p) => p <= i) % 2 === 0);
+      const before = present();
+      const range = s.range(0, 16);
+      range.defaultFlags = range.flags.valid;
+      expect(await range.faultLocked(lock, { noEntries: true, parts })).toBe(16);
+      expect(range.valid).toBe(true);
+      expect(present()).toEqual(before.map((was, i) => Number(was === 1 || wanted[i])));
+      await range.unregister();
+    }),
+  );
+  const beyond = s.range(0, 20);
+  beyond.defaultFlags = beyond.flags.valid;
+  await expect((async () => await beyond.faultLocked(lock, { parts: [1, 2, 17, 18] }))()).rejects.toMatchObject({
+    code: "EFAULT",
+  });
+});

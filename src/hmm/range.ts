@@ -64,6 +64,11 @@ export interface HmmFaultOptions {
   readonly snapshot?: boolean;
   /** Leaves `pfns` as they are when the fault succeeds: for a driver that copies pages and maps none. */
   readonly noEntries?: boolean;
+  /**
+   * Only these pages must grant what is requested: runs of them, in order, of each the first and one past the last, counted
+   * from the range's start. Default: all.
+   */
+  readonly parts?: readonly number[] | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -247,6 +252,7 @@ export class HmmRange implements WalkedRange, AsyncDisposable {
       range: this,
       allowRetry: options.allowRetry === true,
       signal: options.signal,
+      parts: options.parts,
       isStale: () => {
         this.#registeredHmm("fault");
         return this.#blocked > 0;

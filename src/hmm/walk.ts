@@ -98,8 +98,16 @@ function stopAt(range: WalkedRange, vpn: number, code: Errno, why: string, entry
   return { kind: "stop", vpn, code, why, entry };
 }
 
-/** The first pages, at most `maxPages`, whose entries grant less than requested; or the first page that can never. */
-export function findNeed(range: WalkedRange, mm: AddressSpace, maxPages: number): FaultNeed | WalkStop | undefined {
+/**
+ * The first pages, at most `maxPages`, whose entries grant less than requested; or the first page that can never. `parts`: see
+ * HmmFaultOptions.
+ */
+export function findNeed(
+  range: WalkedRange,
+  mm: AddressSpace,
+  maxPages: number,
+  parts?: readonly number[],
+): FaultNeed | WalkStop | undefined {
   const uniform = range.pfnFlagsMask === 0;
   if (uniform && (range.defaultFlags & range.flags.valid) === 0) {
     return undefined;
@@ -111,8 +119,8 @@ export function findNeed(range: WalkedRange, mm: AddressSpace, maxPages: number)
     }
     const found =
       piece.vma === undefined
-        ? requestInHole(range, vpnOf(addr), vpnOf(piece.end), piece.why)
-        : needInVma(range, mm, piece.vma, vpnOf(addr), vpnOf(piece.end), maxPages);
+        ? requestInHole(range, vpnOf(addr), vpnOf(piece.end), piece.why, parts)
+        : needInVma(range, mm, piece.vma, vpnOf(addr), vpnOf(piece.end), maxPages, parts);
     if (found !== undefined) {
       return found;
     }
@@ -125,10 +133,41 @@ function requestOf(range: WalkedRange, vpn: number): number {
   return (range.pfns[vpn - vpnOf(range.start)] & range.pfnFlagsMask) | range.defaultFlags;
 }
 
-function requestInHole(range: WalkedRange, vpn: number, end: number, why: string): WalkStop | undefined {
-  for (let v = vpn; v < end; v++) {
-    if (requestOf(range, v) & range.flags.valid) {
-      return stopAt(range, v, "EFAULT", why);
+function requestInHole(
+  range: WalkedRange,
+  vpn: number,
+  end: number,
+  why: string,
+  parts: readonly number[] | undefined,
+): WalkStop | undefined {
+  return forEachWanted(range, vpn, end, parts, (from, to) => {
+    for (let v = from; v < to; v++) {
+      if (requestOf(range, v) & range.flags.valid) {
+        return stopAt(range, v, "EFAULT", why);
+      }
+    }
+    return undefined;
+  });
+}
+
+/** Calls `visit` for the wanted runs of `[vpn, end)` until it answers: all of it without `parts`. */
+function forEachWanted<T>(
+  { start }: WalkedRange,
+  vpn: number,
+  end: number,
+  parts: readonly number[] | undefined,
+  visit: (vpn: number, end: number) => T | undefined,
+): T | undefined {
+  if (parts === undefined) {
+    return visit(vpn, end);
+  }
+  const origin = vpnOf(start);
+  for (let i = 0; i < parts.length; i += 2) {
+    const from = Math.max(vpn, origin + parts[i]);
+    const to = Math.min(end, origin + parts[i + 1]);
+    const found = from < to ? visit(from, to) : undefined;
+    if (found !== undefined) {
+      return found;
     }
   }
   return undefined;
@@ -141,11 +180,22 @@ function needInVma(
   vpn: number,
   end: number,
   maxPages: number,
+  parts: readonly number[] | undefined,
 ): FaultNeed | WalkStop | undefined {
-  const first = skipSatisfied(range, mm, vpn, end);
-  if (first === end) {
-    return undefined;
-  }
+  return forEachWanted(range, vpn, end, parts, (from, to) => {
+    const first = skipSatisfied(range, mm, from, to);
+    return first === to ? undefined : needFrom(range, mm, vma, first, Math.min(to, first + maxPages));
+  });
+}
+
+/** The pages from `first` on, which is not satisfied, that need the same. */
+function needFrom(
+  range: WalkedRange,
+  mm: AddressSpace,
+  vma: Vma,
+  first: number,
+  limit: number,
+): FaultNeed | WalkStop | undefined {
   const need = needOf(range, mm, first);
   if (typeof need !== "string") {
     return need;
@@ -154,7 +204,6 @@ function needInVma(
     return stopAt(range, first, "EPERM", `${vma.name} is not writable: mprotect it, or ask for read access only`);
   }
   let last = first + 1;
-  const limit = Math.min(end, first + maxPages);
   while (last < limit && needOf(range, mm, last) === need) {
     last++;
   }

@@ -63,7 +63,15 @@ export type {
 export * from "./pte.ts";
 export { assertBytes } from "./range-args.ts";
 export { changesIn, firstPartBehind, forEachPart, type PartedRange } from "./range-parts.ts";
-export { announceOnObject, forEachMapping, isWritable, rewriteEntries, writeProtectPages } from "./rmap.ts";
+export {
+  announceOnObject,
+  areWritable,
+  forEachMapping,
+  isWritable,
+  rewriteEntries,
+  writeProtectPages,
+  writeProtectRuns,
+} from "./rmap.ts";
 export { type MigrateCause, traceMigrate, traceShown, traceSpace } from "./trace-mm.ts";
 export { validateMm } from "./validate.ts";
 export { type Prot, Vma, VmFlags } from "./vma.ts";

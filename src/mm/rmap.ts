@@ -1,8 +1,11 @@
 /** From a page of an object to every page-table entry that maps it. */
 import {
+  blockOfVpn,
+  indexInBlock,
   isPromise,
   type MaybePromise,
   PAGE_SIZE,
+  PAGES_PER_BLOCK,
   traceCount,
   traceLatest,
   traceNow,
@@ -11,6 +14,7 @@ import {
   vpnOf,
 } from "../base/index.ts";
 import type { MemoryObject } from "./memory-object.ts";
+import type { PageTable } from "./page-table.ts";
 import type { MmuNotifierRange, MmuNotifyEvent } from "./ports.ts";
 import { PTE_PRESENT, PTE_WRITE } from "./pte.ts";
 import { coversParts } from "./range-parts.ts";
@@ -230,6 +234,31 @@ export function isWritable(object: MemoryObject, page: number, end: number): boo
   return writable;
 }
 
+/** {@link isWritable} of runs of pages: `[runs[0] + shift, runs[1] + shift)` and so on, in order. */
+export function areWritable(object: MemoryObject, runs: readonly number[], shift: number): boolean {
+  let writable = false;
+  forEachMapping(object, runs[0] + shift, runs[runs.length - 1] + shift, (vma, vpn, vpnEnd) => {
+    writable ||= areWritableIn(vma.mm.pageTable, vpn, vpnEnd, runs, vpnOf(vma.start) - vma.pgoff + shift);
+  });
+  return writable;
+}
+
+function areWritableIn(table: PageTable, vpn: number, vpnEnd: number, runs: readonly number[], toVpn: number): boolean {
+  for (let i = 0; i < runs.length; i += 2) {
+    const stop = Math.min(vpnEnd, runs[i + 1] + toVpn);
+    for (let v = Math.max(vpn, runs[i] + toVpn); v < stop; ) {
+      const block = table.block(blockOfVpn(v));
+      const from = indexInBlock(v);
+      const to = Math.min(PAGES_PER_BLOCK, from + (stop - v));
+      if (block !== undefined && hasWritable(block, from, to)) {
+        return true;
+      }
+      v += to - from;
+    }
+  }
+  return false;
+}
+
 const WRITABLE_ENTRY = PTE_PRESENT | PTE_WRITE;
 
 function hasWritable(block: Uint32Array, from: number, to: number): boolean {
@@ -274,6 +303,19 @@ export function writeProtectPages(
   }
   const protect = () => protectEntries(object, page, end);
   return announceOnObject(object, page, end, "protection-page", protect, owner);
+}
+
+/** {@link writeProtectPages} of runs of pages, as {@link areWritable} has them. */
+export function writeProtectRuns(
+  object: MemoryObject,
+  runs: readonly number[],
+  shift: number,
+  owner?: object,
+): MaybePromise<boolean> {
+  const [page, end] = [runs[0] + shift, runs[runs.length - 1] + shift];
+  return areWritable(object, runs, shift)
+    ? writeProtectPages(object, page, end, owner)
+    : !object.isPinned(page, end, "rw");
 }
 
 function protectEntries(object: MemoryObject, page: number, end: number): boolean {

@@ -54,13 +54,13 @@ export function planBindings(
   op: string,
 ): BindPlan {
   const wanted = reflection.bindings.filter((binding) => !isParams(binding));
-  const names = wanted.map((binding) => binding.name).join(", ") || "none";
+  const names = () => wanted.map((binding) => binding.name).join(", ") || "none";
   for (const name of Object.keys(bind)) {
     if (!wanted.some((binding) => binding.name === name)) {
       throw new KernelError(
         "EINVAL",
         op,
-        `${reflection.entryPoint} uses no variable "${name}": its variables are: ${names}`,
+        `${reflection.entryPoint} uses no variable "${name}": its variables are: ${names()}`,
       );
     }
   }
@@ -70,7 +70,7 @@ export function planBindings(
       throw new KernelError(
         "EINVAL",
         op,
-        `the variable ${binding.name} (${binding.typeName}) is not bound: its variables are: ${names}`,
+        `the variable ${binding.name} (${binding.typeName}) is not bound: its variables are: ${names()}`,
       );
     }
     return boundRange(binding, target, limits, op);

@@ -1,5 +1,7 @@
 /** The last step of a dispatch: the checks and the submission, with nothing in between. */
+
 import type { Retry } from "./gather.ts";
+import type { BindKernel, BoundBuffer } from "./kernel.ts";
 import type { PlacedRange } from "./place.ts";
 import type { RangeAttempt } from "./range-attempt.ts";
 import type { DispatchJob, Submitted } from "./submit.ts";
@@ -40,7 +42,7 @@ export function commit(
 export function encodeDispatch(job: DispatchJob, placed: readonly PlacedRange[], encoder: GPUCommandEncoder): void {
   const { kernel, uniform, workgroups } = job;
   const { compiled, device } = kernel;
-  const groups = new Map<number, GPUBindGroupEntry[]>();
+  const groups = new Map<number, BoundBuffer[]>();
   for (const binding of compiled.reflection.bindings) {
     const entries = groups.get(binding.group) ?? [];
     groups.set(binding.group, entries);
@@ -62,9 +64,24 @@ export function encodeDispatch(job: DispatchJob, placed: readonly PlacedRange[],
   const pass = encoder.beginComputePass({ label: kernel.name });
   pass.setPipeline(compiled.pipeline);
   for (const [group, entries] of groups) {
-    const layout = compiled.groupLayouts[group];
-    pass.setBindGroup(group, device.gpu.device.createBindGroup({ label: layout.label, layout, entries }));
+    pass.setBindGroup(group, bindGroup(kernel, group, entries));
   }
   pass.dispatchWorkgroups(...workgroups);
   pass.end();
+}
+
+/** Mostly a kernel is bound to the same buffers again. */
+function bindGroup({ boundGroups, compiled, device }: BindKernel, group: number, entries: BoundBuffer[]): GPUBindGroup {
+  const last = boundGroups.get(group);
+  if (last?.entries.every((entry, i) => isSame(entry.resource, entries[i].resource))) {
+    return last.group;
+  }
+  const layout = compiled.groupLayouts[group];
+  const made = device.gpu.device.createBindGroup({ label: layout.label, layout, entries });
+  boundGroups.set(group, { group: made, entries });
+  return made;
+}
+
+function isSame(a: GPUBufferBinding, b: GPUBufferBinding): boolean {
+  return a.buffer === b.buffer && a.offset === b.offset && a.size === b.size;
 }

@@ -29,7 +29,7 @@ function part(target: OwnedBuffer, array: Uint8Array, at: number, bytes: number,
   const notAsked = () => {
     throw new Error("a run with a source is filled");
   };
-  return { buffer: target.buffer, offset: at, bytes, fill: notAsked, source: { bytes: array, offset: at }, idle };
+  return { buffer: target.buffer, offset: at, bytes, fill: notAsked, source: array, sourceOffset: at, idle };
 }
 
 test("runs out of shared and plain arrays arrive without staging and without a submission", async () => {

@@ -35,16 +35,22 @@ export class DirectUploads {
   takes(runs: readonly UploadRun[], limit: number): boolean {
     let waiting = 0;
     let array: ArrayBufferLike | undefined;
+    let former: GPUBuffer | undefined;
+    let written = false;
     for (const { buffer, offset, bytes, source, idle } of runs) {
       checkAligned(offset, bytes);
-      if (!idle || this.#writtenByGpu.has(buffer)) {
+      if (buffer !== former) {
+        former = buffer;
+        written = this.#writtenByGpu.has(buffer);
+      }
+      if (!idle || written) {
         waiting += bytes;
       }
       if (source === undefined || waiting > limit) {
         return false;
       }
-      if (source.bytes.buffer !== array) {
-        array = source.bytes.buffer;
+      if (source.buffer !== array) {
+        array = source.buffer;
         if (this.#writes.unshared(array) === undefined) {
           return false;
         }
@@ -66,15 +72,15 @@ export class DirectUploads {
     let plain: ArrayBuffer | undefined;
     let done = at;
     for (let i = first; i < runs.length; i++) {
-      const { buffer, offset, bytes, source } = runs[i];
+      const { buffer, offset, bytes, source, sourceOffset = 0 } = runs[i];
       if (source === undefined) {
         continue;
       }
-      if (source.bytes.buffer !== array) {
-        array = source.bytes.buffer;
+      if (source.buffer !== array) {
+        array = source.buffer;
         plain = this.#writes.unshared(array);
       }
-      const from = source.bytes.byteOffset + source.offset;
+      const from = source.byteOffset + sourceOffset;
       while (done < bytes && plain !== undefined) {
         if (left === 0) {
           return turn().then(() => this.write(runs, turnBytes, turn, i, done));

@@ -24,7 +24,12 @@ describe("an extent's scans", () => {
         const pages = Array.from({ length: end - page }, (_, i) => page + i);
         const lacks = (p: number) => (bits[p] & mask) !== mask;
         expect(extent.firstWithout(page, end, mask)).toBe(pages.find(lacks) ?? end);
-        expect(extent.lastWithout(page, end, mask)).toBe((pages.findLast(lacks) ?? page - 1) + 1);
+        const runs = extent.runsWithout(page, end, mask);
+        const inRuns = runs.flatMap((first, i) =>
+          i % 2 === 0 ? pages.filter((p) => first <= p && p < runs[i + 1]) : [],
+        );
+        expect(inRuns).toEqual(pages.filter(lacks));
+        expect(runs.filter((p, i) => i > 0 && p <= runs[i - 1])).toEqual([]);
         const bit = mask & -mask;
         expect(extent.firstWith(page, end, bit)).toBe(pages.find((p) => bits[p] & bit) ?? end);
       }),

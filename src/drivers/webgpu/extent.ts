@@ -121,20 +121,19 @@ export class Extent implements VirtRange {
     return end;
   }
 
-  /** One past the last page of `[page, end)` without all of the bits, or `page`. */
-  lastWithout(page: number, end: number, bits: number): number {
+  /** Runs of pages of `[page, end)` without all of the bits: of each its first page, and one past its last. */
+  runsWithout(page: number, end: number, bits: number): number[] {
     const { state } = this;
-    const words = this.#words;
-    const all = bits * EVERY_PAGE;
-    for (let p = end; p > page; p--) {
-      while ((p & 3) === 0 && p - page >= 4 && (words[(p >>> 2) - 1] & all) === all) {
-        p -= 4;
+    const runs: number[] = [];
+    for (let p = this.firstWithout(page, end, bits); p < end; ) {
+      let stop = p + 1;
+      while (stop < end && (state[stop] & bits) !== bits) {
+        stop++;
       }
-      if (p > page && (state[p - 1] & bits) !== bits) {
-        return p;
-      }
+      runs.push(p, stop);
+      p = this.firstWithout(stop, end, bits);
     }
-    return page;
+    return runs;
   }
 
   /** First page of `[page, end)` with the bit, or `end`. */

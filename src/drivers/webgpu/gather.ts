@@ -1,9 +1,8 @@
-/** What a dispatch has to bring to the device, and the right to do it: faults for what it reads, migration for what it writes. */
-import { isPromise, KernelError, type MaybePromise, throwIfAborted, vpnOf } from "../../base/index.ts";
+/** What a dispatch has to bring to the device, and the right to do it: what stands in the way, and migration for what it writes. */
+import { isPromise, type KernelError, type MaybePromise, throwIfAborted, vpnOf } from "../../base/index.ts";
 import { HmmRange } from "../../hmm/index.ts";
 import { type Migration, migrateVmaTrySetup } from "../../migrate/index.ts";
 import {
-  isWritable,
   type MemoryObject,
   PageFlag,
   PTE_WRITE,
@@ -12,7 +11,6 @@ import {
   preparePages,
   pteIsKind,
   ptePfn,
-  writeProtectPages,
 } from "../../mm/index.ts";
 import type { MmapRead, WaitOptions } from "../../sync/index.ts";
 import { type Extent, PageState } from "./extent.ts";
@@ -84,140 +82,6 @@ export function sendStrangersHome(tried: Attempt, placed: readonly PlacedRange[]
         const { object, page } = extent.homeOf(p);
         return bringHome(object, page, page + 1, "remap").then(() => sendStrangersHome(tried, placed));
       }
-    }
-  }
-  return undefined;
-}
-
-/**
- * The pages of a read range that the device has no valid copy of: faulted in, and write-protected against the CPU.
- *
- * Locks: mmapLock, read. Nothing may be isolated: the fault waits for pages in transit.
- * @throws KernelError EHWPOISON; EFAULT, ENOMEM, EINTR as HmmRange.faultLocked
- */
-export function gatherReads(
-  tried: Attempt,
-  placed: PlacedRange,
-  segments: readonly Segment[],
-): MaybePromise<Retry | undefined> {
-  const { extent } = placed;
-  const first = extent.firstWithout(placed.from, placed.to, PageState.Valid);
-  if (first === placed.to) {
-    return undefined;
-  }
-  const guarded = protectReads(tried, placed, segments);
-  return isPromise(guarded)
-    ? guarded.then((retry) => retry ?? faultReads(tried, placed, segments, first))
-    : (guarded ?? faultReads(tried, placed, segments, first));
-}
-
-/**
- * Takes write permission from the pages that will be copied. Before the fault: what is announced after it would make the
- * range stale.
- */
-function protectReads(
-  tried: Attempt,
-  placed: PlacedRange,
-  segments: readonly Segment[],
-  from = 0,
-): MaybePromise<Retry | undefined> {
-  for (let i = from; i < segments.length; i++) {
-    const segment = segments[i];
-    const [first, last] = segment.placed === placed ? lackingPages(segment) : [0, 0];
-    if (first === last) {
-      continue;
-    }
-    const toPage = segment.page - segment.from;
-    const done = writeProtectPages(segment.vma.object, first + toPage, last + toPage, tried.mirror);
-    const check = (ok: boolean) => (ok ? undefined : (leaseInTheWay([segment]) ?? TRY_AGAIN));
-    if (isPromise(done)) {
-      return done.then((ok) => check(ok) ?? protectReads(tried, placed, segments, i + 1));
-    }
-    const retry = check(done);
-    if (retry !== undefined) {
-      return retry;
-    }
-  }
-  return undefined;
-}
-
-/** The pages of a read segment from the first to the last that the device has no valid copy of. */
-function lackingPages({ placed: { extent }, from, to }: Segment): readonly [number, number] {
-  const first = extent.firstWithout(from, to, PageState.Valid);
-  return [first, extent.lastWithout(first, to, PageState.Valid)];
-}
-
-function faultReads(
-  tried: Attempt,
-  placed: PlacedRange,
-  segments: readonly Segment[],
-  first: number,
-): MaybePromise<Retry | undefined> {
-  const { mirror, lock, signal } = tried;
-  const { extent } = placed;
-  const last = extent.lastWithout(first, placed.to, PageState.Valid);
-  const range = new HmmRange({
-    start: extent.addrOf(first),
-    end: extent.addrOf(last),
-    pfns: mirror.scratchPfns(last - first),
-    devicePrivateOwner: mirror,
-  });
-  range.defaultFlags = range.flags.valid;
-  range.register(mirror.hmm);
-  tried.ranges.push({ range, placed });
-  const takeReads = (outcome: number | string): Retry | undefined =>
-    typeof outcome === "number"
-      ? collectReads(tried, placed, segments)
-      : { wait: (options) => waitUntilSettled(mirror, range, options), why: BUSY_MEMORY };
-  try {
-    const faulted = range.faultLocked(lock, { signal, noEntries: true });
-    return isPromise(faulted)
-      ? faulted.then(takeReads, (error: unknown) => failedRead(error, placed, segments))
-      : takeReads(faulted);
-  } catch (error) {
-    return failedRead(error, placed, segments);
-  }
-}
-
-function failedRead(error: unknown, placed: PlacedRange, segments: readonly Segment[]): never {
-  if (error instanceof KernelError && error.code === "EFAULT") {
-    for (const segment of segments.filter((s) => s.placed === placed)) {
-      for (let p = segment.page; p < endPage(segment); p++) {
-        if (segment.vma.object.flagsOf(p) & PageFlag.Poisoned) {
-          throw poisonedError(segment.vma.object, p);
-        }
-      }
-    }
-  }
-  throw error;
-}
-
-/** The entries are there, and let nobody write, in this moment: from here on a write to the pages is announced. */
-function collectReads(tried: Attempt, placed: PlacedRange, segments: readonly Segment[]): Retry | undefined {
-  const { mirror } = tried;
-  const { extent } = placed;
-  for (const segment of segments) {
-    if (segment.placed !== placed) {
-      continue;
-    }
-    const { object } = segment.vma;
-    const toPage = segment.page - segment.from;
-    const [first, last] = lackingPages(segment);
-    if (first < last && isWritable(object, first + toPage, last + toPage)) {
-      return leaseInTheWay([segment]) ?? TRY_AGAIN;
-    }
-    for (let p = first; p < last; ) {
-      if (isInPlace(mirror, extent, p, 0)) {
-        tried.inPlace.push({ extent, page: p });
-        p = extent.firstWithout(p + 1, last, PageState.Valid);
-        continue;
-      }
-      let stop = p + 1;
-      while (stop < last && !(extent.state[stop] & (PageState.Valid | PageState.Owned))) {
-        stop++;
-      }
-      tried.reads.push({ extent, at: p, count: stop - p, object, page: p + toPage, transit: "wait" });
-      p = extent.firstWithout(stop, last, PageState.Valid);
     }
   }
   return undefined;

@@ -27,11 +27,16 @@ export interface PageRun {
   readonly transit: Transit;
 }
 
+/** The upload of pages `[page, end)` of an extent. */
+export interface PageUpload extends UploadRun {
+  readonly extent: Extent;
+  readonly page: number;
+  readonly end: number;
+}
+
 /** What has to be done for a set of page runs. */
 export interface UploadPlan {
-  readonly uploads: UploadRun[];
-  /** The pages that each of {@link uploads} fills. */
-  readonly filled: { readonly extent: Extent; readonly page: number; readonly end: number }[];
+  readonly uploads: PageUpload[];
   /** Zero pages over bytes that may differ: cleared on the device, no bytes move. */
   readonly clears: { readonly buffer: GPUBuffer; readonly offset: number; readonly bytes: number }[];
   pages: number;
@@ -50,13 +55,9 @@ export async function uploadRuns(
   if (runs.length === 0) {
     return;
   }
-  const plan: UploadPlan = { uploads: [], filled: [], clears: [], pages: 0, fences: device.fences };
+  const plan: UploadPlan = { uploads: [], clears: [], pages: 0, fences: device.fences };
   for (const run of runs) {
     planUpload(plan, run);
-  }
-  // Before the first byte is on its way: what a failed upload leaves behind must be known as possibly not zero.
-  for (const { extent, page, end } of plan.filled) {
-    extent.update(page, end, PageState.Touched, 0);
   }
   const since = traceNow();
   const uploaded = batch.upload(plan.uploads);
@@ -86,8 +87,9 @@ export function planUpload(plan: UploadPlan, run: PageRun): void {
     if (place === "zero") {
       planClears(plan, extent, at + i, at + stop);
     } else {
+      // Before the first byte is on its way: what a failed upload leaves behind must be known as possibly not zero.
+      extent.update(at + i, at + stop, PageState.Touched, 0);
       plan.uploads.push(uploadRun(plan, run, i, stop, place === "window"));
-      plan.filled.push({ extent, page: at + i, end: at + stop });
       plan.pages += stop - i;
     }
     i = stop;
@@ -114,16 +116,26 @@ function planClears(plan: UploadPlan, extent: Extent, page: number, end: number)
   }
 }
 
-function uploadRun(plan: UploadPlan, run: PageRun, from: number, to: number, inWindow: boolean): UploadRun {
+function uploadRun(plan: UploadPlan, run: PageRun, from: number, to: number, inWindow: boolean): PageUpload {
   const { extent, at, object, page, transit } = run;
+  const window = inWindow ? object.windowOffset(page + from) : undefined;
   return {
     buffer: extent.buffer.buffer,
     offset: extent.offsetOf(at + from),
     bytes: (to - from) * PAGE_SIZE,
-    fill: inWindow ? notAsked : (dst, byte) => readBytes(object, (page + from) * PAGE_SIZE + byte, dst, transit),
+    fill: inWindow ? notAsked : reader(object, page + from, transit),
     idle: plan.fences.isDone(extent.lastSerial),
-    source: inWindow ? windowSource(plan, object, page + from) : undefined,
+    source: window && windowOf(plan, window.buffer),
+    sourceOffset: window?.byteOffset ?? 0,
+    extent,
+    page: at + from,
+    end: at + to,
   };
+}
+
+/** The `fill` of a run whose bytes are wherever reading finds them. */
+function reader(object: MemoryObject, page: number, transit: Transit): UploadRun["fill"] {
+  return (dst, byte) => readBytes(object, page * PAGE_SIZE + byte, dst, transit);
 }
 
 /** The `fill` of a run whose bytes are copied from their window. */
@@ -132,12 +144,11 @@ function notAsked(): never {
 }
 
 /** One view of a whole window does for all of its pages. */
-function windowSource(plan: UploadPlan, object: MemoryObject, page: number): UploadRun["source"] {
-  const { buffer, byteOffset } = object.windowOffset(page);
+function windowOf(plan: UploadPlan, buffer: ArrayBufferLike): Uint8Array {
   if (plan.window?.buffer !== buffer) {
     plan.window = new Uint8Array(buffer);
   }
-  return { bytes: plan.window, offset: byteOffset };
+  return plan.window;
 }
 
 /** {@link readPages} from any byte on: staging may end within a page. */

@@ -12,6 +12,8 @@ export type ParamValue = number | bigint | ArrayLike<number | bigint>;
 /** Values by member name. */
 export type ParamValues = Readonly<Record<string, ParamValue>>;
 
+const NO_BYTES = new Uint8Array(0);
+
 /** A member of this name is padding: it may be left out and is then zero. */
 const PADDING = /^_/;
 
@@ -26,6 +28,9 @@ export function packParams(
   values: ParamValues,
   op = "dispatch",
 ): Uint8Array<ArrayBuffer> {
+  if (layout === undefined && Object.keys(values).length === 0) {
+    return NO_BYTES;
+  }
   const members = layout?.members ?? [];
   const list = members.map((member) => `${member.name}: ${member.typeName}`).join(", ");
   const known = new Set(members.map((member) => member.name));

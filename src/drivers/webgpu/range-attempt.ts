@@ -7,7 +7,6 @@ import { PageState } from "./extent.ts";
 import {
   type ArrivingPages,
   type Attempt,
-  gatherReads,
   isolateWrites,
   leaseInTheWay,
   prepareWrites,
@@ -16,6 +15,7 @@ import {
   showInPlace,
   WRITABLE,
 } from "./gather.ts";
+import { gatherReads } from "./gather-reads.ts";
 import { type PageRun, uploadRuns } from "./page-upload.ts";
 import { endPage, type PlacedRange, type Segment, segmentsOf } from "./place.ts";
 import { sourceInTransit } from "./source-transit.ts";

@@ -32,7 +32,7 @@ export function traceUploads(device: WebGpuDevice, mm: AddressSpace, plan: Uploa
   const now = traceNow();
   let at = since === 0 ? now : since;
   const perPage = (now - at) / plan.pages;
-  for (const { extent, page, end: stop } of plan.filled) {
+  for (const { extent, page, end: stop } of plan.uploads) {
     const vpn = vpnOf(extent.start) + page;
     const next = at + (stop - page) * perPage;
     traceUpload(label, space, vpn, vpn + (stop - page), at, next);

@@ -15,8 +15,9 @@ export interface UploadRun {
    * asked for in pieces, in order. `dst` is gone once the call is over, or its promise settled.
    */
   fill(dst: Uint8Array, at: number): MaybePromise<void>;
-  /** Where the bytes are now, when they are all in one array: `fill` is not called then. */
-  readonly source?: { readonly bytes: Uint8Array; readonly offset: number } | undefined;
+  /** Where the bytes are now, when they are all in one array, from `sourceOffset` on: `fill` is not called then. */
+  readonly source?: Uint8Array | undefined;
+  readonly sourceOffset?: number;
   /** Nothing that is under way uses the buffer. */
   readonly idle?: boolean;
 }
@@ -205,10 +206,10 @@ export class TransferBatch implements Disposable {
           return chunk.then(() => this.#uploadFrom(runs, index, from));
         }
         const piece = Math.min(run.bytes - from, this.#left(chunk));
-        const { source } = run;
+        const { source, sourceOffset = 0 } = run;
         if (source !== undefined) {
-          const start = source.offset + from;
-          chunk.view.set(source.bytes.subarray(start, start + piece), chunk.used);
+          const start = sourceOffset + from;
+          chunk.view.set(source.subarray(start, start + piece), chunk.used);
           this.#place(run.buffer, run.offset + from, piece, chunk);
           at = from + piece;
           continue;
