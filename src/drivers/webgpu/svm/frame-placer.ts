@@ -235,7 +235,7 @@ export class FramePlacer {
       const isNew = table.frameAt(demand.page) === undefined;
       const frame = table.frameAt(demand.page) ?? table.place(demand.page);
       if (frame !== undefined && demand.optional) {
-        guess(frame, isNew);
+        guess(frame, isNew || (frame.claims === 0 && !table.isResident(demand.page, false)));
         placed.push(demand);
       } else if (frame !== undefined) {
         work.claim.add(frame);

@@ -11,9 +11,9 @@ const MOST_SHARE = 1 / 8;
 
 /**
  * The device pages of small mappings that words of a kernel's parameters point to. A guess, since a word can be any number;
- * but what a kernel is handed the address of it uses, and most often before all else.
+ * but what a kernel is handed the address of it uses, and most often before all else. Those of the `others` are guessed already.
  */
-export function namedPages(table: SvmTable, params: Uint32Array): Demand[] {
+export function namedPages(table: SvmTable, params: Uint32Array, others: readonly Demand[] = []): Demand[] {
   const pages = new Set<number>();
   const most = Math.min(MOST_PAGES, table.pool.capacity * MOST_SHARE);
   for (const word of params) {
@@ -28,6 +28,9 @@ export function namedPages(table: SvmTable, params: Uint32Array): Demand[] {
         pages.add(page);
       }
     }
+  }
+  for (const { page } of others) {
+    pages.delete(page);
   }
   return [...pages].sort((a, b) => a - b).map((page) => ({ page, write: false, optional: true }));
 }

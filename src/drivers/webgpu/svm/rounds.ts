@@ -72,9 +72,10 @@ export class Rounds {
   readonly #claim: FrameClaim;
   readonly #placer: FramePlacer;
   readonly #beside: () => Promise<boolean>;
+  readonly #onSlice: (asked: readonly Demand[]) => void;
   readonly #sequence = new SequencePredictor();
   readonly #slices: SliceRounds;
-  #named: readonly Demand[];
+  #guessed: readonly Demand[];
   /** Lanes that have not run anything of the window. */
   readonly #isFresh = [true, true];
   /** What the last slice was predicted, which the next ones are not likely to use. */
@@ -88,7 +89,8 @@ export class Rounds {
     this.#claim = parts.work.claim;
     this.#placer = parts.placer;
     this.#beside = parts.beside;
-    this.#named = parts.named;
+    this.#onSlice = parts.onSlice;
+    this.#guessed = parts.guessed;
     const [x, y, z] = parts.job.grid;
     const limit = Math.min(windowSize(parts.job), firstSlice(x * y * z, parts.table, parts.placer.share));
     this.#slices = new SliceRounds(parts, limit);
@@ -139,6 +141,7 @@ export class Rounds {
       const wasAhead = ahead !== undefined;
       ahead = await following;
       const faults = this.stats.faults - faultsBefore;
+      this.#onSlice(done.demands);
       this.#sequence.note(
         done.demands,
         slice.predicted.length,
@@ -168,8 +171,11 @@ export class Rounds {
     if (this.#isIndependent && pages > most) {
       count = Math.max(1, Math.floor((count * most) / pages));
     }
-    const predicted = this.#fitting([...this.#named, ...(former === 0 ? [] : this.#sequence.predict(count / former))]);
-    this.#named = [];
+    const predicted = this.#fitting([
+      ...this.#guessed,
+      ...(former === 0 ? [] : this.#sequence.predict(count / former)),
+    ]);
+    this.#guessed = [];
     return this.#begin(windowFirst, { lane: this.#slices.lane, first, count, predicted });
   }
 

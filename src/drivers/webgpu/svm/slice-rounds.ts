@@ -34,7 +34,7 @@ export interface RoundsParts {
   readonly job: RoundsJob;
   readonly table: SvmTable;
   /** Bring these with the first round, if that is possible. */
-  readonly named: readonly Demand[];
+  readonly guessed: readonly Demand[];
   /** What is known of the kernel, if it can be run quickly. */
   readonly pace: Pace | undefined;
   /** All pages can be read, when it begins: the first round of a slice is likely to be its last, and guarded will do. */
@@ -45,6 +45,8 @@ export interface RoundsParts {
   readonly growReplay: (records: number) => Promise<void>;
   /** Called before a slice is begun beside another one: whether it can be. */
   readonly beside: () => Promise<boolean>;
+  /** Called with the pages that a slice asked for, when it is done, guesses among them. */
+  readonly onSlice: (asked: readonly Demand[]) => void;
   /** Called when a single invocation does not fit the pool: makes it go on from resume points, or says why it cannot. */
   readonly resume: () => Promise<number | string>;
   /** Says that more was stored than can be kept back, and why there are no resume points. */

@@ -54,6 +54,11 @@ export class SvmFrame extends Extent {
     return this.table.frameAt(this.page) === this;
   }
 
+  /** It was brought for a guess, and nobody has used it. */
+  get isUnused(): boolean {
+    return this.isGuess || this.isPrefetched;
+  }
+
   get referenced(): boolean {
     return this.#referenced;
   }

@@ -20,7 +20,9 @@ import { encodeCompaction, encodeKernel, physicalGrid, type RoundBindings, userG
 import { fatalError } from "./fatal-error.ts";
 import { namedPages } from "./named-pages.ts";
 import { Pace } from "./pace.ts";
+import { Recalls } from "./recall.ts";
 import { type RoundContext, Rounds, type RoundsStats } from "./rounds.ts";
+import type { Demand } from "./service.ts";
 import type { SvmTable } from "./svm-table.ts";
 import { traceRound } from "./trace-svm.ts";
 import { windowSize } from "./windows.ts";
@@ -63,6 +65,7 @@ export class SvmKernel implements WebGpuKernel {
   readonly name: string;
   readonly compiled: CompiledSvmKernel;
   readonly #pace = new Pace();
+  readonly #recalls = new Recalls();
 
   /** @internal Use WebGpuDevice.kernel. */
   constructor(device: WebGpuDevice, compiled: CompiledSvmKernel, name: string) {
@@ -255,13 +258,18 @@ export class SvmKernel implements WebGpuKernel {
   }
 
   async #runRounds(run: Run, job: ConstructorParameters<typeof Rounds>[0]["job"]) {
+    const { table } = run;
     const { guarded, quick } = this.compiled;
+    const recall = this.#recalls.of(table, run.svm.placer.share);
+    const brought = recall?.choose(table) ?? [];
+    const missed: Demand[] = [];
     // Most memory is only read, and need not be the device's own for a kernel to be quick.
-    const isReadable = guarded !== undefined && this.#pace.isKnown && isThere(run, false);
+    const isLikelyReadable = isThere(run, false) || (brought.length > 0 && recall?.isTrusted === true);
+    const isReadable = guarded !== undefined && this.#pace.isKnown && isLikelyReadable;
     const rounds: Rounds = new Rounds({
       job,
-      table: run.table,
-      named: namedPages(run.table, run.params),
+      table,
+      guessed: [...namedPages(table, run.params, brought), ...brought],
       pace: quick === undefined ? undefined : this.#pace,
       isReadable,
       run: async (round, context) => {
@@ -273,11 +281,19 @@ export class SvmKernel implements WebGpuKernel {
       work: run.work,
       placer: run.svm.placer,
       beside: () => run.controls.second(),
+      onSlice: (asked) => {
+        for (const demand of recall === undefined ? [] : asked) {
+          if (!demand.optional) {
+            missed.push(demand);
+          }
+        }
+      },
       resume: () => this.#resume(run),
       fail: (fatal, why) => this.#throwFatal(run, fatal, why),
       growReplay: (replayRecords) => run.control.grow({ replayRecords }),
     });
     await rounds.all();
+    recall?.note(table, brought, missed, !isReadable);
     return rounds.stats;
   }
 

@@ -65,7 +65,7 @@ export class FrameClaim {
   /** What was brought for a guess and not used since is not needed after all. */
   dropUnused(): void {
     for (const frame of this.#frames) {
-      if (frame.isGuess || frame.isPrefetched) {
+      if (frame.isUnused) {
         frame.claims--;
         this.#frames.delete(frame);
       }
