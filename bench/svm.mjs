@@ -28,7 +28,7 @@ export const parts = {
   },
 
   async gather() {
-    const { older, younger, svm, bytesOverNeeded } = await withOpen({}, gather);
+    const { older, younger, svm, other, bytesOverNeeded, bytesElsewhere } = await withOpen({}, gather);
     return [
       { name: "svm.gather_1pct.bytes_over_needed", value: bytesOverNeeded, unit: "x", better: "lower" },
       { name: "svm.gather_1pct.vs_full_upload", value: Math.max(older, younger) / svm, unit: "x", better: "higher" },
@@ -39,6 +39,20 @@ export const parts = {
         better: "higher",
       },
       { name: "svm.gather_1pct.ms", value: svm, unit: "ms", better: "lower" },
+      { name: "svm.gather_1pct.elsewhere_bytes_over_needed", value: bytesElsewhere, unit: "x", better: "lower" },
+      {
+        name: "svm.gather_1pct.elsewhere_vs_full_upload",
+        value: Math.max(older, younger) / other,
+        unit: "x",
+        better: "higher",
+      },
+      {
+        name: "svm.gather_1pct.elsewhere_vs_fast_full_upload",
+        value: Math.min(older, younger) / other,
+        unit: "x",
+        better: "higher",
+      },
+      { name: "svm.gather_1pct.elsewhere_ms", value: other, unit: "ms", better: "lower" },
     ];
   },
 
