@@ -6,7 +6,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { describe, expect, test } from "vitest";
-import { PAGE_SIZE } from "../src/base/index.ts";
+import { type KernelError, PAGE_SIZE } from "../src/base/index.ts";
 import { openShared, POISON_WORD, probeUserfaultfd, type SharedMapping } from "../src/node.ts";
 import { PlainThread, WORDS } from "../src/testing/plain-thread.ts";
 import { runProgram } from "./support/built.ts";
@@ -214,5 +214,68 @@ describe.skipIf(!report.works)("plain arrays under load", () => {
       program,
     ]);
     expect([status, signal, stderr]).toEqual([3, null, ""]);
+  });
+
+  test("a process ends with its own status although a service that was given up hangs in a fault", async () => {
+    const program = `
+      import { Worker } from "node:worker_threads";
+      import { openShared } from "./src/node.ts";
+      const pm = await openShared({ mmu: "userfaultfd", device: false, stuckMs: 400 });
+      pm.addEventListener("error", () => undefined);
+      const data = await pm.mm.mmap({ length: 1 << 20 });
+      const poisoned = pm.provoke("stick");
+      new Worker(
+        "const { workerData } = require('node:worker_threads'); Atomics.load(new Uint32Array(workerData), 0);",
+        { eval: true, execArgv: [], workerData: data.buffer });
+      await poisoned;
+      await data.read();`;
+    const { status, signal, stderr } = await runProgram(process.execPath, [
+      "--import",
+      "tsx",
+      "--input-type=module",
+      "-e",
+      program,
+    ]);
+    expect([status, signal]).toEqual([1, null]);
+    expect(stderr).toContain("read: ESRCH: the service thread failed (it did not answer for too long)");
+  });
+
+  test("a service dies while its GPU works: the process goes on", async () => {
+    const pm = await openShared({ mmu: "userfaultfd" });
+    const data = await pm.mm.mmap({ length: 4 * 2 ** 20, name: "data" });
+    const bump = await pm.device.kernel(BUMP);
+    const heard: string[] = [];
+    pm.addEventListener("error", ({ error }) => heard.push(error.code));
+    let failed = "";
+    const working = (async () => {
+      while (failed === "") {
+        await bump.dispatch({ bind: { data }, workgroups: 1 }).catch(({ code }: KernelError) => {
+          failed = code;
+        });
+      }
+    })();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    await pm.provoke("die");
+    await working;
+    expect(["ESRCH", "ENODEV"]).toContain(failed);
+    expect([data.u32[77], heard]).toEqual([POISON_WORD, ["ESRCH"]]);
+  });
+
+  test("a thread that opened a service ends while the GPU works, and nobody else does", async () => {
+    const program = `
+      import { Worker } from "node:worker_threads";
+      const worker = new Worker(\`
+        const { workerData } = require("node:worker_threads");
+        import("tsx/esm/api").then((tsx) => tsx.register() && import(${JSON.stringify(new URL("../src/node.ts", import.meta.url).href)})).then(async ({ open }) => {
+          const pm = await open({ mmu: "userfaultfd" });
+          const data = await pm.mm.mmap({ length: 4 << 20, name: "data" });
+          const kernel = await pm.device.kernel(workerData);
+          for (let i = 0; i < 1000; i++) kernel.dispatch({ bind: { data }, workgroups: 1 }).catch(() => undefined);
+          setTimeout(() => { throw new Error("boom"); }, 20);
+        });\`, { eval: true, execArgv: [], workerData: ${JSON.stringify(BUMP)} });
+      worker.on("error", ({ message }) => console.log(message));
+      worker.on("exit", () => process.exit(3));`;
+    const { status, signal, stdout } = await runProgram(process.execPath, ["--input-type=module", "-e", program]);
+    expect([status, signal, stdout]).toEqual([3, null, "boom\n"]);
   });
 });

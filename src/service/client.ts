@@ -38,7 +38,7 @@ export interface ServiceHandle {
   /** Told of an error that nobody listens for. */
   readonly unheard: (error: KernelError) => void;
   /** See {@link SharedMirror.provoke}. */
-  readonly provoke: (what: "die" | "hang") => Promise<void>;
+  readonly provoke: (what: "die" | "hang" | "stick") => Promise<void>;
 }
 
 /**
@@ -142,8 +142,11 @@ export class SharedMirror extends EventTarget implements AsyncDisposable {
     return this.#service.channel.call("counts", undefined);
   }
 
-  /** @internal For tests: the service thread dies or hangs here and now. Resolves when all is poisoned. */
-  provoke(what: "die" | "hang"): Promise<void> {
+  /**
+   * @internal For tests: the service thread dies or hangs here and now, or sticks in the next fault for ever. Resolves when
+   * all is poisoned.
+   */
+  provoke(what: "die" | "hang" | "stick"): Promise<void> {
     return this.#service.provoke(what);
   }
 

@@ -1,6 +1,7 @@
 /** Opening a service: in a thread of its own on userfaultfd, in this one on the software MMU. */
 import { writeSync } from "node:fs";
-import { MessageChannel, type MessagePort } from "node:worker_threads";
+import { inspect } from "node:util";
+import { isMainThread, MessageChannel, type MessagePort } from "node:worker_threads";
 import { KernelError, traceOn } from "../base/index.ts";
 import type { AdoptableMemory } from "../mm/index.ts";
 import { assertFaultAround } from "../platform/userfaultfd/around.ts";
@@ -12,7 +13,7 @@ import { ServiceHost } from "./host.ts";
 import type { ServiceOptions, SharedOptions } from "./options.ts";
 import { openSoftwareParts } from "./parts.ts";
 import type { Notice, Wish } from "./protocol.ts";
-import { type Rescued, type Session, WORDS, Word } from "./session.ts";
+import { BEAT_MS, type Rescued, type Session, WORDS, Word } from "./session.ts";
 import { ended, keepAlive, putServiceThread, takeServiceThread, watchService } from "./threads.ts";
 import { TraceReceiver } from "./trace-relay.ts";
 import { errorOf, fromWire, PortChannel } from "./wire.ts";
@@ -20,6 +21,8 @@ import { errorOf, fromWire, PortChannel } from "./wire.ts";
 const MMUS = ["auto", "userfaultfd", "software"] as const;
 /** See {@link ServiceOptions.stuckMs}. */
 const STUCK_MS = 60_000;
+/** A thread that is well may be late by a beat or two. */
+const MIN_STUCK_MS = 3 * BEAT_MS;
 
 /**
  * Opens an address space and a device behind one API for both MMUs.
@@ -34,8 +37,8 @@ export async function openShared(options: SharedOptions = {}): Promise<SharedMir
   if (options.faultAround !== undefined) {
     assertFaultAround(options.faultAround);
   }
-  if (typeof stuckMs !== "number" || !(stuckMs > 0)) {
-    throw new KernelError("EINVAL", "open", `stuckMs ${stuckMs}: give milliseconds above 0`);
+  if (typeof stuckMs !== "number" || !(stuckMs >= MIN_STUCK_MS)) {
+    throw new KernelError("EINVAL", "open", `stuckMs ${stuckMs}: give at least ${MIN_STUCK_MS} milliseconds`);
   }
   if (mmu === "software") {
     return openHere(rest, "asked for");
@@ -92,15 +95,30 @@ function locateByAddress({ buffer }: { readonly buffer: ArrayBufferLike }): Adop
 
 /** Services that are open, by what ends each of them in no time. */
 const open = new Set<() => void>();
-let uncaught: Error | undefined;
+let uncaught: { readonly error: unknown } | undefined;
 const endAll = () => {
   for (const end of open) {
     end();
   }
 };
-const noteUncaught = (error: Error) => {
-  uncaught = error;
+const noteUncaught = (error: unknown) => {
+  uncaught = { error };
 };
+
+/** `end` is called when the process ends, until the returned function is. */
+function atExit(end: () => void): () => void {
+  if (open.size === 0) {
+    process.on("exit", endAll);
+    process.on("uncaughtExceptionMonitor", noteUncaught);
+  }
+  open.add(end);
+  return () => {
+    if (open.delete(end) && open.size === 0) {
+      process.off("exit", endAll);
+      process.off("uncaughtExceptionMonitor", noteUncaught);
+    }
+  };
+}
 
 async function openThread(options: ServiceOptions, why: string): Promise<SharedMirror> {
   const log = new FaultLog().buffer;
@@ -153,17 +171,13 @@ async function openThread(options: ServiceOptions, why: string): Promise<SharedM
       endWithoutThreads();
     }
   };
-  if (open.size === 0) {
-    process.on("exit", endAll);
-    process.on("uncaughtExceptionMonitor", noteUncaught);
-  }
-  open.add(quit);
+  const quitAtExit = atExit(quit);
   const settled = rescue.over.then(async ({ poisoned = false, stuck = false }) => {
-    open.delete(quit);
+    quitAtExit();
     trace[Symbol.dispose]();
-    if (open.size === 0) {
-      process.off("exit", endAll);
-      process.off("uncaughtExceptionMonitor", noteUncaught);
+    if (stuck) {
+      // Wherever its thread hangs, it cannot be ended from outside.
+      void exited.then(atExit(() => endWithoutThreads()));
     }
     if (poisoned) {
       const failure = stuck ? undefined : await exited;
@@ -215,9 +229,10 @@ async function openThread(options: ServiceOptions, why: string): Promise<SharedM
 const EXIT_MS = 2000;
 
 /**
- * The process ends while the service is there: threads that wait for a page are let go, and native callbacks end, before
- * the threads are ended from outside. A thread that does not answer, or whose GPU works, would take the process along with a
- * crash: then no thread is ended, and the process goes as soon as everybody has heard of its end.
+ * The process, or the thread that opened the service, ends while the service is there: threads that wait for a page are let
+ * go, and native callbacks and the GPU's work end, before the threads are ended from outside. A thread that does not
+ * answer would take the process along with a crash: then no thread is ended, and the process goes as soon as everybody
+ * has heard of its end; as it does at once when its GPU works and all is over anyway.
  */
 function quitWithProcess(client: MessagePort, words: Int32Array, isBusy: () => boolean, giveUp: () => void): void {
   client.postMessage({ quit: true });
@@ -226,16 +241,16 @@ function quitWithProcess(client: MessagePort, words: Int32Array, isBusy: () => b
     giveUp();
     Atomics.wait(words, Word.LetGo, 0, EXIT_MS);
   }
-  if (!late && !isBusy()) {
-    return;
+  const cutOff = isMainThread && isBusy();
+  if (late || cutOff || Atomics.wait(words, Word.Quiet, 0, EXIT_MS) === "timed-out") {
+    endWithoutThreads();
   }
-  endWithoutThreads();
 }
 
 /** The process goes without ending its threads first, in the middle of whatever they do. */
 function endWithoutThreads(): void {
   if (uncaught !== undefined) {
-    writeSync(2, `${uncaught.stack}\n`);
+    writeSync(2, `${inspect(uncaught.error)}\n`);
     endProcess(Number(process.exitCode ?? 1));
   }
   // What process.exit calls when all listeners have run.

@@ -18,7 +18,8 @@ export interface ServiceOptions extends OpenOptions {
   readonly cpu?: number | undefined;
   /**
    * How long the service thread may do nothing before it is given up: threads that wait for it are released, its memory is
-   * poisoned, and calls fail. An `error` event tells when a quarter of it has passed. Default 60,000; `Infinity`: never.
+   * poisoned, and calls fail. An `error` event tells when a quarter of it has passed. Default 60,000; at least
+   * 300; `Infinity`: never.
    */
   readonly stuckMs?: number | undefined;
 }

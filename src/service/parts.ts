@@ -3,7 +3,7 @@ import { KernelError, PAGE_SIZE } from "../base/index.ts";
 import { WebGpuDriver } from "../drivers/webgpu/index.ts";
 import { AddressSpace, type CpuMmu, PhysicalMemory } from "../mm/index.ts";
 import { openUrlObject } from "../platform/http/index.ts";
-import { openDawn } from "../platform/node/dawn.ts";
+import { openDawn, untilDawnRests } from "../platform/node/dawn.ts";
 import { openFileObject } from "../platform/node/file-pager.ts";
 import { PollPause, SLEEP_MS } from "../platform/node/poll-pause.ts";
 import { SoftwareMmu } from "../platform/software/cpu-mmu.ts";
@@ -24,6 +24,8 @@ export function openSoftwareParts(options: ServiceOptions, onError: ErrorListene
 export interface TrapParts {
   readonly parts: ServiceParts;
   readonly mmu: UserfaultfdMmu;
+  /** Cuts the GPU's work off; resolves when the thread may end. */
+  stopGpu(): Promise<void>;
 }
 
 /** Opens a service's parts on the userfaultfd MMU. @throws KernelError ENOTSUP, ENODEV, EINVAL */
@@ -34,7 +36,14 @@ export async function openTrapParts(
 ): Promise<TrapParts> {
   const mmu = new UserfaultfdMmu({ faultAround: options.faultAround, ...mmuOptions });
   try {
-    return { mmu, parts: await openParts(mmu, mmu.log, options, onError) };
+    const parts = await openParts(mmu, mmu.log, options, onError);
+    const stopGpu = async () => {
+      if (options.device !== false) {
+        parts.device().gpu.device.destroy();
+        await untilDawnRests();
+      }
+    };
+    return { mmu, parts, stopGpu };
   } catch (error) {
     mmu.close();
     throw error;

@@ -75,15 +75,18 @@ class Service {
   }
 
   #threadEnded(): void {
+    const { words } = this.#watched;
     if (!this.#over) {
       this.#poison();
     }
-    if (Atomics.load(this.#watched.words, Word.GivenUp) !== 0 || !this.#over) {
+    if (Atomics.load(words, Word.GivenUp) !== 0 || !this.#over) {
       // Nobody else can: while a thread that was given up may still use them, they stay.
       for (const fd of this.#descriptors) {
         libc.close(fd);
       }
     }
+    Atomics.store(words, Word.Quiet, 1);
+    Atomics.notify(words, Word.Quiet);
     this.#end({ poisoned: true });
   }
 
@@ -91,7 +94,8 @@ class Service {
   look(elapsed: number): void {
     const { words, stuckMs, id } = this.#watched;
     const beat = Atomics.load(words, Word.Beat);
-    if (beat !== this.#beat) {
+    // Before the first one the thread starts, which takes as long as it takes.
+    if (beat !== this.#beat || beat === 0) {
       this.#beat = beat;
       this.#silent = 0;
       this.#told = false;

@@ -11,10 +11,12 @@ export const Word = {
   Beat: 1,
   /** 1: the service was given up. Its thread must do nothing more. */
   GivenUp: 2,
+  /** 1: the thread has nothing under way that would take the process along if it were ended from outside. */
+  Quiet: 3,
 } as const;
 
 /** Words of {@link Session.words}. */
-export const WORDS = 3;
+export const WORDS = 4;
 
 /** How often a service thread that has nothing to do shows that it is alive. */
 export const BEAT_MS = 100;

@@ -17,30 +17,36 @@ import { serveChannel, wireError } from "./wire.ts";
 /** How often writes to what may only be read are looked for. A scan takes 2 ms a GiB. */
 const SWEEP_MS = 250;
 
-let stopServing = () => {};
+/** For tests. */
+let sticking = false;
 
-process.on("uncaughtException", (error) => {
-  // Before the thread ends: a native callback into a thread that is ending takes the process along.
-  stopServing();
-  tellClient?.({ fatal: error.message });
+/** Resolves when the thread may end. */
+let abandon = async (_error: Error) => {};
+
+process.on("uncaughtException", async (error) => {
+  await abandon(error);
   process.exit(1);
 });
-
-let tellClient: ((notice: Notice) => void) | undefined;
 
 async function serve(session: Session): Promise<void> {
   const { options, log, words, client, rescue, traced } = session;
   const tell = (notice: Notice) => client.postMessage(notice);
   const tellRescue = (told: Told) => rescue.postMessage(told);
-  const report = (error: KernelError, address?: number) => tell({ fault: { error: wireError(error), address } });
+  let abandoned = false;
+  const report = (error: KernelError, address?: number) => {
+    // What an end brings about is no error of its own.
+    if (!abandoned) {
+      tell({ fault: { error: wireError(error), address } });
+    }
+  };
   /** Shows that the thread is alive; and when it was given up it must not touch anything any more. */
   const pulse = () => {
+    while (sticking);
     Atomics.add(words, Word.Beat, 1);
     if (Atomics.load(words, Word.GivenUp) !== 0) {
       throw new Error("it did not answer for too long");
     }
   };
-  tellClient = tell;
   const beats = setInterval(pulse, BEAT_MS);
   const trace = new TraceSender((chunk) => tell({ traced: chunk }));
   trace.want(traced);
@@ -49,8 +55,7 @@ async function serve(session: Session): Promise<void> {
     clearInterval(beats);
     clearInterval(sweeps);
     trace.end();
-    stopServing = () => {};
-    tellClient = undefined;
+    abandon = async () => {};
     // After the answer to whoever closed it.
     setImmediate(() => {
       tell({ closed: true });
@@ -78,8 +83,18 @@ async function serve(session: Session): Promise<void> {
     tell({ failed: wireError(error) });
     return;
   }
-  const { mmu, parts } = opened;
-  stopServing = () => mmu.uffd.stopServing();
+  const { mmu, parts, stopGpu } = opened;
+  abandon = async (error) => {
+    abandon = () => new Promise(() => {});
+    abandoned = true;
+    // Before the thread ends: a native callback into a thread that is ending takes the process along.
+    mmu.uffd.stopServing();
+    // Without a beat: if the GPU never lets go, the service is given up.
+    clearInterval(beats);
+    clearInterval(sweeps);
+    tell({ fatal: error.message });
+    await stopGpu();
+  };
   tellRescue({ descriptors: mmu.uffd.descriptors });
   const close = async () => {
     try {
@@ -104,8 +119,18 @@ async function serve(session: Session): Promise<void> {
       sweeping = false;
     }
   }, SWEEP_MS);
-  obey(client, { quit: () => mmu.close(), trace: (wanted) => trace.want(wanted, host.spaces), words });
+  const quit = () => {
+    mmu.close();
+    say(words, Word.LetGo);
+    void stopGpu().then(() => say(words, Word.Quiet));
+  };
+  obey(client, { quit, trace: (wanted) => trace.want(wanted, host.spaces), words });
   tell({ ready: true });
+}
+
+function say(words: Int32Array, word: number): void {
+  Atomics.store(words, word, 1);
+  Atomics.notify(words, word);
 }
 
 interface Obeyed {
@@ -116,15 +141,14 @@ interface Obeyed {
 
 /** What the client's thread wants outside of operations. */
 function obey(client: MessagePort, { quit, trace, words }: Obeyed): void {
-  client.on("message", (wish: Wish & { readonly quit?: true; readonly provoke?: "die" | "hang" }) => {
+  client.on("message", (wish: Wish & { readonly quit?: true; readonly provoke?: "die" | "hang" | "stick" }) => {
     if (wish.trace !== undefined) {
       trace(wish.trace);
     }
     if (wish.quit) {
       quit();
-      Atomics.store(words, Word.LetGo, 1);
-      Atomics.notify(words, Word.LetGo);
     }
+    sticking ||= wish.provoke === "stick";
     if (wish.provoke === "die") {
       throw new Error("a test wants it to die");
     }

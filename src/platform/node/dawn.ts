@@ -33,6 +33,24 @@ export interface OpenAdapter {
 
 type Dawn = { readonly create: typeof createDawn };
 
+/** How often {@link untilDawnRests} looks. */
+const REST_LOOK_MS = 1;
+
+/**
+ * Resolves when Dawn has nothing under way in this thread, which it looks for in each turn of the event loop: soon after the
+ * device was destroyed. A thread that ends earlier takes the process along.
+ */
+export function untilDawnRests(): Promise<void> {
+  return new Promise((resolve) => {
+    const looking = setInterval(() => {
+      if (!process.getActiveResourcesInfo().includes("Immediate")) {
+        clearInterval(looking);
+        resolve();
+      }
+    }, REST_LOOK_MS);
+  });
+}
+
 interface Found {
   readonly adapter: GPUAdapter;
   readonly instance: GPU;
