@@ -30,6 +30,24 @@ describe("a trace file", () => {
     expect(starts(file)).toEqual(Array.from({ length: 40_000 }, (_, i) => i * 4096));
   });
 
+  test("has the texts of every event, also where each chunk brings new ones", async () => {
+    const file = path.join(folder, "texts.json");
+    const out = writeTrace(file);
+    const lock = (i: number) => `lock ${i >> 10}`;
+    for (let i = 0; i < 20_000; i++) {
+      trace("sync.wait", { lock: lock(i), mode: "read" });
+      if (i % 7000 === 0) {
+        // Meanwhile the thread looks for what is there.
+        await new Promise((resolve) => setTimeout(resolve, 30));
+      }
+    }
+    await out.close();
+    const locks = (JSON.parse(readFileSync(file, "utf8")) as { name: string; args: { lock?: string } }[])
+      .filter(({ name }) => name === "sync.wait")
+      .map(({ args }) => args.lock);
+    expect(locks).toEqual(Array.from({ length: 20_000 }, (_, i) => lock(i)));
+  });
+
   test("is whole although the process ends without closing it", () => {
     const file = path.join(folder, "exit.json");
     const script = path.join(folder, "exit.ts");

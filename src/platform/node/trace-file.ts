@@ -23,30 +23,28 @@ const REASONS: Partial<Record<Errno, string>> = {
   ENOSPC: "does not fit on its disk: make room, or name a file elsewhere",
 };
 
-/** Rows that both threads see. They are sent to and fro: a message with a copy of them would cost more than what is traced. */
+/** Rows that both threads see. The thread looks for them: to wake it, or to send them, costs what is traced more than to fill them. */
 export interface SharedRows {
   readonly rows: Float64Array;
-  /** 1 while the thread has them. */
-  readonly taken: Int32Array;
+  /** Which chunk they are, counted from 1, while the thread is to write them; else 0. And how many of their numbers count. */
+  readonly chunk: Int32Array;
 }
 
-/** What the thread is told: so many numbers of the rows count, and these texts are new. */
-export interface ToTraceFile extends SharedRows {
-  readonly used: number;
-  readonly texts: readonly string[];
-}
+/** What the thread is told: rows that it has not seen before, texts that later chunks name, or that there are no more. */
+export type ToTraceFile = SharedRows | readonly string[] | "end";
 
 function makeRows(): SharedRows {
   const buffer = new SharedArrayBuffer(8 + MOST_WAITING * ROW_STRIDE * 8);
-  return { taken: new Int32Array(buffer, 0, 1), rows: new Float64Array(buffer, 8) };
+  return { chunk: new Int32Array(buffer, 0, 2), rows: new Float64Array(buffer, 8) };
 }
 
 /** A trace file that grows until it is closed. */
 export class TraceFile implements AsyncDisposable {
   readonly #path: string;
   readonly #file: number;
-  readonly #all: SharedRows[] = [makeRows()];
-  #current = this.#all[0];
+  readonly #all: SharedRows[] = [];
+  #current = makeRows();
+  #chunks = 0;
   readonly #packer = new EventPacker(this.#current.rows, {
     // Written as it comes: a run that is killed leaves a file that can be read up to there.
     onFirst: () => {
@@ -81,6 +79,7 @@ export class TraceFile implements AsyncDisposable {
       this.#failure ??= failure;
     });
     this.#ended = new Promise((resolve) => this.#thread.once("exit", () => resolve()));
+    this.#tellRows(this.#current);
     this.#stop = addTraceSink(this.#packer);
     process.once("exit", this.#atExit);
   }
@@ -110,27 +109,37 @@ export class TraceFile implements AsyncDisposable {
     if (this.#packer.empty) {
       return;
     }
-    const sent = this.#current;
-    Atomics.store(sent.taken, 0, 1);
+    const { chunk } = this.#current;
     this.#current = this.#freeRows();
     const { rows, texts } = this.#packer.takeChunk(this.#current.rows);
-    this.#thread.postMessage({ ...sent, used: rows.length, texts } satisfies ToTraceFile);
+    if (texts.length > 0) {
+      this.#tell(texts);
+    }
+    chunk[1] = rows.length;
+    // Last: who sees it takes the rest for granted.
+    Atomics.store(chunk, 0, ++this.#chunks);
   }
 
   /** Rows that the thread is done with; new ones where it has all, for what is traced does not wait. */
   #freeRows(): SharedRows {
-    let free = this.#all.find(({ taken }) => Atomics.load(taken, 0) === 0);
-    if (free === undefined) {
-      free = makeRows();
-      this.#all.push(free);
-    }
-    return free;
+    const free = this.#all.find((rows) => rows !== this.#current && Atomics.load(rows.chunk, 0) === 0);
+    return free ?? this.#tellRows(makeRows());
+  }
+
+  #tellRows(rows: SharedRows): SharedRows {
+    this.#all.push(rows);
+    this.#tell(rows);
+    return rows;
+  }
+
+  #tell(what: ToTraceFile): void {
+    this.#thread.postMessage(what);
   }
 
   #sendEnd(): void {
     this.#stop();
     this.#send();
-    this.#thread.postMessage("end");
+    this.#tell("end");
   }
 
   /** The process ends without waiting for anything: the thread gets a moment for what it has not written yet. */
