@@ -114,4 +114,33 @@ describe("I-GPU-12: a kernel that needs several pages at once", () => {
     expect(there).toEqual([together, true]);
     work.claim.clear();
   });
+
+  test("is not sent back to the start by one on another device that needs the same ones the other way round", async () => {
+    await using m = await svmMachine(20);
+    const devices = [m.device, await m.open({ deviceMemory: 21 * SVM_PAGE })];
+    const data = await m.mm.mmap({ length: 4 * SVM_PAGE });
+    const first = pageOfAddr(data.start);
+    const tries = devices.map(async (device, i) => {
+      await device.kernel(VISIT);
+      const { table, uses } = await device.svm.tableOf(await device.mirrorOf(m.mm), "test");
+      const wanted = [0, 2].map((page) => ({ page: first + page, write: page === 2 * i }));
+      const own = { op: "test", timeoutMs: 1000, claim: new FrameClaim(), tally: newTally() };
+      const demands = await device.svm.placer.place(table, wanted, [], own);
+      return async () => {
+        using _uses = uses;
+        let isThere = false;
+        const encode = () => {
+          isThere = wanted.every(({ page, write }) => table.isResident(page, write));
+        };
+        await (await device.svm.submit(table, demands, own, encode, true)).finished;
+        own.claim.clear();
+        return { isThere, restarts: own.tally.restarts };
+      };
+    });
+    const results = await Promise.all((await Promise.all(tries)).map((submit) => submit()));
+    expect(results).toEqual([
+      { isThere: true, restarts: 0 },
+      { isThere: true, restarts: 0 },
+    ]);
+  });
 });

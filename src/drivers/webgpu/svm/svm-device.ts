@@ -14,6 +14,7 @@ import { FramePlacer } from "./frame-placer.ts";
 import { FramePool } from "./frame-pool.ts";
 import { pageOfAddr } from "./page-entry.ts";
 import { type Demand, Service } from "./service.ts";
+import { APART, oneTogether, serve, servedOf, TRIES_TOGETHER } from "./serving.ts";
 import { SvmTable } from "./svm-table.ts";
 import { tracePrefetch, traceService } from "./trace-svm.ts";
 import { FrameClaim, newTally, type SvmWork } from "./work.ts";
@@ -212,7 +213,7 @@ export class SvmDevice {
    * Brings pages, and submits what `encode` adds, in one submission. `encode` runs under the update lock, when the state
    * of pages and the entries agree. `together` asks for a moment in which all of the demanded pages are there.
    *
-   * Locks: takes the placer's for serving, read; mmapLock, read; the update lock.
+   * Locks: takes that of tries together, the placer's for serving, read; mmapLock, read; the update lock.
    * @throws KernelError those of Service.gather; EBUSY leases or invalidations were in the way for too long; ENODEV; EINTR
    */
   async submit(
@@ -281,6 +282,7 @@ export class SvmDevice {
     const { mirror, mm } = table;
     const { signal, bound, tally } = work;
     const { placer } = this;
+    using _together = together ? await oneTogether(mm.memory).lock({ signal }) : undefined;
     // Two that bring the same range would not know whose bytes come last.
     using _bound = bound?.isEmpty === false ? await this.#binding.lock({ signal }) : undefined;
     using _serving = placer.serving.tryRead() ?? (await placer.serving.read({ signal }));
@@ -299,15 +301,7 @@ export class SvmDevice {
     // Others may have taken some since they were placed: those fault again.
     const placed = demands.filter(({ page }) => table.frameAt(page) !== undefined);
     const frames = placed.flatMap(({ page }) => table.frameAt(page) ?? []);
-    for (const frame of frames) {
-      frame.isServed = true;
-    }
-    using _served = defer(() => {
-      for (const frame of frames) {
-        frame.isServed = false;
-      }
-      placer.served.wakeAll();
-    });
+    using _served = serve(placer, frames);
     using batch = this.device.transfer.begin({ op: work.op, signal });
     using boundTry = bound?.attempt(lock, signal);
     const early = await boundTry?.gather(batch);
@@ -388,20 +382,5 @@ export class SvmDevice {
   }
 }
 
-/** Of demands that were asked for together some were taken away again: the next try gets them all anew, at once. */
-const APART: Retry = { ...TRY_AGAIN };
-
-/** Tries to have pages together: those of one object at two addresses never are. */
-const TRIES_TOGETHER = 16;
-
 /** Device pages that a prefetch brings with one submission: 16 MiB. */
 const PREFETCH_AT_ONCE = 1024;
-
-/** Whether another dispatch is bringing some of the pages. */
-function servedOf(table: SvmTable, demands: readonly Demand[]): boolean {
-  return demands.some(({ page }) => table.frameAt(page)?.isServed);
-}
-
-function defer(end: () => void): Disposable {
-  return { [Symbol.dispose]: end };
-}
