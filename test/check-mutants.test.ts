@@ -77,6 +77,27 @@ const MUTANTS: readonly Mutant[] = [
     breaks: "I-HMM-1",
   },
   {
+    what: "an invalidation of scattered runs blocks no range",
+    from: "if (changesIn(update, range.start, range.end)) {",
+    to: "if (update.parts === undefined) {",
+    scenario: "range-fault+clear-runs",
+    breaks: "I-HMM-1",
+  },
+  {
+    what: "a device drops the first of an invalidation's runs only",
+    from: "for (let i = 0; i < parts.length; i += 2) {\n      visit(parts[i]",
+    to: "for (let i = 0; i < 2; i += 2) {\n      visit(parts[i]",
+    scenario: "unload+clear-runs",
+    breaks: "I-HMM-1",
+  },
+  {
+    what: "webgpu: a device keeps its copies of all runs but the first",
+    from: "i < parts.length && parts[i] < this.end",
+    to: "i < 2 && parts[i] < this.end",
+    scenario: "dispatch-read+clear-runs",
+    breaks: "I-CHK-5",
+  },
+  {
     what: "webgpu: a dispatch is submitted without a look at its ranges",
     from: "=> !range.valid)",
     to: "=> false)",

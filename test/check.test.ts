@@ -22,7 +22,9 @@ const SCHEDULES = 8;
 const GPU_SCHEDULES = [0, 0, 25, 4];
 
 const ACTIONS =
-  "register unregister range-fault munmap mprotect fork migrate exit put get synchronize unload device-lost".split(" ");
+  "register unregister range-fault munmap mprotect fork migrate exit put get synchronize unload clear-runs device-lost".split(
+    " ",
+  );
 const MORE =
   "interval-fault interval-insert cpu-write dontneed to-device to-coherent to-system device-read exclusive evict no-frames exclusive-touch".split(
     " ",
@@ -33,7 +35,7 @@ const choices = (count: number, size: number): number =>
   size === 0 ? 1 : (choices(count, size - 1) * (count + size - 1)) / size;
 
 const GPU = "dispatch dispatch-read cpu-add other-gpu gpu-evict prefetch gpu-fork gpu-lost gpu-unload".split(" ");
-const SPACE = "munmap mprotect exit dontneed".split(" ");
+const SPACE = "munmap mprotect exit clear-runs dontneed".split(" ");
 
 test("there is a scenario for every pair and every triple of what is done with the WebGPU driver", () => {
   const names = explorer.namesOf("webgpu");
@@ -45,7 +47,7 @@ test("there is a scenario for every pair and every triple of what is done with t
   expect(explorer.names.length).toBe(names.length + explorer.namesOf("dmirror").length);
 });
 
-test("there is a scenario for every pair and every triple of the 13 actions, and of what else drivers do", () => {
+test("there is a scenario for every pair and every triple of the 14 actions, and of what else drivers do", () => {
   const parts = explorer.namesOf("dmirror").map((name) => name.split("+"));
   expect(new Set(parts.flat())).toEqual(new Set([...ACTIONS, ...MORE]));
   const of = (names: readonly string[], size: number) =>
@@ -100,7 +102,7 @@ test("no schedule of any pair or triple breaks an invariant", () => {
   expect(failures).toEqual([]);
 }, 120_000);
 
-test("every schedule of every pair of the 13 actions that may end differently", async () => {
+test("every schedule of every pair of the 14 actions that may end differently", async () => {
   const recorded = new Explorer((await loadBundle(EXPLORED_ENTRY, { record: true })).instantiate);
   const isPair = (parts: readonly string[]) => parts.length === 2 && parts.every((part) => ACTIONS.includes(part));
   for (const name of recorded.names.filter((scenario) => isPair(scenario.split("+")))) {
@@ -151,7 +153,7 @@ describe("pagemirror check", () => {
 
   test("--driver webgpu explores the WebGPU driver", async () => {
     const { status, stdout } = await pagemirror(["check", "--driver", "webgpu", "--schedules", "1", "--json"]);
-    const scenarios = choices(13, 2) + choices(13, 3) - choices(4, 2) - choices(4, 3);
+    const scenarios = choices(14, 2) + choices(14, 3) - choices(5, 2) - choices(5, 3);
     expect(JSON.parse(stdout)).toMatchObject({ ok: true, scenarios, schedules: scenarios });
     expect(status).toBe(0);
   });

@@ -65,6 +65,7 @@ export { assertBytes } from "./range-args.ts";
 export { changesIn, firstPartBehind, forEachPart, type PartedRange } from "./range-parts.ts";
 export {
   announceOnObject,
+  announceRuns,
   areWritable,
   forEachMapping,
   isWritable,

@@ -112,6 +112,7 @@ export const ACTIONS: Readonly<Record<string, Action>> = {
       }
     };
   },
+  "clear-runs": (world) => () => allowed(world, () => withUser(world, () => world.clearRuns())),
   "device-lost": async (world) => {
     await migrate(world);
     return async () => world.privateMemory.lose();

@@ -43,13 +43,14 @@ export const GPU_ACTIONS: Readonly<Record<string, GpuAction>> = {
   "gpu-unload": dispatch(true, (world) => world.gpuDriver.unload()),
 };
 
-const { munmap, mprotect, exit } = ACTIONS;
+const { munmap, mprotect, exit, "clear-runs": clearRuns } = ACTIONS;
 
 /** What changes the space below them. */
 export const SPACE_ACTIONS: Readonly<Record<string, GpuAction>> = {
   munmap: async (world) => munmap(world),
   mprotect: async (world) => mprotect(world),
   exit: async (world) => exit(world),
+  "clear-runs": async (world) => clearRuns(world),
   dontneed: async (world) => {
     world.dropped = true;
     return DRIVER_ACTIONS.dontneed(world);

@@ -1,7 +1,7 @@
 /** A world with GPUs: the WebGPU driver over fake devices, and pages that count what was done to them. */
 import { KernelError } from "../../base/index.ts";
 import { type WebGpuDevice, WebGpuDriver, type WebGpuKernel } from "../../drivers/webgpu/index.ts";
-import { type AddressSpace, Mapping } from "../../mm/index.ts";
+import { type AddressSpace, Mapping, type MemoryObject, PageFlag } from "../../mm/index.ts";
 import type { FakeDispatch } from "../../testing-kit/fake-gpu/commands.ts";
 import { FakeGpu } from "../../testing-kit/fake-gpu/gpu.ts";
 import type { Host } from "../scenario.ts";
@@ -19,6 +19,8 @@ const LOOK = /* wgsl */ `
 /** The word of each page that is counted in, after those that other actions write. */
 const WORD = 4;
 const WORDS = PAGE / 4;
+/** Of pages whose bytes are elsewhere, or on their way. */
+const AWAY = PageFlag.Busy | PageFlag.Device | PageFlag.Poisoned;
 /** What the CPU adds; devices add 1. */
 export const CPU_STEP = 1000;
 
@@ -157,6 +159,19 @@ export class GpuWorld extends World {
     const { u32 } = lease;
     for (let page = 0; page < 2; page++) {
       this.#checkWord(who, page, u32[page * WORDS + WORD], least);
+    }
+  }
+
+  /** Where the host has the pages, the CPU adds to them, as plain arrays do: without a lease. */
+  protected override changeRuns(object: MemoryObject): void {
+    super.changeRuns(object);
+    for (let page = 0; page < 2; page++) {
+      if ((object.flagsOf(page) & (PageFlag.Uptodate | AWAY)) === PageFlag.Uptodate) {
+        const { buffer, byteOffset } = object.windowOffset(page);
+        new Uint32Array(buffer, byteOffset, WORDS)[WORD] += CPU_STEP;
+        this.#counts[page].cpu.started++;
+        this.#counts[page].cpu.done++;
+      }
     }
   }
 

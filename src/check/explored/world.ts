@@ -3,13 +3,16 @@ import { addrOf, ledgerCounts, type Pfn, virtAddr, vpnOf } from "../../base/inde
 import { type Dmirror, DmirrorDriver } from "../../drivers/dmirror/index.ts";
 import {
   AddressSpace,
+  announceRuns,
   type Mapping,
+  type MemoryObject,
   PhysicalMemory,
   PTE_PRESENT,
   PTE_WRITE,
   PteKind,
   pteIsKind,
   ptePfn,
+  rewriteEntries,
   SVM_APERTURE_BASE,
   validateMm,
 } from "../../mm/index.ts";
@@ -119,6 +122,26 @@ export class World {
     if (probe.users === 0) {
       this.put.add(probe);
     }
+  }
+
+  /**
+   * What plain arrays wrote to the first two pages becomes known: two runs in one invalidation, as a trap may tell of them.
+   * From then on the next write is a fault.
+   */
+  async clearRuns(): Promise<void> {
+    const object = this.mm.vmas.find(START)?.object.get();
+    if (object !== undefined) {
+      try {
+        await announceRuns(object, [0, 1, 1, 2], "clear", () => this.changeRuns(object));
+      } finally {
+        await object.put();
+      }
+    }
+  }
+
+  /** Between the start and the end of that invalidation. */
+  protected changeRuns(object: MemoryObject): void {
+    rewriteEntries(object, 0, 2, (pte) => (pte & PTE_PRESENT && !object.isPinned(0, 2, "rw") ? pte & ~PTE_WRITE : pte));
   }
 
   /** The creator's user, dropped by whoever comes first. */
