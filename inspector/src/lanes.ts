@@ -19,7 +19,11 @@ const DEVICE: readonly (readonly [string, readonly TraceName[]])[] = [
   ["readbacks", ["gpu.readback"]],
   ["evictions", ["gpu.evict"]],
   ["waits", ["gpu.fence", "gpu.throttle"]],
+  ["pipelines", ["gpu.compile"]],
 ];
+
+/** Of a theme's lanes. */
+const COLOURS = 7;
 
 const FAULT = kindOf("mm.fault");
 const FOR_DEVICES = 1;
@@ -106,7 +110,7 @@ export class Lanes {
     const key = `${isDevice ? 0 : 1} ${owner} ${String(index).padStart(2, "0")}`;
     let lane = this.#lanes.get(key);
     if (lane === undefined) {
-      const colour = isDevice ? index : (index + 2) % 7;
+      const colour = (isDevice ? index : index + 2) % COLOURS;
       lane = { label: `${owner} · ${label}`, colour, rows: new Uint32Array(256), count: 0, longest: 0, sorted: true };
       this.#lanes.set(key, lane);
     }

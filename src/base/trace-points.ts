@@ -63,6 +63,11 @@ export const TRACEPOINTS = {
       rounds: "count",
     },
   },
+  "gpu.compile": {
+    doc: "A pipeline was made of a kernel. Those of svm mode have several, some of which are made when they are first needed.",
+    shape: "slice",
+    fields: { device: "text", kernel: "text", pipeline: "text" },
+  },
   "gpu.round": {
     doc: "One round of a kernel that follows pointers: serve what the last one missed, run, read the report.",
     shape: "slice",

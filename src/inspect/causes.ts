@@ -186,6 +186,12 @@ export function causesOf(time: TimeCovered, counts: Counts): readonly Cause[] {
       remedy: thrashes ? MORE_MEMORY : missed === 0 ? FASTER_KERNEL : FEWER_MISSES,
     },
     {
+      what: "making pipelines of kernels",
+      ms: time.of("gpu.compile").ms,
+      why: `${counted(time.of("gpu.compile").count, "pipeline")} that the GPU's driver compiled`,
+      remedy: "make a kernel once, and dispatch it again and again: its pipelines are made at their first use",
+    },
+    {
       what: "waiting until the device is idle",
       ms: time.of("gpu.fence", "idle").ms,
       why: `${counted(time.of("gpu.fence", "idle").count, "time")} memory changed, was given up or was closed while the device worked with it`,

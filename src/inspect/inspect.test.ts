@@ -258,6 +258,13 @@ describe("the analysis", () => {
     expect(causesIn(round).causes[0].remedy).toMatch(/memory is not the limit/);
   });
 
+  it("tells of pipelines that took longer than what they were made for", () => {
+    const compile = (pipeline: string): Step => ["gpu.compile", { device, kernel: "k", pipeline }, 0.8];
+    const { causes } = causesIn([compile("checked"), compile("quick"), ...round]);
+    expect(causes.map(({ what }) => what)).toEqual(["making pipelines of kernels", "running kernels in rounds"]);
+    expect(causes[0].why).toMatch(/^2 pipelines/);
+  });
+
   it("asks for more device memory where pages go up again after evictions, not where each went up once", () => {
     const once = [100, 101].flatMap((page) => [missed(page), ...round, upload(page), evict(page)]);
     const remedies = (steps: readonly Step[]) => causesIn(steps).causes.map(({ remedy }) => remedy);

@@ -18,6 +18,7 @@ const LANES: Readonly<Record<TraceName, string>> = {
   "mmu.notifier": "notifiers",
   "sync.wait": "lock waits",
   "gpu.dispatch": "dispatches",
+  "gpu.compile": "pipelines",
   "gpu.round": "rounds",
   "gpu.fault": "faults",
   "gpu.service": "faults",

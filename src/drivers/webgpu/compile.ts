@@ -1,9 +1,10 @@
 /** From WGSL source to a pipeline, with errors that a kernel's author can act on. */
-import { KernelError } from "../../base/index.ts";
+import { KernelError, traceNow, traceOn } from "../../base/index.ts";
 import type { GpuHandle } from "./gpu-handle.ts";
 import { gpuMessage } from "./gpu-message.ts";
 import type { GpuWaitOptions } from "./lost.ts";
 import { type BindingKind, type KernelReflection, reflectKernel } from "./reflect.ts";
+import { traceCompile } from "./trace-gpu.ts";
 import { ShaderStage } from "./usage.ts";
 
 /** A kernel, compiled for one device. */
@@ -43,6 +44,7 @@ export async function compileKernel(
   const { name = "kernel", signal } = options;
   const { device, lost } = gpu;
   lost.check(name);
+  const since = traceNow();
   device.pushErrorScope("validation");
   const module = device.createShaderModule({ label: name, code: wgsl });
   const refused = device.popErrorScope();
@@ -77,7 +79,11 @@ export async function compileKernel(
     throw new KernelError("EINVAL", name, `the GPU refuses the kernel: ${gpuMessage(invalid.message)}`);
   }
   try {
-    return { reflection, groupLayouts, pipeline: await lost.wait(compiling, name, { signal }) };
+    const pipeline = await lost.wait(compiling, name, { signal });
+    if (traceOn) {
+      traceCompile(gpu, name, "bind", since);
+    }
+    return { reflection, groupLayouts, pipeline };
   } catch (failure) {
     if (failure instanceof KernelError || !(failure instanceof Error)) {
       throw failure;

@@ -3,6 +3,7 @@ import { trace, traceIdOf, traceNow, traceUpload, vpnOf } from "../../base/index
 import type { AddressSpace } from "../../mm/index.ts";
 import type { WebGpuDevice } from "./device.ts";
 import type { Extent } from "./extent.ts";
+import type { GpuHandle } from "./gpu-handle.ts";
 import type { UploadPlan } from "./page-upload.ts";
 import type { DispatchStats } from "./submit.ts";
 
@@ -11,6 +12,11 @@ export function traceMemory(device: WebGpuDevice): void {
   const { resident, dirty, free } = device.pageCounts();
   const { bytesToDevice: toDevice, bytesToHost: toHost } = device.transfer.stats;
   trace("gpu.memory", { device: device.label, resident, dirty, free, toDevice, toHost });
+}
+
+/** Sends that a pipeline was made; `pipeline` says which of a kernel's. */
+export function traceCompile({ label: device }: GpuHandle, kernel: string, pipeline: string, since: number): void {
+  trace("gpu.compile", { device, kernel, pipeline }, since);
 }
 
 /** Sends a dispatch that is over. */

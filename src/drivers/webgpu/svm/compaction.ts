@@ -1,5 +1,7 @@
 /** The kernel that turns the fault bitmaps of a round into a list. */
+import { traceNow, traceOn } from "../../../base/index.ts";
 import type { GpuHandle } from "../gpu-handle.ts";
+import { traceCompile } from "../trace-gpu.ts";
 import { ShaderStage } from "../usage.ts";
 import { Control, FaultBit, HEADER_TYPE, headerWord } from "./control-layout.ts";
 
@@ -94,6 +96,7 @@ export function compactionPipeline(gpu: GpuHandle): Promise<Compaction> {
 
 async function make(gpu: GpuHandle): Promise<Compaction> {
   const { device } = gpu;
+  const since = traceNow();
   const label = "pagemirror compaction";
   const layout = device.createBindGroupLayout({
     label,
@@ -110,5 +113,8 @@ async function make(gpu: GpuHandle): Promise<Compaction> {
     }),
     label,
   );
+  if (traceOn) {
+    traceCompile(gpu, label, "compaction", since);
+  }
   return { pipeline, layout, workgroupsFor: (pages) => Math.max(LEAST, Math.ceil(pages / (32 * WORKGROUP))) };
 }

@@ -1,9 +1,10 @@
 /** From a kernel that uses pm_ functions to its pipelines. */
-import { KernelError } from "../../../base/index.ts";
+import { KernelError, traceNow, traceOn } from "../../../base/index.ts";
 import type { CompileOptions } from "../compile.ts";
 import type { GpuHandle } from "../gpu-handle.ts";
 import { gpuMessage } from "../gpu-message.ts";
 import type { BindingKind, KernelReflection } from "../reflect.ts";
+import { traceCompile } from "../trace-gpu.ts";
 import { ShaderStage } from "../usage.ts";
 import { ORDERED_RECORD, REPLAY_RECORD } from "./control-layout.ts";
 import { ENTRY } from "./entry.ts";
@@ -166,6 +167,7 @@ class Compiler {
 
   async compile(kind: PipelineKind): Promise<GPUComputePipeline> {
     const { device, lost } = this.#gpu;
+    const since = traceNow();
     const name = this.#name;
     const wait = { signal: this.#signal };
     const text = this.#kernel.text(kind);
@@ -202,7 +204,11 @@ class Compiler {
       throw new KernelError("EINVAL", name, `the GPU refuses the kernel: ${gpuMessage(invalid.message)}`);
     }
     try {
-      return await lost.wait(compiling, name, wait);
+      const pipeline = await lost.wait(compiling, name, wait);
+      if (traceOn) {
+        traceCompile(this.#gpu, name, kind, since);
+      }
+      return pipeline;
     } catch (cause) {
       if (cause instanceof KernelError) {
         throw cause;
