@@ -89,7 +89,10 @@ export class TimeCovered {
 
 const count = (n: number) => n.toLocaleString("en-US");
 const counted = (n: number, one: string) => `${count(n)} ${n === 1 ? one : `${one}s`}`;
-const mib = (pages: number) => `${((pages * PAGE_SIZE) / 2 ** 20).toFixed(1)} MiB`;
+const size = (pages: number) =>
+  pages * PAGE_SIZE < 2 ** 20
+    ? `${(pages * PAGE_SIZE) / 1024} KiB`
+    : `${((pages * PAGE_SIZE) / 2 ** 20).toFixed(1)} MiB`;
 
 const MORE_MEMORY = "give the device more memory (--device-memory, deviceMemory), or let one dispatch touch less";
 const FEWER_MISSES =
@@ -108,7 +111,7 @@ export function causesOf(time: TimeCovered, counts: Counts): readonly Cause[] {
     {
       what: "sending pages to the device",
       ms: time.of("gpu.upload").ms,
-      why: `${mib(sent)} went up, ${again === 0 ? "each page once" : `${mib(again)} of it not for the first time${thrashes ? `: ${counted(evicted, "page")} were evicted in between` : ""}`}`,
+      why: `${size(sent)} went up, ${again === 0 ? "each page once" : `${size(again)} of it not for the first time${thrashes ? `: ${counted(evicted, "page")} were evicted in between` : ""}`}`,
       remedy: thrashes
         ? MORE_MEMORY
         : again === 0
@@ -136,12 +139,19 @@ export function causesOf(time: TimeCovered, counts: Counts): readonly Cause[] {
       why: `${counted(evicted, "page")} were given up for others`,
       remedy: "raise --device-memory (deviceMemory), or dispatch over smaller parts, one after the other",
     },
-    {
-      what: "serving what kernels missed",
-      ms: time.of("gpu.service").ms,
-      why: thrashes ? tooSmall : missing,
-      remedy: thrashes ? MORE_MEMORY : FEWER_MISSES,
-    },
+    missed === 0
+      ? {
+          what: "bringing what was asked for",
+          ms: time.of("gpu.service").ms,
+          why: "device.prefetch was called, and kernels missed nothing",
+          remedy: "prefetch only what kernels will use, and let the CPU do something else meanwhile",
+        }
+      : {
+          what: "serving what kernels missed",
+          ms: time.of("gpu.service").ms,
+          why: thrashes ? tooSmall : missing,
+          remedy: thrashes ? MORE_MEMORY : FEWER_MISSES,
+        },
     {
       what: "CPU faults",
       ms: time.of("mm.fault").ms,

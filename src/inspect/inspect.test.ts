@@ -258,6 +258,18 @@ describe("the analysis", () => {
     expect(causesIn(round).causes[0].remedy).toMatch(/memory is not the limit/);
   });
 
+  it("does not ask for a prefetch where there was one, and kernels missed nothing", () => {
+    const service: Step = ["gpu.service", { device, space: 1, faults: 0, pages: 4, retry: false }, 0.9];
+    const [asked] = causesIn([service, upload(100)]).causes;
+    expect(asked.what).toBe("bringing what was asked for");
+    expect(asked.remedy).not.toMatch(/call device\.prefetch/);
+    expect(causesIn([service, missed(100)]).causes[0].remedy).toMatch(/call device\.prefetch/);
+  });
+
+  it("says of a few pages how much they were", () => {
+    expect(causesIn([upload(100), upload(101)]).causes[0].why).toBe("8 KiB went up, each page once");
+  });
+
   it("tells of pipelines that took longer than what they were made for", () => {
     const compile = (pipeline: string): Step => ["gpu.compile", { device, kernel: "k", pipeline }, 0.8];
     const { causes } = causesIn([compile("checked"), compile("quick"), ...round]);
