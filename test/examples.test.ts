@@ -35,6 +35,14 @@ test("saxpy.ts computes what the CPU computes and sends one page the second time
   expect(Number(second)).toBeLessThanOrEqual(16_384);
 });
 
+test.each(["", "software"])("wasm-heap.ts: a kernel walks a heap that grows (PAGEMIRROR_MMU=%s)", async (mmu) => {
+  const { status, stdout, stderr } = await runProgram(process.execPath, [tsx, example("wasm-heap.ts"), "5000"], {
+    cwd: folder,
+    env: { PAGEMIRROR_MMU: mmu },
+  });
+  expect([status, stdout], stderr).toEqual([0, expect.stringMatching(/^OK$/m)]);
+});
+
 test("blur.ts blurs a PNG file as the CPU does", async () => {
   const png = new PNG({ width: 33, height: 17 });
   for (let i = 0; i < png.data.length; i++) {

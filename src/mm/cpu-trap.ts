@@ -22,7 +22,7 @@ import { migrateToRam } from "./object-migrate.ts";
 import { pagesAreReady, preparePages } from "./object-prepare.ts";
 import { shadowsLack } from "./object-shadows.ts";
 import type { CpuTrap } from "./ports.ts";
-import { announceRuns } from "./rmap.ts";
+import { announceRuns, forEachMapping } from "./rmap.ts";
 import { VmFlags } from "./vma.ts";
 import { forEachWindow, windowEnd } from "./window-pages.ts";
 
@@ -195,7 +195,7 @@ const KIND = NOT_PLAIN | PageFlag.Uptodate;
 export function serveCpuFault(object: MemoryObject, page: number, around: FaultAround): CpuFault | Promise<void> {
   const mapped = mappedAround(object, page);
   if (mapped === undefined) {
-    return failed(object, page, "nothing is mapped there, or it is not readable: the array outlived its mapping");
+    return { page, end: page + 1, error: unreadable(object, page) };
   }
   const flags = object.flagsOf(page);
   if (flags & PageFlag.Poisoned) {
@@ -280,9 +280,14 @@ function asKernelError(error: unknown): KernelError {
   throw error;
 }
 
-function failed(object: MemoryObject, page: number, why: string): CpuFault {
-  const what = object.pager === undefined ? `page ${page}` : `page ${page} of ${object.pager.name}`;
-  return { page, end: page + 1, error: new KernelError("EFAULT", "fault", `${what}: ${why}`) };
+function unreadable(object: MemoryObject, page: number): KernelError {
+  let name: string | undefined;
+  forEachMapping(object, page, page + 1, (vma) => {
+    name ??= vma.name;
+  });
+  const what = `page ${page} of ${name ?? object.pager?.name ?? "an array"}`;
+  const why = name === undefined ? "is not mapped any more: map it again" : "is not readable: mprotect it";
+  return new KernelError("EFAULT", "fault", `${what} ${why}`);
 }
 
 /** An aligned stretch around a page, cut where something other than the page's own kind of work would begin. */

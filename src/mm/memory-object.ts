@@ -290,10 +290,26 @@ export class MemoryObject {
     return { buffer: window.buffer, byteOffset: window.byteOffset + (page % WINDOW_PAGES) * PAGE_SIZE };
   }
 
-  /** The window's bytes of pages `[page, end)`, which lie in one window that exists. */
+  /**
+   * The window's bytes of pages `[page, end)`, which lie in one window that exists. Behind what an adopted memory has grown to
+   * so far they are zeros, and what is written there is nobody's.
+   */
   windowBytes(page: number, end: number): Uint8Array {
     const { buffer, byteOffset } = this.windowOffset(page);
-    return new Uint8Array(buffer, byteOffset, (end - page) * PAGE_SIZE);
+    const bytes = (end - page) * PAGE_SIZE;
+    if (byteOffset + bytes <= buffer.byteLength) {
+      return new Uint8Array(buffer, byteOffset, bytes);
+    }
+    const copy = new Uint8Array(bytes);
+    copy.set(new Uint8Array(buffer).subarray(byteOffset));
+    return copy;
+  }
+
+  /** `end`, or where an adopted memory ends so far if that is between. */
+  grownEnd(page: number, end: number): number {
+    const { buffer, byteOffset } = this.windowOffset(page);
+    const pages = Math.floor((buffer.byteLength - byteOffset) / PAGE_SIZE);
+    return pages > 0 ? Math.min(end, page + pages) : end;
   }
 
   /**

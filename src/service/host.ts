@@ -172,10 +172,12 @@ export class ServiceHost implements Channel {
     },
     read: (range) => this.#mapping("read", range).read(),
     write: ({ bytes, ...range }) => none(this.#mapping("write", range).write(0, bytes)),
-    lease: async ({ mode, longTerm, ...range }) => {
+    lease: async ({ mode, longTerm, present, ...range }) => {
       const mapping = this.#mapping("lease", range);
       const lease = await mapping.lease(mode, longTerm === undefined ? {} : { longTerm });
-      this.#parts.populate(mapping);
+      if (present > 0) {
+        this.#parts.populate(this.#mapping("lease", { ...range, length: present }));
+      }
       return this.#add(this.#leases, lease);
     },
     unlease: (id) => {

@@ -84,7 +84,11 @@ export interface Operations {
   populate: [args: WireRange, result: undefined];
   read: [args: WireRange, result: Uint8Array];
   write: [args: WireRange & { readonly bytes: Uint8Array }, result: undefined];
-  lease: [args: WireRange & { readonly mode: PinMode; readonly longTerm?: boolean | undefined }, result: number];
+  /** `present`: bytes of the range that are there; an adopted memory may have to grow into the rest. */
+  lease: [
+    args: WireRange & { readonly mode: PinMode; readonly longTerm?: boolean | undefined; readonly present: number },
+    result: number,
+  ];
   unlease: [args: number, result: undefined];
   fork: [args: SpaceId, result: SpaceId];
   exit: [args: SpaceId, result: undefined];

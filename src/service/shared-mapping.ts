@@ -130,13 +130,18 @@ export class SharedMapping {
     return mapping.#wire(op, target.start - mapping.start, target.end - target.start);
   }
 
-  /** See Mapping.lease. @throws KernelError as it does */
+  /**
+   * See Mapping.lease. Of an adopted memory all of the range is leased, so that it may grow meanwhile; the arrays are over
+   * what it has now.
+   * @throws KernelError as Mapping.lease
+   */
   async lease(mode: PinMode, { offset = 0, length, longTerm }: LeaseOptions = {}) {
     const range = this.#wire("lease", offset, length);
-    const { buffer, byteOffset } = this.#plain;
-    const id = await this.#channel.call("lease", { ...range, mode, longTerm });
+    const { buffer, byteOffset, byteLength } = this.#plain;
+    const present = Math.max(0, Math.min(range.length, byteLength - offset));
+    const id = await this.#channel.call("lease", { ...range, mode, longTerm, present });
     const release = () => void this.#channel.call("unlease", id).catch(() => undefined);
-    const bytes = { buffer, byteOffset: byteOffset + offset, byteLength: range.length };
+    const bytes = { buffer, byteOffset: byteOffset + offset, byteLength: present };
     return new SharedLease(mode, { start: range.start, end: range.start + range.length }, bytes, release);
   }
 

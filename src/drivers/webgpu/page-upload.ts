@@ -118,12 +118,15 @@ function planClears(plan: UploadPlan, extent: Extent, page: number, end: number)
 
 function uploadRun(plan: UploadPlan, run: PageRun, from: number, to: number, inWindow: boolean): PageUpload {
   const { extent, at, object, page, transit } = run;
-  const window = inWindow ? object.windowOffset(page + from) : undefined;
+  const bytes = (to - from) * PAGE_SIZE;
+  const found = inWindow ? object.windowOffset(page + from) : undefined;
+  // Not behind what an adopted memory has grown to so far.
+  const window = found !== undefined && found.byteOffset + bytes <= found.buffer.byteLength ? found : undefined;
   return {
     buffer: extent.buffer.buffer,
     offset: extent.offsetOf(at + from),
-    bytes: (to - from) * PAGE_SIZE,
-    fill: inWindow ? notAsked : reader(object, page + from, transit),
+    bytes,
+    fill: window === undefined ? reader(object, page + from, transit) : notAsked,
     idle: plan.fences.isDone(extent.lastSerial),
     source: window && windowOf(plan, window.buffer),
     sourceOffset: window?.byteOffset ?? 0,

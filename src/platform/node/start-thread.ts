@@ -1,4 +1,6 @@
 /** Threads of this package. */
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
 import { Worker, type WorkerOptions } from "node:worker_threads";
 
 /**
@@ -12,6 +14,12 @@ export function startThread(here: string, name: string, options: WorkerOptions):
     return new Worker(new URL(`./${name}.js`, here), own);
   }
   const url = JSON.stringify(new URL(`./${name}.ts`, here).href);
-  const source = `import("tsx/esm/api").then((tsx) => { tsx.register(); return import(${url}); });`;
+  // Found from here, not from the current folder; and the half that is for modules.
+  const loader = pathToFileURL(
+    createRequire(here)
+      .resolve("tsx/esm/api")
+      .replace(/\.cjs$/, ".mjs"),
+  ).href;
+  const source = `import(${JSON.stringify(loader)}).then((tsx) => { tsx.register(); return import(${url}); });`;
   return new Worker(source, { ...own, eval: true });
 }

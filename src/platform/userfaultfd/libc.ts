@@ -81,11 +81,14 @@ export class Libc {
       koffi = createRequire(import.meta.url)("koffi") as Koffi;
     } catch (error) {
       const message = error instanceof Error ? error.message.split("\n")[0] : String(error);
-      throw new NoLibc(
-        message.startsWith("Cannot find module 'koffi'")
-          ? "the optional package koffi is not installed: npm install koffi"
-          : `the optional package koffi does not load (${message}): install it again, with its optional packages`,
-      );
+      if (message.startsWith("Cannot find module 'koffi'")) {
+        throw new NoLibc("the optional package koffi is not installed: npm install koffi");
+      }
+      const forbidden = error instanceof Error && "code" in error && error.code === "ERR_DLOPEN_DISABLED";
+      const remedy = forbidden
+        ? "run node without --no-addons, or with --allow-addons"
+        : "install it again, with its optional packages";
+      throw new NoLibc(`the optional package koffi does not load (${message}): ${remedy}`);
     }
     try {
       return new Libc(koffi);

@@ -29,3 +29,16 @@ test("the absence of Linux has a remedy", () => {
     Object.defineProperty(process, "platform", platform ?? {});
   }
 });
+
+test("threads that Node may not start have a remedy", () => {
+  vi.stubEnv(MMU_VARIABLE, "");
+  Object.defineProperty(process, "permission", { value: { has: () => false }, configurable: true });
+  try {
+    expect(probeUserfaultfd()).toMatchObject({
+      works: false,
+      why: "Node may not start threads: give it --allow-worker",
+    });
+  } finally {
+    Reflect.deleteProperty(process, "permission");
+  }
+});

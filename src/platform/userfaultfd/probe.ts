@@ -20,6 +20,10 @@ export function probeUserfaultfd(): UserfaultfdReport {
   if (process.env[MMU_VARIABLE] === "software") {
     return no(`turned off by ${MMU_VARIABLE}=software: unset it`);
   }
+  // Undefined without Node's permission model.
+  if (process.permission?.has("worker") === false) {
+    return no("Node may not start threads: give it --allow-worker");
+  }
   let libc: Libc;
   try {
     libc = Libc.load();

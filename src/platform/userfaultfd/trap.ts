@@ -310,13 +310,14 @@ export class UffdTrap implements CpuTrap {
     let zeros = !inFile;
     const wasShown = this.#shown[wanted] === 1;
     let woken = false;
+    let most = PAGES_PER_BLOCK;
     for (let p = page; p < end; ) {
       if (p !== wanted && (this.#shown[p] === 1 || this.isHeld(p))) {
         p++;
         continue;
       }
       let stop = p + 1;
-      while (stop < end && (stop === wanted || (this.#shown[stop] === 0 && !this.isHeld(stop)))) {
+      while (stop < end && stop - p < most && (stop === wanted || (this.#shown[stop] === 0 && !this.isHeld(stop)))) {
         stop++;
       }
       const [addr, bytes] = [this.address + p * PAGE_SIZE, (stop - p) * PAGE_SIZE];
@@ -340,12 +341,8 @@ export class UffdTrap implements CpuTrap {
         this.#markShown(p, p + 1);
         p++;
       } else if (errno === ErrnoNumber.ENOENT && stop - p > 1) {
-        // The stretch ends in memory that its owner has not grown into: only what is wanted.
-        if (uffd.show(this.address + wanted * PAGE_SIZE, PAGE_SIZE).pages === 1) {
-          this.#markShown(wanted, wanted + 1);
-          woken = true;
-        }
-        break;
+        // The stretch ends in memory that its owner has not grown into, which is mapped apart.
+        most = Math.ceil((stop - p) / 2);
       } else if (errno === ErrnoNumber.EFAULT) {
         uffd.allocate(this.#fileOffset + p * PAGE_SIZE, (stop - p) * PAGE_SIZE);
       } else {
