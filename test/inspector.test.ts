@@ -129,8 +129,8 @@ describe.skipIf(!hasBrowser())(`the inspector in ${BROWSER_HINT}`, () => {
   const asked: string[] = [];
   const errors: string[] = [];
 
-  async function open(width: number, height: number, colorScheme: "light" | "dark"): Promise<Page> {
-    const page = await browser.newPage({ viewport: { width, height }, colorScheme });
+  async function open(width: number, height: number, colorScheme: "light" | "dark", touch = false): Promise<Page> {
+    const page = await browser.newPage({ viewport: { width, height }, colorScheme, hasTouch: touch, isMobile: touch });
     page.on("request", (one) => asked.push(one.url()));
     page.on("pageerror", (error) => errors.push(String(error)));
     page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
@@ -182,6 +182,14 @@ describe.skipIf(!hasBrowser())(`the inspector in ${BROWSER_HINT}`, () => {
     const byEvents = await column(2);
     const sent = (await column(3)).sort((a, b) => b - a);
     expect(sent[0]).toBeGreaterThan(sent[sent.length - 1]);
+    expect(await page.locator(".keys").first().isVisible()).toBe(true);
+    const titles = await table
+      .getByRole("button", { name: /^(written|left)$/ })
+      .evaluateAll((heads) => heads.map((head) => head.getAttribute("title")));
+    expect(titles).toEqual([
+      expect.stringMatching(/kernel.*Sort by written$/),
+      expect.stringMatching(/back.*Sort by left$/),
+    ]);
     const head = table.getByRole("button", { name: "sent" });
     await head.press("Enter");
     await expect.poll(() => column(3)).toEqual(sent);
@@ -238,8 +246,9 @@ describe.skipIf(!hasBrowser())(`the inspector in ${BROWSER_HINT}`, () => {
     await page.close();
   });
 
-  test("fits a phone, without a scroll bar to the side", async () => {
-    const page = await open(390, 844, "dark");
+  test("fits a phone, without a scroll bar to the side, and speaks of keys only where there may be some", async () => {
+    const page = await open(390, 844, "dark", true);
+    expect(await page.locator(".keys").first().isVisible()).toBe(false);
     const { scroll, width } = await page.evaluate(() => ({
       scroll: document.documentElement.scrollWidth,
       width: document.documentElement.clientWidth,

@@ -47,7 +47,12 @@ function Table({ title, head, rows, empty, onRow }: TableProps) {
               <tr>
                 {head.map((label, column) => (
                   <th key={label} aria-sort={direction(column)}>
-                    <button type="button" class="sort" title={`Sort by ${label}`} onClick={() => sortBy(column)}>
+                    <button
+                      type="button"
+                      class="sort"
+                      title={`${helpOf(label)}Sort by ${label}`}
+                      onClick={() => sortBy(column)}
+                    >
                       {label}
                     </button>
                   </th>
@@ -78,8 +83,16 @@ function Table({ title, head, rows, empty, onRow }: TableProps) {
   );
 }
 
-/** How often each page went to a device, was written there, and left it. */
 const PAGE_HEAD = ["page", "events", "sent", "written", "left"];
+/** What is counted below a label, where that does not say it. */
+const MEANING: Readonly<Record<string, string>> = {
+  events: "Events that name the page",
+  sent: "Times that its bytes went to a device",
+  written: "Times that a kernel took it to write it",
+  left: "Times that it came back from a device, or was dropped there",
+};
+/** What a column's label says when the pointer rests on it. */
+const helpOf = (label: string) => (MEANING[label] === undefined ? "" : `${MEANING[label]}. `);
 
 const ms = (n: number) => `${n.toFixed(n < 10 ? 2 : 0)} ms`;
 const counted = (n: number): Cell => [countText(n), n];

@@ -94,7 +94,7 @@ export function* analysing(model: SpaceModel, from = 0, to = model.store.count):
     });
   const [bytes, notifiers, locks] = [new Sums(), new Sums(), new Sums()];
   const time = new TimeCovered(store);
-  let [restarts, missed, evicted, faulted] = [0, 0, 0, 0];
+  let [restarts, missed, evicted, faults, faulted] = [0, 0, 0, 0, 0];
   let [first, last] = [Number.POSITIVE_INFINITY, 0];
   for (let row = from; row < to; row++) {
     if ((row - from) % STEP === STEP - 1) {
@@ -143,7 +143,10 @@ export function* analysing(model: SpaceModel, from = 0, to = model.store.count):
         restarts += c.value2[row];
         break;
       case K["mm.fault"]:
-        faulted += (c.flags[row] & SECOND_FLAG) === 0 ? c.pages[row] : 0;
+        if ((c.flags[row] & SECOND_FLAG) === 0) {
+          faults++;
+          faulted += c.pages[row];
+        }
         mark(row, events);
         break;
       case K["gpu.fault"]:
@@ -170,7 +173,7 @@ export function* analysing(model: SpaceModel, from = 0, to = model.store.count):
     bytes: bytes.sorted((row) => row.bytes),
     notifiers: notifiers.sorted((row) => row.count),
     locks: locks.sorted((row) => row.ms),
-    causes: causesOf(time, { ...moves, restarts, missed, evicted, faulted }),
+    causes: causesOf(time, { ...moves, restarts, missed, evicted, faults, faulted }),
     wallMs: first > last ? 0 : (last - first) / 1000,
   };
 }

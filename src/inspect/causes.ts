@@ -23,7 +23,8 @@ export interface Counts {
   /** Pages that kernels reported as missing. */
   readonly missed: number;
   readonly evicted: number;
-  /** Pages that leases found missing or read-only. */
+  /** Times that a lease or a plain access found pages missing or read-only, and how many pages in all. */
+  readonly faults: number;
   readonly faulted: number;
 }
 
@@ -94,6 +95,9 @@ const size = (pages: number) =>
     ? `${(pages * PAGE_SIZE) / 1024} KiB`
     : `${((pages * PAGE_SIZE) / 2 ** 20).toFixed(1)} MiB`;
 
+/** Faults of fewer pages, on average, are many for what they bring. */
+const FEW_PAGES = 16;
+
 const MORE_MEMORY = "give the device more memory (--device-memory, deviceMemory), or let one dispatch touch less";
 const FEWER_MISSES =
   "call device.prefetch on what the kernel will follow, and keep data that is used together on the same pages";
@@ -101,7 +105,7 @@ const FASTER_KERNEL = "memory is not the limit: make the kernel faster, or use m
 
 /** The largest three causes, the largest first. */
 export function causesOf(time: TimeCovered, counts: Counts): readonly Cause[] {
-  const { sent, again, shuttling, trips, restarts, missed, evicted, faulted } = counts;
+  const { sent, again, shuttling, trips, restarts, missed, evicted, faults, faulted } = counts;
   // Evictions alone say nothing: who walks once over more than fits evicts, and has lost nothing.
   const thrashes = evicted > 0 && again * 2 > sent;
   const rounds = time.of("gpu.fence", "round").count;
@@ -155,9 +159,11 @@ export function causesOf(time: TimeCovered, counts: Counts): readonly Cause[] {
     {
       what: "CPU faults",
       ms: time.of("mm.fault").ms,
-      why: `leases, or plain accesses, found ${counted(faulted, "page")} missing or read-only`,
+      why: `leases, or plain accesses, found ${counted(faulted, "page")} missing or read-only, in ${counted(faults, "fault")}`,
       remedy:
-        'lease larger ranges at once, and ask for "r" where nothing is written; call populate before plain accesses',
+        faults > 1 && faulted < faults * FEW_PAGES
+          ? 'lease larger ranges at once, and ask for "r" where nothing is written; call populate before plain accesses'
+          : 'lease only what is used, and ask for "r" where nothing is written',
     },
     {
       what: "finding memory for devices",

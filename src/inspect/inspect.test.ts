@@ -238,7 +238,36 @@ describe("the analysis", () => {
       ["CPU faults", 2],
     ]);
     expect(causes[0].remedy).not.toMatch(/lease/);
-    expect(causes[1].why).toBe("leases, or plain accesses, found 2 pages missing or read-only");
+    expect(causes[1].why).toBe("leases, or plain accesses, found 2 pages missing or read-only, in 1 fault");
+  });
+
+  it("tells many small leases from a large one, also where a file has them as one slice", () => {
+    const lease = (page: number, pages: number, took: number): Step => [
+      "mm.fault",
+      { ...range(page, pages), write: true, device: false },
+      took,
+    ];
+    const causes = (leases: readonly Step[]) => {
+      const events = leases.map(([name, fields, duration = 0], i) => ({ name, fields, at: 1 + i / 1000, duration }));
+      let text = "";
+      const writer = new ChromeTraceWriter((piece) => {
+        text += new TextDecoder().decode(piece);
+      }, 0);
+      for (const event of events) {
+        writer.add(event as unknown as TraceEvent);
+      }
+      writer.end();
+      expect(text.match(/"mm\.fault"/g)).toHaveLength(1);
+      const model = new SpaceModel(loaded(text));
+      model.update();
+      return analyse(model).causes;
+    };
+    const [small] = causes(Array.from({ length: 64 }, (_, i) => lease(100 + i, 1, 0.0005)));
+    expect(small.why).toMatch(/found 64 pages missing or read-only, in 64 faults$/);
+    expect(small.remedy).toMatch(/larger ranges/);
+    const [large] = causes([lease(100, 64, 0.032)]);
+    expect(large.why).toMatch(/found 64 pages missing or read-only, in 1 fault$/);
+    expect(large.remedy).not.toMatch(/larger ranges/);
   });
 
   it("says of waits for the GPU what was waited for, and counts what rounds missed", () => {
