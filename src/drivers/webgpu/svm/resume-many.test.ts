@@ -22,6 +22,31 @@ test("4,096 invocations that each need 16 times the pool share its rounds", asyn
   expect(rounds).toBeLessThan(2000);
 });
 
+test("invocations that fit the pool, but only one or two at a time, share rounds, too", async () => {
+  // Each goes to 4 pages; it finds out the next one from the last one.
+  const next = (x: number) => Math.imul(x, 2_654_435_761) >>> 8;
+  const { rounds } = await checkResume({
+    workgroups: 8,
+    outWords: 128,
+    wgsl: `@compute @workgroup_size(16) fn main(@builtin(global_invocation_id) id: vec3u) {
+      var at = id.x * 5003u;
+      for (var n = 0u; n < 4u; n++) { at = pm_load_u32(params.data + at % params.words); }
+      pm_store_u32(params.out + id.x, at);
+    }`,
+    initial: next,
+    model: (data, out) => {
+      for (let id = 0; id < out.length; id++) {
+        let at = id * 5003;
+        for (let n = 0; n < 4; n++) {
+          at = data[at % data.length] ?? 0;
+        }
+        out[id] = at;
+      }
+    },
+  });
+  expect(rounds).toBeLessThan(250);
+});
+
 /** Turns, each in two pages of the invocation's own, and what they add up to. */
 const TURNS = 24;
 

@@ -4,7 +4,7 @@
  *     window of workgroups
  *       slice: as many as are likely to fit the pool with what they touch
  *         round: serve the faults of the last one, run, read the report
- *         too many faults for the pool?  a smaller slice, then fewer invocations of one workgroup, then an error
+ *         too many faults for the pool?  a smaller slice, then parts of a workgroup or resume points, then an error
  *
  * While a slice of a stream runs, the first round of the next one is prepared and submitted.
  */

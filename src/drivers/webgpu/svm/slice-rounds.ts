@@ -23,6 +23,9 @@ export const FILL = 0.75;
 const MANY_RESTARTS = 8;
 const LONG_RESTARTS = 300;
 
+/** Parts of a dispatch, each less than a workgroup, that would be run one after the other; fewer pay for no other pipeline. */
+const MANY_PARTS = 64;
+
 /** All invocations of a workgroup. */
 export const ALL_LANES = [0, 0xffff_ffff] as const;
 
@@ -229,7 +232,7 @@ export class SliceRounds {
       if (running > 1) {
         this.limit = Math.max(1, Math.min(running - 1, Math.floor((running * room * FILL) / demand)));
         context = this.#startOver(futility);
-      } else if (this.#job.doneBits && lanes > 1) {
+      } else if (this.#job.doneBits && lanes > 1 && !(await this.#isBetterResumed((lanes * room * FILL) / demand))) {
         lanes = Math.max(1, Math.min(lanes - 1, Math.floor((lanes * room * FILL) / demand)));
         context = this.#startOver(futility);
       } else if (await this.#placer.grow(demand, true, this.#signal)) {
@@ -261,6 +264,13 @@ export class SliceRounds {
   async #resumable(refuse: (why: string) => never): Promise<ResumeRounds> {
     const resuming = await this.#resuming();
     return typeof resuming === "string" ? refuse(resuming) : resuming;
+  }
+
+  /** Whether to go on from resume points when only so many invocations of a workgroup fit the pool at a time, all that they need. */
+  async #isBetterResumed(lanes: number): Promise<boolean> {
+    const { grid, invocationsPerWorkgroup } = this.#job;
+    const parts = (grid[0] * grid[1] * grid[2] * invocationsPerWorkgroup) / Math.max(1, lanes);
+    return parts >= MANY_PARTS && typeof (await this.#resuming()) !== "string";
   }
 
   /** What goes on from resume points, or why the kernel has none. */
