@@ -5,7 +5,7 @@
 import { openDawn, openShared } from "../dist/node.js";
 import { BYTES, DIRTY, handWritten, interleaved, KERNEL, PAGES, WARM_UP } from "./bind.mjs";
 
-const ROUNDS = 21;
+const ROUNDS = 61;
 
 export async function sparse() {
   const pm = await openShared({ mmu: "userfaultfd" });
