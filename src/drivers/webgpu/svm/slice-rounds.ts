@@ -11,6 +11,7 @@ import { joined, ResumeRounds } from "./resume-rounds.ts";
 import type { RoundContext, RoundsJob, RoundsStats, RunRound } from "./rounds.ts";
 import type { Demand } from "./service.ts";
 import type { SvmTable } from "./svm-table.ts";
+import { nextLane } from "./windows.ts";
 import type { FrameClaim, SvmWork } from "./work.ts";
 
 /** Share of the pool that the working set of a slice is fitted to. */
@@ -184,7 +185,7 @@ export class SliceRounds {
         // Nobody missed anything, yet not all are done: those at rest are next, or what was missed came meanwhile.
         idle = progress ? 0 : idle + 1;
         if (single && lanes < this.#job.invocationsPerWorkgroup) {
-          laneFirst = (laneFirst + lanes) % this.#job.invocationsPerWorkgroup;
+          laneFirst = nextLane(laneFirst, lanes, this.#job.invocationsPerWorkgroup);
         }
         if (idle > 2 * this.#job.invocationsPerWorkgroup + 16) {
           throw this.#stuck(report, running);

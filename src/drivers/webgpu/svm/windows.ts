@@ -15,3 +15,11 @@ export function windowSize(job: RoundsJob): number {
   const byInvocations = Math.max(1, Math.floor(invocations / job.invocationsPerWorkgroup));
   return Math.min(x * y * z, WINDOW_WORKGROUPS, byInvocations);
 }
+
+/**
+ * Which invocation of a workgroup of `count` is the first to run after `lanes` of them from `first` on. After the last ones
+ * come the first ones: the workgroup before may have left off anywhere, and no step may go past some of this one for ever.
+ */
+export function nextLane(first: number, lanes: number, count: number): number {
+  return first + lanes < count ? first + lanes : 0;
+}
