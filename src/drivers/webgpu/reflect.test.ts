@@ -61,6 +61,23 @@ test("ENOTSUP: a texture names its variable, and only where it is used", () => {
   expect(() => reflectKernel(WGSL, "draws")).toThrowError(/ENOTSUP: variable image is a texture_2d<f32>/);
 });
 
+test("EINVAL: two variables at one place, where the entry point uses both", () => {
+  const wgsl = `
+    @group(1) @binding(2) var<storage, read> first: array<u32>;
+    @group(1) @binding(2) var<storage, read_write> second: array<u32>;
+    @compute @workgroup_size(1) fn one() { _ = first[0]; }
+    @compute @workgroup_size(1) fn both() { second[0] = first[0]; }`;
+  expect(() => reflectKernel(wgsl, "both")).toThrowError(
+    "kernel: EINVAL: first and second are both at @group(1) @binding(2): give each a binding of its own",
+  );
+  expect(reflectKernel(wgsl, "one").bindings).toHaveLength(1);
+});
+
+test.each(["@group(0)", "@binding(0)", ""])("EINVAL: a variable with no place but '%s'", (place) => {
+  const wgsl = `${place} var<storage, read_write> data: array<u32>; @compute @workgroup_size(1) fn main() { data[0] = 1u; }`;
+  expect(() => reflectKernel(wgsl)).toThrowError(/EINVAL: data has no @(group|binding): write @group\(0\)/);
+});
+
 test("ENOTSUP: source that the reader cannot read", () => {
   expect(() => reflectKernel("@compute fn ) {")).toThrowError(/ENOTSUP: .*cannot be read/);
 });

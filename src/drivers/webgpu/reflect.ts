@@ -42,7 +42,8 @@ export interface KernelReflection {
 /**
  * Reads a kernel's source, which a WebGPU implementation has already compiled without error.
  *
- * Errors: EINVAL when there is no compute entry point, several and none is named, or none of that name; ENOTSUP when the
+ * Errors: EINVAL when there is no compute entry point, several and none is named, or none of that name, and when a variable
+ * that it uses has no place or another's; ENOTSUP when the
  * entry point uses something else than storage buffers and the uniform `params`, or the source says something that cannot be read.
  */
 export function reflectKernel(wgsl: string, entryPoint?: string, op = "kernel"): KernelReflection {
@@ -72,20 +73,36 @@ function reflect(module: Declarations, entryPoint: string | undefined, op: strin
     if (used.has(variable.name) && variable.space !== "private" && variable.space !== "workgroup") {
       const kind = kindOf(variable, layouts, op);
       const type = layouts.typeOf(variable.type);
-      bindings.push(bindingOf(variable, kind, type, layouts));
+      bindings.push(bindingOf(variable, kind, type, layouts, op));
       if (kind === "uniform") {
         params = paramsLayout(type, op);
       }
     }
   }
+  bindings.sort((a, b) => a.group - b.group || a.binding - b.binding);
+  refuseSharedPlace(bindings, op);
   const [x = 1, y = 1, z = 1] = (entry.attributes.get("workgroup_size") ?? []).map((size) => layouts.value(size));
   return {
     entryPoint: entry.name,
     entryPoints: entries.map((fn) => fn.name),
     workgroupSize: [x, y, z],
-    bindings: bindings.sort((a, b) => a.group - b.group || a.binding - b.binding),
+    bindings,
     params,
   };
+}
+
+/** Refuses two variables at one place, of `bindings` in their order: layouts are made before the GPU has seen the text. */
+function refuseSharedPlace(bindings: readonly KernelBinding[], op: string): void {
+  for (const [i, { name, group, binding }] of bindings.entries()) {
+    const before = bindings[i - 1];
+    if (before?.group === group && before.binding === binding) {
+      throw new KernelError(
+        "EINVAL",
+        op,
+        `${before.name} and ${name} are both at @group(${group}) @binding(${binding}): give each a binding of its own`,
+      );
+    }
+  }
 }
 
 function chooseEntry(
@@ -120,10 +137,14 @@ function bindingOf(
   kind: BindingKind,
   type: WgslType,
   layouts: Layouts,
+  op: string,
 ): KernelBinding {
   const numberOf = (attribute: string) => {
     const [value] = attributes.get(attribute) ?? [];
-    return value === undefined ? 0 : layouts.value(value);
+    if (value === undefined) {
+      throw new KernelError("EINVAL", op, `${name} has no @${attribute}: write @group(0) @binding(N) before it`);
+    }
+    return layouts.value(value);
   };
   return {
     name,
