@@ -19,7 +19,7 @@ export interface RoundBindings {
 
 /** The bind groups of the kernel's own variables. */
 export function userGroups(
-  gpu: GpuHandle,
+  { device, groups }: SvmDevice,
   { groupLayouts, runtimeGroup, reflection }: CompiledSvmKernel,
   uniform: GPUBuffer | undefined,
   placed: readonly PlacedRange[],
@@ -29,6 +29,9 @@ export function userGroups(
     if (group === runtimeGroup || wanted.length === 0) {
       return undefined;
     }
+    if (uniform !== undefined && wanted.length === 1 && wanted[0].binding === 0 && wanted[0].kind === "uniform") {
+      return groups.of(layout, [uniform]);
+    }
     const entries = wanted.flatMap((variable) => {
       const { binding } = variable;
       const range = placed.find(({ bound }) => bound.binding === variable);
@@ -37,7 +40,7 @@ export function userGroups(
       }
       return uniform === undefined ? [] : { binding, resource: { buffer: uniform } };
     });
-    return gpu.device.createBindGroup({ label: layout.label, layout, entries });
+    return device.gpu.device.createBindGroup({ label: layout.label, layout, entries });
   });
 }
 
@@ -67,11 +70,8 @@ export function encodeKernel(
       pass.setBindGroup(index, group);
     }
   });
-  const entries = [control.buffer, svm.pageTableBuffer(table), svm.pool.handle.buffer, control.header].map(
-    (buffer, binding) => ({ binding, resource: { buffer } }),
-  );
-  const layout = groupLayouts[runtimeGroup];
-  pass.setBindGroup(runtimeGroup, svm.device.gpu.device.createBindGroup({ label: layout.label, layout, entries }));
+  const buffers = [control.buffer, svm.pageTableBuffer(table), svm.pool.handle.buffer, control.header];
+  pass.setBindGroup(runtimeGroup, svm.groups.of(groupLayouts[runtimeGroup], buffers));
   pass.dispatchWorkgroups(...grid);
   pass.end();
 }
@@ -79,10 +79,9 @@ export function encodeKernel(
 /** Records the compaction of a round's report. */
 export function encodeCompaction({ svm, control, table, compaction }: RoundBindings, encoder: GPUCommandEncoder): void {
   const { layout, pipeline } = compaction;
-  const entries = [control.buffer, control.header].map((buffer, binding) => ({ binding, resource: { buffer } }));
   const pass = encoder.beginComputePass({ label: "pagemirror compaction" });
   pass.setPipeline(pipeline);
-  pass.setBindGroup(0, svm.device.gpu.device.createBindGroup({ label: layout.label, layout, entries }));
+  pass.setBindGroup(0, svm.groups.of(layout, [control.buffer, control.header]));
   pass.dispatchWorkgroups(compaction.workgroupsFor(table.pages));
   pass.end();
 }

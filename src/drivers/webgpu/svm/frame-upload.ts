@@ -1,6 +1,6 @@
 /** Uploads to frames of the pool: pages that follow each other in memory, in frames that need not. */
 import { chain, isPromise, type MaybePromise, PAGE_SIZE, traceNow, traceOn } from "../../../base/index.ts";
-import { isZeroPage, type MemoryObject, PageFlag, readPages, type Transit } from "../../../mm/index.ts";
+import { inOneWindow, isZeroPage, type MemoryObject, PageFlag, readPages, type Transit } from "../../../mm/index.ts";
 import { readBytes } from "../page-upload.ts";
 import type { TransferBatch, UploadRun } from "../transfer-batch.ts";
 import { SUB_PAGES } from "./page-entry.ts";
@@ -27,6 +27,8 @@ export class FrameUploads {
   readonly #uploads: UploadRun[] = [];
   readonly #clears: { readonly buffer: GPUBuffer; readonly offset: number; bytes: number }[] = [];
   readonly #traced: { readonly frame: SvmFrame; readonly sub: number; readonly pages: number }[] = [];
+  /** The one that a run was read from last. */
+  #window: Uint8Array | undefined;
   /** Pages whose bytes move. */
   pages = 0;
 
@@ -69,14 +71,19 @@ export class FrameUploads {
       const stop = Math.min(to, start + READ_PAGES);
       const pieces: { buffer: GPUBuffer; offset: number; at: number; bytes: number }[] = [];
       this.#forEachPiece(run, start, stop, (buffer, offset, at, bytes) => pieces.push({ buffer, offset, at, bytes }));
-      const inWindow = (object.flagSummary(page + start, page + stop) >> 8) & PageFlag.Uptodate;
+      const window = this.#windowOf(object, page + start, page + stop, transit);
+      const windowOffset = window === undefined ? 0 : object.windowOffset(page + start).byteOffset;
       const source =
-        pieces.length === 1 || inWindow ? undefined : new ReadOnce(object, page + start, page + stop, transit);
+        pieces.length === 1 || window !== undefined
+          ? undefined
+          : new ReadOnce(object, page + start, page + stop, transit);
       for (const { buffer, offset, at, bytes } of pieces) {
         this.#uploads.push({
           buffer,
           offset,
           bytes,
+          source: window,
+          sourceOffset: windowOffset + at,
           fill: (dst, byte) =>
             source === undefined
               ? readBytes(object, (page + start) * PAGE_SIZE + at + byte, dst, transit)
@@ -84,6 +91,20 @@ export class FrameUploads {
         });
       }
     }
+  }
+
+  /** Where the bytes of pages are, if that is one window, and nothing has to be waited for. */
+  #windowOf(object: MemoryObject, page: number, end: number, transit: Transit): Uint8Array | undefined {
+    const flags = object.flagSummary(page, end);
+    const elsewhere = PageFlag.Device | PageFlag.Poisoned | (transit === "isolated" ? 0 : PageFlag.Busy);
+    if (flags & elsewhere || !((flags >> 8) & PageFlag.Uptodate) || !inOneWindow(page, end)) {
+      return undefined;
+    }
+    const { buffer } = object.windowOffset(page);
+    if (this.#window?.buffer !== buffer) {
+      this.#window = new Uint8Array(buffer);
+    }
+    return this.#window;
   }
 
   /** Calls `piece` for the parts of pages `[from, to)` that lie in frames next to each other; `at` counts bytes from `from`. */

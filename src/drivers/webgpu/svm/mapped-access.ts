@@ -18,6 +18,22 @@ export function mappedLength(mm: AddressSpace): number {
   return last;
 }
 
+/** All that {@link accessOfMappings} looks at. */
+export class SeenMappings {
+  #seen: readonly number[] = [];
+
+  /** Whether nothing is other than when it was called last. Locks: mmapLock, read. */
+  areSame(mm: AddressSpace): boolean {
+    const mapped: number[] = [];
+    for (const { start, end, pgoff, flags, object } of mm.vmas.values(addrOfPage(0))) {
+      mapped.push(start, end, pgoff, flags, object.pages);
+    }
+    const seen = this.#seen;
+    this.#seen = mapped;
+    return mapped.length === seen.length && mapped.every((word, i) => word === seen[i]);
+  }
+}
+
 /**
  * A byte for each of the first `pages` device pages of the aperture: in its low nibble a bit for each CPU page that may be
  * read, in its high nibble one for each that may be written.

@@ -91,10 +91,14 @@ export class Service {
     const runs = runsOf(this.#table, demands);
     this.ranges = runs.length;
     for (const { frames } of runs) {
-      await this.#sendStrangersHome(frames);
+      if (frames.some((frame) => frame.firstHidden(0, SUB_PAGES) < SUB_PAGES)) {
+        await this.#sendStrangersHome(frames);
+      }
     }
-    for (const { frames, write } of runs) {
-      await this.#collectCpuWrites(frames, write);
+    if (this.#table.mm.memory.mmu.traps) {
+      for (const { frames, write } of runs) {
+        await this.#collectCpuWrites(frames, write);
+      }
     }
     const reads = new FrameUploads();
     for (const { frames, write } of runs) {
@@ -147,9 +151,6 @@ export class Service {
   /** What plain arrays wrote becomes known; what the kernel writes is theirs again when the try is over. */
   async #collectCpuWrites(frames: readonly SvmFrame[], write: boolean): Promise<void> {
     const { mm } = this.#table;
-    if (!mm.memory.mmu.traps) {
-      return;
-    }
     const { end } = frames[frames.length - 1];
     for (const vma of mm.vmas.values(frames[0].start)) {
       if (vma.start >= end) {
@@ -198,7 +199,7 @@ export class Service {
     const wanted = range.pfns.slice();
     let outcome: Awaited<ReturnType<HmmRange["faultLocked"]>>;
     try {
-      const faulted = range.faultLocked(this.#lock);
+      const faulted = range.faultLocked(this.#lock, { noEntries: true });
       outcome = isPromise(faulted) ? await faulted : faulted;
     } catch (error) {
       throw lostIn(this.#table, start, wanted) ?? error;
@@ -217,7 +218,8 @@ export class Service {
       }
       const page = vma.objectPage(Math.max(start, vma.start));
       const stop = vma.objectPage(Math.min(end, vma.end) - 1) + 1;
-      if (!(await writeProtectPages(vma.object, page, stop, this.#mirror))) {
+      const protecting = writeProtectPages(vma.object, page, stop, this.#mirror);
+      if (!(isPromise(protecting) ? await protecting : protecting)) {
         return leaseInTheWay(vma, page, stop, "rw");
       }
     }

@@ -9,7 +9,7 @@ import type { DeviceMirror, FrameStore } from "../mirror.ts";
 import { bringHome } from "../way-home.ts";
 import { Advice } from "./advice.ts";
 import type { FramePool } from "./frame-pool.ts";
-import { accessOfMappings, mappedLength } from "./mapped-access.ts";
+import { accessOfMappings, mappedLength, SeenMappings } from "./mapped-access.ts";
 import { addrOfPage, mappedBits, pageOfAddr, readablePages, SUB_PAGES, SvmPte, writablePages } from "./page-entry.ts";
 import { homeRuns, SvmFrame } from "./svm-frame.ts";
 import { traceEvictedFrames } from "./trace-svm.ts";
@@ -34,6 +34,7 @@ export class SvmTable implements FrameStore {
   readonly #changes: number[] = [];
   /** By device page: {@link Advice}. */
   #advice = new Uint8Array(0);
+  readonly #seen = new SeenMappings();
   #resident = 0;
   #mapped = 0;
   /** Mappings went or lost permissions since the last {@link refresh}. */
@@ -154,6 +155,9 @@ export class SvmTable implements FrameStore {
    */
   refresh(length: "grow" | "as long as it is"): void {
     this.#isStale = false;
+    if (this.#seen.areSame(this.mm) && length !== "grow") {
+      return;
+    }
     const needed = length === "grow" ? mappedLength(this.mm) : 0;
     // Kernels take the last entry for pages past the end: it stays 0, and is none of these.
     const grown = Math.ceil((needed + 1) / TABLE_ENTRIES) * TABLE_ENTRIES - 1;
@@ -390,7 +394,7 @@ const CHUNK = PAGES_PER_BLOCK / SUB_PAGES;
 const TABLE_ENTRIES = 4096;
 
 /** Entries between two changed ones that are written with them rather than in a write of their own. */
-const MERGE_GAP = 512;
+const MERGE_GAP = 2048;
 
 function resized<T extends Uint8Array | Uint32Array>(from: T, to: T): T {
   to.set(from);
