@@ -22,9 +22,12 @@ export interface FrameRun {
 /** Pages that are read from a pager in one go although their frames are scattered: 1 MiB. */
 const READ_PAGES = 256;
 
+/** Pages that are uploaded from where they are: 4 MiB. The GPU copies more while the processor fills the next staging buffer. */
+const MOST_AT_ONCE = 1024;
+
 /** Collects uploads and clears of many runs, and records them on a batch. */
 export class FrameUploads {
-  readonly #uploads: UploadRun[] = [];
+  readonly #uploads: { -readonly [K in keyof UploadRun]: UploadRun[K] }[] = [];
   readonly #clears: { readonly buffer: GPUBuffer; readonly offset: number; bytes: number }[] = [];
   readonly #traced: { readonly frame: SvmFrame; readonly sub: number; readonly pages: number }[] = [];
   /** The one that a run was read from last. */
@@ -137,6 +140,11 @@ export class FrameUploads {
   record(batch: TransferBatch): MaybePromise<void> {
     for (const { buffer, offset, bytes } of this.#clears) {
       batch.clear(buffer, offset, bytes);
+    }
+    if (this.pages > MOST_AT_ONCE) {
+      for (const upload of this.#uploads) {
+        upload.source = undefined;
+      }
     }
     const since = traceNow();
     const uploaded = batch.upload(this.#uploads);
