@@ -2,7 +2,8 @@
 import { isPromise, type MaybePromise, throwIfAborted } from "../base/index.ts";
 import { type AddressSpace, type FaultOutcome, handleMmFault } from "../mm/index.ts";
 import type { MmapRead } from "../sync/index.ts";
-import { type FaultNeed, findNeed, needBounds, type WalkedRange, type WalkStop } from "./walk.ts";
+import { type FaultNeed, findNeed, needBounds } from "./find-need.ts";
+import type { WalkedRange, WalkStop } from "./walk.ts";
 
 /** A fault that makes no progress this often at one page asks its caller to start over. */
 const MAX_TRIES_AT_ONE_PAGE = 64;
