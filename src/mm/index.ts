@@ -5,16 +5,18 @@ export {
   type CpuFault,
   type FaultAround,
   findShowable,
-  forEachReadOnly,
-  hasReadOnly,
-  holdFromCpu,
   type PageSpan,
   readAheadFromDevice,
   serveCpuFault,
+  takeCpuFailure,
+} from "./cpu-fault.ts";
+export {
+  forEachReadOnly,
+  hasReadOnly,
+  holdFromCpu,
   syncCpuWrites,
   syncReadOnly,
   syncSpace,
-  takeCpuFailure,
   unmapFromCpu,
 } from "./cpu-trap.ts";
 export { type ExclusivePage, makeDeviceExclusive } from "./device-exclusive.ts";
