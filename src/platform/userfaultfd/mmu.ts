@@ -27,26 +27,19 @@ import {
 } from "../../mm/index.ts";
 import { lockdepTask } from "../../sync/index.ts";
 import { AROUND, assertFaultAround, COME_HOME, SEQUENTIAL } from "./around.ts";
-import { collectSometimes } from "./collect.ts";
 import { FaultLog, POISON_WORD } from "./fault-log.ts";
 import { readOnlyError, spaceAddress } from "./fault-report.ts";
-import type { TrappedMemory } from "./poison.ts";
 import { mappedExtent } from "./process-maps.ts";
 import type { ReadAhead } from "./read-ahead.ts";
-import { type Sides, UffdTrap, type WindowOwner } from "./trap.ts";
+import { UffdTrap, type WindowOwner } from "./trap.ts";
 import { FILE_NAME, Uffd } from "./uffd.ts";
+import { type MemoryWatch, WindowPlaces } from "./window-places.ts";
 
-const WASM_PAGE = 65_536;
-/** Windows below a quarter of this share memories: each WebAssembly.Memory reserves gigabytes of address space. */
-const ARENA_BYTES = 16 * 2 ** 20;
-export interface UserfaultfdMmuOptions {
+export interface UserfaultfdMmuOptions extends MemoryWatch {
   /** Pages that a fault on host memory may bring along: a power of two up to 512. Default 64. */
   readonly faultAround?: number | undefined;
   /** Where errors of plain accesses are reported. Default: a log of its own. */
   readonly log?: FaultLog | undefined;
-  /** Called with memory of applications before it can trap, and with the address of what traps no more. */
-  readonly onMemory?: ((memory: TrappedMemory) => void) | undefined;
-  readonly onForget?: ((address: number) => void) | undefined;
   /** Called after an error was reported, with the address in the address space, if the page is mapped. */
   readonly onError?: ((error: KernelError, address: number | undefined) => void) | undefined;
   /** Called before faults are served, some at a time. What it throws ends the serving. */
@@ -83,10 +76,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
   /** What {@link findShowable} fills in: a fault makes no object. */
   readonly #span: PageSpan = { page: 0, end: 0 };
   #held: HeldFault[] = [];
-  #arena: Sides | undefined;
-  /** Windows that are left in each memory that several share. */
-  readonly #sharing = new Map<number, number>();
-  #arenaUsed = 0;
+  readonly #places: WindowPlaces;
   #closed = false;
 
   /** @throws KernelError ENOTSUP with the reason and the remedy; EINVAL; NoLibc. Ask probeUserfaultfd first */
@@ -97,6 +87,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
       (address, inFile, write) => this.#fault(address, inFile, write, traceNow()),
       () => options.pulse?.(),
     );
+    this.#places = new WindowPlaces(this.uffd, options);
     this.log = options.log ?? new FaultLog();
     this.#options = options;
     this.#around = { ...AROUND, host };
@@ -109,41 +100,10 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
   }
 
   createWindow(byteLength: number, object?: MemoryObject, page = 0): CpuWindow {
-    const small = byteLength <= ARENA_BYTES / 4;
-    if (small && (this.#arena === undefined || this.#arenaUsed + byteLength > ARENA_BYTES)) {
-      const full = this.#arena?.appAddress;
-      this.#arena = this.#allocate(ARENA_BYTES);
-      this.#arenaUsed = 0;
-      if (full !== undefined && this.#sharing.get(full) === 0) {
-        this.#forget(full);
-      }
-    }
-    const sides = small && this.#arena !== undefined ? this.#arena : this.#allocate(byteLength);
-    const byteOffset = small ? this.#arenaUsed : 0;
+    const { sides, byteOffset } = this.#places.take(byteLength);
     const trap = new UffdTrap(this, sides, byteOffset, byteLength, object, page);
-    if (small) {
-      this.#arenaUsed += byteLength;
-      this.#sharing.set(sides.appAddress, (this.#sharing.get(sides.appAddress) ?? 0) + 1);
-    }
     this.#traps.insert(trap.address, trap.address + byteLength, trap);
     return trap.window;
-  }
-
-  #allocate(byteLength: number): Sides {
-    return this.#sidesOver(createWindowMemory(byteLength), byteLength);
-  }
-
-  #sidesOver(app: SharedArrayBuffer, byteLength: number): Sides {
-    const { uffd } = this;
-    const own = createWindowMemory(byteLength, false);
-    const appAddress = uffd.libc.addressOf(app);
-    const ownAddress = uffd.libc.addressOf(own);
-    const fileOffset = uffd.reserveFile(Math.ceil(byteLength / WASM_PAGE) * WASM_PAGE);
-    uffd.mapFile(ownAddress, byteLength, fileOffset);
-    uffd.mapFile(appAddress, byteLength, fileOffset);
-    this.#options.onMemory?.({ buffer: app });
-    uffd.register(appAddress, byteLength);
-    return { app, own, appAddress, ownAddress, fileOffset };
   }
 
   /** The memory's place is taken by a stretch of the file with the same bytes. Nobody may use it meanwhile. */
@@ -382,23 +342,11 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
 
   released(trap: UffdTrap): void {
     this.#traps.delete(trap.address);
-    this.#forget(trap.memoryAddress);
+    this.#places.giveBack(trap.memoryAddress);
     if (this.#last === trap) {
       this.#last = undefined;
     }
     this.#held = this.#held.filter((held) => held.trap !== trap);
-  }
-
-  /** The last window in a memory is gone. Arrays may be over it still; but nobody waits for a page of it. */
-  #forget(memory: number): void {
-    const left = (this.#sharing.get(memory) ?? 1) - 1;
-    if (left > 0 || memory === this.#arena?.appAddress) {
-      this.#sharing.set(memory, left);
-      return;
-    }
-    this.#sharing.delete(memory);
-    this.#options.onForget?.(memory);
-    collectSometimes();
   }
 
   /**
@@ -413,7 +361,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     for (const trap of [...this.#traps.values()]) {
       trap.release();
     }
-    this.#arena = undefined;
+    this.#places.close();
     this.uffd.close();
   }
 
