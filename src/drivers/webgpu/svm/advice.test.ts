@@ -12,7 +12,7 @@ const MOST = /* wgsl */ `
 struct Params { data: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @compute @workgroup_size(16) fn main(@builtin(global_invocation_id) id: vec3u) {
-  if (id.x % 4u != 3u) { pm_store_u32(params.data + id.x * 4096u, 1u); }
+  if (id.x % 8u != 7u) { pm_store_u32(params.data + id.x * 4096u, 1u); }
 }`;
 
 async function sumOver(m: Machine, data: Mapping) {
@@ -86,7 +86,7 @@ describe("read-mostly", () => {
     const kernel = await m.device.kernel(MOST);
     await kernel.dispatch({ mm: m.mm, params: { data: data.svmAddress }, workgroups: 1 });
     const before = m.device.stats().bytesToHost;
-    for (let page = 3; page < 16; page += 4) {
+    for (let page = 7; page < 16; page += 8) {
       expect((await data.read(page * SVM_PAGE, 4))[0]).toBe(1);
     }
     return m.device.stats().bytesToHost - before;
@@ -94,7 +94,7 @@ describe("read-mostly", () => {
 
   test("pages beside written ones come as copies, so that the CPU has them too", async () => {
     expect(await lookAtUnwritten("read-mostly")).toBe(0);
-    expect(await lookAtUnwritten("none")).toBeGreaterThanOrEqual(4 * 4096);
+    expect(await lookAtUnwritten("none")).toBeGreaterThanOrEqual(2 * 4096);
   });
 });
 

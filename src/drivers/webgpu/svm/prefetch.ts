@@ -5,15 +5,15 @@ import type { SvmTable } from "./svm-table.ts";
 
 /** Device pages in a prefetch block: 2 MiB. */
 const BLOCK = 128;
-/** A node of the tree is brought whole when more than this share of it is there or asked for. */
-const THRESHOLD_PERCENT = 51;
+/** A node of the tree is brought whole when more than this share of it is there or asked for. 51 in NVIDIA's driver. */
+const THRESHOLD_PERCENT = 75;
 /** A round that asks for this many pages or fewer looks like a walk along dependent pages. */
 const FEW_FAULTS = 8;
 
 /**
  * The density tree of NVIDIA's driver over 2 MiB blocks, and fault-around that grows while rounds ask for few pages.
  *
- * A faulted page climbs from its leaf: the largest node of which more than 51 % is resident or faulted is brought whole.
+ * A faulted page climbs from its leaf: the largest node of which more than 75 % is resident or faulted is brought whole.
  */
 export class Prefetcher {
   #around = 1;
