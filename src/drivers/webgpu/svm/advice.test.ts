@@ -7,7 +7,7 @@ import { Advice, type SvmAdvice } from "./advice.ts";
 import { pageOfAddr } from "./page-entry.ts";
 import type { SvmTable } from "./svm-table.ts";
 
-/** Adds 1 to the first word of each device page but every fourth. */
+/** Writes the first word of each device page but every eighth. */
 const MOST = /* wgsl */ `
 struct Params { data: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -77,7 +77,7 @@ describe("preferred-location", () => {
 });
 
 describe("read-mostly", () => {
-  /** Bytes that the CPU's look at pages that no kernel wrote brings home. */
+  /** Bytes that the CPU's look at a page that no kernel wrote, among written ones, brings home. */
   async function lookAtUnwritten(advice: SvmAdvice): Promise<number> {
     await using m = await svmMachine(64);
     const data = await m.mm.mmap({ length: 16 * SVM_PAGE, name: "data" });
@@ -86,15 +86,13 @@ describe("read-mostly", () => {
     const kernel = await m.device.kernel(MOST);
     await kernel.dispatch({ mm: m.mm, params: { data: data.svmAddress }, workgroups: 1 });
     const before = m.device.stats().bytesToHost;
-    for (let page = 7; page < 16; page += 8) {
-      expect((await data.read(page * SVM_PAGE, 4))[0]).toBe(1);
-    }
+    expect((await data.read(7 * SVM_PAGE, 4))[0]).toBe(1);
     return m.device.stats().bytesToHost - before;
   }
 
   test("pages beside written ones come as copies, so that the CPU has them too", async () => {
     expect(await lookAtUnwritten("read-mostly")).toBe(0);
-    expect(await lookAtUnwritten("none")).toBeGreaterThanOrEqual(2 * 4096);
+    expect(await lookAtUnwritten("none")).toBe(4096);
   });
 });
 
