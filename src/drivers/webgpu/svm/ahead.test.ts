@@ -1,5 +1,6 @@
 /** Streams through memory larger than the pool: the next slice is begun while one runs. */
 import { afterEach, describe, expect, test, vi } from "vitest";
+import { listenToTrace, PAGE_SIZE, type TraceEvent } from "../../../base/index.ts";
 import { type Mapping, validateMm } from "../../../mm/index.ts";
 import { lockdepDetached } from "../../../sync/index.ts";
 import { Machine, wordsOf } from "../../../testing/machine.ts";
@@ -100,6 +101,22 @@ describe("a stream", () => {
     expect(seen.most).toBe(2);
     expect(bytesToDevice).toBeLessThanOrEqual(data.length + 2 * SVM_PAGE);
     expect(rounds).toBeLessThan(PAGES / 6);
+    await check();
+  });
+
+  test("tells whoever listens of each frame that goes, also of those that the slice ahead takes over", async () => {
+    await using m = await svmMachine(POOL);
+    const { run, check } = await stream(m);
+    const seen = holdReports();
+    let evicted = 0;
+    const stop = listenToTrace((event) => {
+      evicted += event.name === "gpu.evict" ? (event as TraceEvent<"gpu.evict">).fields.pages : 0;
+    });
+    const { evictions } = await run();
+    stop();
+    expect(seen.most).toBe(2);
+    expect(evictions).toBeGreaterThan(PAGES - 2 * POOL);
+    expect(evicted).toBe((evictions * SVM_PAGE) / PAGE_SIZE);
     await check();
   });
 

@@ -329,7 +329,11 @@ export class SvmTable implements FrameStore {
     if (lock === undefined || unneeded.length < count) {
       return false;
     }
-    removeAll(this, unneeded.slice(0, count));
+    const dropped = unneeded.slice(0, count);
+    if (traceOn) {
+      traceEvictedFrames(this, dropped, 0, 0);
+    }
+    removeAll(this, dropped);
     return true;
   }
 
