@@ -118,7 +118,7 @@ export function causesOf(time: TimeCovered, counts: Counts): readonly Cause[] {
       why: `${size(sent)} went up, ${again === 0 ? "each page once" : `${size(again)} of it not for the first time${thrashes ? `: ${counted(evicted, "page")} were evicted in between` : ""}`}`,
       remedy: thrashes
         ? MORE_MEMORY
-        : again === 0
+        : again * 10 < sent
           ? "let the kernel read less, or call device.prefetch while the CPU has other things to do"
           : 'change fewer pages between dispatches, keep what changes together on the same pages, and lease with "r" what is only read',
     },

@@ -215,7 +215,7 @@ describe("the analysis", () => {
 
   const causesIn = (steps: readonly Step[]) => {
     const model = new SpaceModel(
-      loaded(traceText([["mm.map", { ...range(100, 4), name: "a", write: true }], ...steps])),
+      loaded(traceText([["mm.map", { ...range(100, 20), name: "a", write: true }], ...steps])),
     );
     model.update();
     return analyse(model);
@@ -239,6 +239,13 @@ describe("the analysis", () => {
     ]);
     expect(causes[0].remedy).not.toMatch(/lease/);
     expect(causes[1].why).toBe("leases, or plain accesses, found 2 pages missing or read-only, in 1 fault");
+  });
+
+  it("speaks of changes between dispatches where many pages went up again, not where hardly one did", () => {
+    const pages = Array.from({ length: 20 }, (_, i) => upload(100 + i));
+    const remedy = (steps: readonly Step[]) => causesIn(steps).causes[0].remedy;
+    expect(remedy([...pages, upload(100)])).toMatch(/^let the kernel read less/);
+    expect(remedy([...pages, ...pages.slice(0, 10)])).toMatch(/^change fewer pages between dispatches/);
   });
 
   it("tells many small leases from a large one, also where a file has them as one slice", () => {
