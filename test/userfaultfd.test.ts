@@ -11,6 +11,10 @@ import { openShared, POISON_WORD, probeUserfaultfd, type SharedMapping } from ".
 import { PlainThread, WORDS } from "../src/testing/plain-thread.ts";
 import { runProgram } from "./support/built.ts";
 
+/** Runs a program's text, which may import this project's source. */
+const runSource = (program: string) =>
+  runProgram(process.execPath, ["--import", "tsx", "--input-type=module", "-e", program]);
+
 const report = probeUserfaultfd();
 if (!report.works) {
   console.warn(`tests of plain arrays under load are skipped: ${report.why}`);
@@ -206,13 +210,7 @@ describe.skipIf(!report.works)("plain arrays under load", () => {
         { eval: true, execArgv: [], workerData: { buffer: data.buffer, byteOffset: data.byteOffset, words } });
       await Atomics.waitAsync(words, 0, 0).value;
       process.exit(3);`;
-    const { status, signal, stderr } = await runProgram(process.execPath, [
-      "--import",
-      "tsx",
-      "--input-type=module",
-      "-e",
-      program,
-    ]);
+    const { status, signal, stderr } = await runSource(program);
     expect([status, signal, stderr]).toEqual([3, null, ""]);
   });
 
@@ -229,13 +227,7 @@ describe.skipIf(!report.works)("plain arrays under load", () => {
         { eval: true, execArgv: [], workerData: data.buffer });
       await poisoned;
       await data.read();`;
-    const { status, signal, stderr } = await runProgram(process.execPath, [
-      "--import",
-      "tsx",
-      "--input-type=module",
-      "-e",
-      program,
-    ]);
+    const { status, signal, stderr } = await runSource(program);
     expect([status, signal]).toEqual([1, null]);
     expect(stderr).toContain("read: ESRCH: the service thread failed (it did not answer for too long)");
   });

@@ -24,7 +24,7 @@ export { type DeviceMemoryKind, DevicePagemap, type ObjectPage } from "./device-
 export { type FaultFlags, type FaultOutcome, faultRange, handleMmFault } from "./fault.ts";
 export { type ByteRange, Lease, type LeaseOptions, resolveByteRange } from "./lease.ts";
 export type { Advice } from "./madvise.ts";
-export { Mapping, type MappingRange } from "./mapping.ts";
+export { Mapping, type MappingRange, notAMapping } from "./mapping.ts";
 export {
   type AddressSpaceStats,
   formatMaps,

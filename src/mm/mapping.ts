@@ -204,3 +204,12 @@ function assertOneWindow(mm: AddressSpace, range: VirtRange): Vma {
   }
   return vma;
 }
+
+/** What a call says that was given something else in place of a mapping or a part of one, for `what`. */
+export function notAMapping(op: string, what: string): KernelError {
+  return new KernelError(
+    "EINVAL",
+    op,
+    `${what} is neither a mapping nor a part of one: give what mmap() or range() gave`,
+  );
+}

@@ -4,6 +4,7 @@ import {
   type Advice,
   assertBytes,
   type LeaseOptions,
+  notAMapping,
   type PinMode,
   type Prot,
   resolveByteRange,
@@ -114,11 +115,7 @@ export class SharedMapping {
   static wired(target: SharedMapping | SharedRange, channel: Channel, op: string, what: string): WireRange {
     const mapping = target instanceof SharedMapping ? target : (target as SharedRange | null)?.mapping;
     if (!(mapping instanceof SharedMapping)) {
-      throw new KernelError(
-        "EINVAL",
-        op,
-        `${what} is neither a mapping nor a part of one: give what mmap() or range() gave`,
-      );
+      throw notAMapping(op, what);
     }
     if (mapping.#channel !== channel) {
       throw new KernelError(

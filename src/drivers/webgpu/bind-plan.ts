@@ -7,7 +7,7 @@ import {
   type VirtAddr,
   type VirtRange,
 } from "../../base/index.ts";
-import { type AddressSpace, Mapping, type MappingRange } from "../../mm/index.ts";
+import { type AddressSpace, Mapping, type MappingRange, notAMapping } from "../../mm/index.ts";
 import { bindConflict } from "./extent-table.ts";
 import type { KernelBinding, KernelReflection } from "./reflect.ts";
 
@@ -93,11 +93,7 @@ export function planBindings(
 export function mappingOf(target: BindTarget, op: string, what: string): Mapping {
   const mapping = target instanceof Mapping ? target : (target as MappingRange | null)?.mapping;
   if (!(mapping instanceof Mapping)) {
-    throw new KernelError(
-      "EINVAL",
-      op,
-      `${what} is neither a mapping nor a part of one: give what mmap() or range() gave`,
-    );
+    throw notAMapping(op, what);
   }
   return mapping;
 }
