@@ -47,7 +47,7 @@ export function parseKernel(wgsl: string, op: string): ParsedKernel {
   const { moduleElem: module, diagnostics } = parse(source);
   const problem = diagnostics.find((diagnostic) => diagnostic.severity === "error");
   if (problem !== undefined) {
-    throw source.error("EINVAL", problem.start, problem.message);
+    throw source.error("EINVAL", problem.start, `${problem.message}${foundAt(wgsl, problem.start)}`);
   }
   const functions = new Map<string, FnElem>();
   const structs = new Map<string, StructElem>();
@@ -69,6 +69,12 @@ export function parseKernel(wgsl: string, op: string): ParsedKernel {
   const kernel = { source, module, functions, structs, variables, aliases, modules, localNames };
   checkNames(kernel, localNames);
   return kernel;
+}
+
+/** The word that stands at a place. Where it looks like any name, it is mostly one that WGSL keeps for itself. */
+function foundAt(wgsl: string, offset: number): string {
+  const word = /^\s*([\p{XID_Start}_]\p{XID_Continue}*)/u.exec(wgsl.slice(offset))?.[1];
+  return word === undefined ? "" : `, but there is "${word}": if it is meant as a name, WGSL may reserve it`;
 }
 
 function parse(source: SourceText): ReturnType<typeof parseSrcModule> {

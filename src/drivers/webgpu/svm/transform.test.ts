@@ -40,6 +40,12 @@ const REFUSED: readonly (readonly [string, string, "EINVAL" | "ENOTSUP", RegExp]
     /several .*main, other/,
   ],
   ["WGSL that does not parse", entry("let a = ;"), "EINVAL", /^3:11 Expected expression/],
+  [
+    "a name that WGSL keeps for itself",
+    `struct Params { from: u32 }\n${entry("")}`,
+    "EINVAL",
+    /^1:\d+ Expected .* but there is "from": .* reserve/,
+  ],
   ["WGSL of the wrong types", entry("let a: f32 = pm_load_u32(4u);"), "EINVAL", /^3:7 cannot .*, in: let a: f32/],
   [
     "an error after an edit on the same line",
