@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { listProgram } from "../examples/wasm-list.ts";
 import { PAGE_SIZE } from "../src/base/index.ts";
-import { openShared, probeUserfaultfd } from "../src/node.ts";
+import { open, openShared, probeUserfaultfd } from "../src/node.ts";
 
 const report = probeUserfaultfd();
 if (!report.works) {
@@ -73,4 +73,32 @@ describe.each(["software", "userfaultfd"] as const)("an adopted WebAssembly heap
       expect(program.sum(second)).toBe(40 * 41);
     },
   );
+});
+
+test("on software what a kernel wrote behind a heap's end is zeros when it is sent again, and fails nothing", async () => {
+  await using pm = await open({ deviceMemory: 2 ** 20 });
+  const memory = new WebAssembly.Memory({ initial: 1, maximum: 4 });
+  const heap = await pm.mm.adopt(memory, { maximum: 4 * 65_536 });
+  const sum = await pm.mm.mmap({ length: PAGE_SIZE });
+  const other = await pm.mm.mmap({ length: 2 ** 22 });
+  const kernel = (statement: string) =>
+    pm.device.kernel(/* wgsl */ `
+struct Params { data: u32, sum: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3u) {
+  let page = params.data + id.x * ${PAGE_SIZE / 4}u;
+  ${statement}
+}`);
+  const write = await kernel("pm_store_u32(page, 3u);");
+  const add = await kernel("pm_atomic_add_u32(params.sum, pm_load_u32(page));");
+  const params = { data: heap.svmAddress, sum: sum.svmAddress };
+  await write.dispatch({ mm: pm.mm, params, workgroups: 1 });
+  // Takes the frames of the heap, which goes home.
+  for (let part = 0; part < 4; part++) {
+    const data = other.svmAddress + part * (other.length / 16);
+    await write.dispatch({ mm: pm.mm, params: { data, sum: 0 }, workgroups: 4 });
+  }
+  await pm.device.prefetch(other.range(0, 900 * 1024));
+  await add.dispatch({ mm: pm.mm, params, workgroups: 1 });
+  expect(new Uint32Array((await sum.read(0, 4)).buffer)[0]).toBe((3 * 65_536) / PAGE_SIZE);
 });

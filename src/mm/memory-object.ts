@@ -290,16 +290,23 @@ export class MemoryObject {
     return { buffer: window.buffer, byteOffset: window.byteOffset + (page % WINDOW_PAGES) * PAGE_SIZE };
   }
 
+  /** {@link windowOffset} of pages `[page, end)` of one window, unless an adopted memory has not grown to all of them yet. */
+  windowSpan(page: number, end: number): { readonly buffer: ArrayBufferLike; readonly byteOffset: number } | undefined {
+    const first = this.windowOffset(page);
+    return first.byteOffset + (end - page) * PAGE_SIZE <= first.buffer.byteLength ? first : undefined;
+  }
+
   /**
    * The window's bytes of pages `[page, end)`, which lie in one window that exists. Behind what an adopted memory has grown to
    * so far they are zeros, and what is written there is nobody's.
    */
   windowBytes(page: number, end: number): Uint8Array {
-    const { buffer, byteOffset } = this.windowOffset(page);
     const bytes = (end - page) * PAGE_SIZE;
-    if (byteOffset + bytes <= buffer.byteLength) {
-      return new Uint8Array(buffer, byteOffset, bytes);
+    const whole = this.windowSpan(page, end);
+    if (whole !== undefined) {
+      return new Uint8Array(whole.buffer, whole.byteOffset, bytes);
     }
+    const { buffer, byteOffset } = this.windowOffset(page);
     const copy = new Uint8Array(bytes);
     copy.set(new Uint8Array(buffer).subarray(byteOffset));
     return copy;

@@ -1,5 +1,4 @@
 /** The last step of a dispatch: the checks and the submission, with nothing in between. */
-
 import type { Retry } from "./gather.ts";
 import type { BindKernel, BoundBuffer } from "./kernel.ts";
 import type { PlacedRange } from "./place.ts";

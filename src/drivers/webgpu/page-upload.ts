@@ -118,14 +118,11 @@ function planClears(plan: UploadPlan, extent: Extent, page: number, end: number)
 
 function uploadRun(plan: UploadPlan, run: PageRun, from: number, to: number, inWindow: boolean): PageUpload {
   const { extent, at, object, page, transit } = run;
-  const bytes = (to - from) * PAGE_SIZE;
-  const found = inWindow ? object.windowOffset(page + from) : undefined;
-  // Not behind what an adopted memory has grown to so far.
-  const window = found !== undefined && found.byteOffset + bytes <= found.buffer.byteLength ? found : undefined;
+  const window = inWindow ? object.windowSpan(page + from, page + to) : undefined;
   return {
     buffer: extent.buffer.buffer,
     offset: extent.offsetOf(at + from),
-    bytes,
+    bytes: (to - from) * PAGE_SIZE,
     fill: window === undefined ? reader(object, page + from, transit) : notAsked,
     idle: plan.fences.isDone(extent.lastSerial),
     source: window && windowOf(plan, window.buffer),

@@ -25,6 +25,14 @@ const READ_PAGES = 256;
 /** Pages that are uploaded from where they are: 4 MiB. The GPU copies more while the processor fills the next staging buffer. */
 const MOST_AT_ONCE = 1024;
 
+/** Where the bytes of pages are, if that is one window, and nothing has to be waited for. */
+function windowOf(object: MemoryObject, page: number, end: number, transit: Transit) {
+  const flags = object.flagSummary(page, end);
+  const elsewhere = PageFlag.Device | PageFlag.Poisoned | (transit === "isolated" ? 0 : PageFlag.Busy);
+  const isThere = !(flags & elsewhere) && ((flags >> 8) & PageFlag.Uptodate) !== 0;
+  return isThere && inOneWindow(page, end) ? object.windowSpan(page, end) : undefined;
+}
+
 /** Collects uploads and clears of many runs, and records them on a batch. */
 export class FrameUploads {
   readonly #uploads: { -readonly [K in keyof UploadRun]: UploadRun[K] }[] = [];
@@ -74,8 +82,8 @@ export class FrameUploads {
       const stop = Math.min(to, start + READ_PAGES);
       const pieces: { buffer: GPUBuffer; offset: number; at: number; bytes: number }[] = [];
       this.#forEachPiece(run, start, stop, (buffer, offset, at, bytes) => pieces.push({ buffer, offset, at, bytes }));
-      const window = this.#windowOf(object, page + start, page + stop, transit);
-      const windowOffset = window === undefined ? 0 : object.windowOffset(page + start).byteOffset;
+      const window = windowOf(object, page + start, page + stop, transit);
+      const view = window && this.#viewOf(window.buffer);
       const source =
         pieces.length === 1 || window !== undefined
           ? undefined
@@ -85,8 +93,8 @@ export class FrameUploads {
           buffer,
           offset,
           bytes,
-          source: window,
-          sourceOffset: windowOffset + at,
+          source: view,
+          sourceOffset: (window?.byteOffset ?? 0) + at,
           fill: (dst, byte) =>
             source === undefined
               ? readBytes(object, (page + start) * PAGE_SIZE + at + byte, dst, transit)
@@ -96,14 +104,8 @@ export class FrameUploads {
     }
   }
 
-  /** Where the bytes of pages are, if that is one window, and nothing has to be waited for. */
-  #windowOf(object: MemoryObject, page: number, end: number, transit: Transit): Uint8Array | undefined {
-    const flags = object.flagSummary(page, end);
-    const elsewhere = PageFlag.Device | PageFlag.Poisoned | (transit === "isolated" ? 0 : PageFlag.Busy);
-    if (flags & elsewhere || !((flags >> 8) & PageFlag.Uptodate) || !inOneWindow(page, end)) {
-      return undefined;
-    }
-    const { buffer } = object.windowOffset(page);
+  /** One view of a whole window does for all of its pages. */
+  #viewOf(buffer: ArrayBufferLike): Uint8Array {
     if (this.#window?.buffer !== buffer) {
       this.#window = new Uint8Array(buffer);
     }
