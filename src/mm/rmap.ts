@@ -225,13 +225,7 @@ function endAll(ranges: readonly MmuNotifierRange[], before: number | undefined)
 
 /** Whether an entry lets somebody write one of the pages. */
 export function isWritable(object: MemoryObject, page: number, end: number): boolean {
-  let writable = false;
-  forEachMapping(object, page, end, (vma, vpn, vpnEnd) => {
-    vma.mm.pageTable.forEachRun(vpn, vpnEnd, (block, from, to) => {
-      writable ||= hasWritable(block, from, to);
-    });
-  });
-  return writable;
+  return areWritable(object, [page, end], 0);
 }
 
 /** {@link isWritable} of runs of pages: `[runs[0] + shift, runs[1] + shift)` and so on, in order. */
