@@ -54,7 +54,7 @@ async function shown() {
   const mapping = await mm.mmap({ length: pages * PAGE });
   await mapping.write(0, new Uint8Array(pages * PAGE).fill(1));
   const { object } = mm.vmas.find(mapping.start);
-  const { trap } = object.trapAt(0);
+  const { trap } = object.windows.trapAt(0);
   mmu.populate(object, 0, pages);
   return { mmu, object, trap };
 }

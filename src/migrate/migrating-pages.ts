@@ -80,8 +80,8 @@ export class MigratingPages {
   hostBytes(i: number, count = 1): Uint8Array {
     const object = this.#objectAt(i);
     const page = this.#pages[i];
-    object.ensureWindow(page);
-    return object.windowBytes(page, page + count);
+    object.windows.ensure(page);
+    return object.windows.bytes(page, page + count);
   }
 
   /** One past the last page, below `limit`, whose bytes in system memory follow those of page i. */

@@ -64,7 +64,7 @@ export async function adopt(
   const object = new MemoryObject(mm.memory, { pages });
   try {
     object.reserve(0, bytes / PAGE_SIZE);
-    object.useWindow(mmu.adoptWindow(memory, length, object));
+    object.windows.adopt(mmu.adoptWindow(memory, length, object));
     object.updateFlags(0, bytes / PAGE_SIZE, PageFlag.Uptodate | PageFlag.Own | PageFlag.Used, 0);
     return await mm.mmap({ length, object, shared: true, name });
   } finally {
@@ -82,7 +82,7 @@ export async function disown(mapping: Mapping): Promise<void> {
   const object = mm.vmas.find(start)?.object;
   if (object !== undefined) {
     using _lease = await mapping.lease("rw");
-    object.trapAt(0)?.trap.giveBack?.();
+    object.windows.trapAt(0)?.trap.giveBack?.();
   }
   await mapping.munmap();
 }

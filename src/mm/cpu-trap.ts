@@ -26,7 +26,7 @@ function trapParts(object: MemoryObject, page: number, end: number): TrapPart[] 
   const parts: TrapPart[] = [];
   if (object.memory.mmu.traps) {
     forEachWindow(page, end, (from, to) => {
-      const found = object.trapAt(from);
+      const found = object.windows.trapAt(from);
       if (found !== undefined) {
         parts.push({ trap: found.trap, page: from - found.base, end: to - found.base, base: found.base });
       }

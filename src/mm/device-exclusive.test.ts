@@ -44,7 +44,7 @@ describe("a page that a device has for itself", () => {
     const pfn = await takeUnlocked(mm);
     expect([isExclusive(mm), isExclusive(mm, 1)]).toEqual([true, false]);
     const page = mm.memory.pageOf(pfn);
-    page?.object.windowBytes(page.page, page.page + 1).set([9]);
+    page?.object.windows.bytes(page.page, page.page + 1).set([9]);
     const before = hooks.told.length;
     expect((await a.read(0, 1))[0]).toBe(9);
     expect(hooks.told.slice(before).map((range) => [range.event, range.owner])).toEqual([["exclusive", undefined]]);

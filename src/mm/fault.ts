@@ -182,7 +182,7 @@ function reserveBlocks(vma: Vma, start: number, page: number, end: number, need:
     return undefined;
   }
   if (need.cpu) {
-    object.ensureWindows(page, end);
+    object.windows.ensureAll(page, end);
   }
   const made = object.reserve(page, end);
   // Page-table blocks stay: another fault may count on them by now.

@@ -41,7 +41,7 @@ export async function fork(mm: AddressSpace, create: () => AddressSpace): Promis
     }
     for (const [object, copy] of copies) {
       for (const [start, end] of pinnedForWrite(object)) {
-        copy.ensureWindows(start, end);
+        copy.windows.ensureAll(start, end);
         copy.reserve(start, end);
       }
     }

@@ -28,7 +28,7 @@ export class Lease implements Disposable {
     this.mode = mode;
     this.range = range;
     this.#object = object;
-    const { buffer, byteOffset } = object.windowOffset(page);
+    const { buffer, byteOffset } = object.windows.offset(page);
     this.buffer = buffer;
     this.byteOffset = byteOffset + (range.start % PAGE_SIZE);
     this.byteLength = range.end - range.start;

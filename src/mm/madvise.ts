@@ -104,7 +104,7 @@ async function prepareRestore(object: MemoryObject, page: number, end: number): 
   if (base.source === undefined && base.pager === undefined) {
     return () => object.updateFlags(page, end, PageFlag.Own, 0);
   }
-  object.ensureWindows(page, end);
+  object.windows.ensureAll(page, end);
   const bytes = new Uint8Array((end - page) * PAGE_SIZE);
   const source = base.source ?? base;
   inherited = Math.min(inherited, base.source === undefined ? base.pages - shift : base.sourcePages - shift);
@@ -114,7 +114,7 @@ async function prepareRestore(object: MemoryObject, page: number, end: number): 
   }
   return () => {
     forEachWindow(page, end, (p, stop) =>
-      object.windowBytes(p, stop).set(bytes.subarray((p - page) * PAGE_SIZE, (stop - page) * PAGE_SIZE)),
+      object.windows.bytes(p, stop).set(bytes.subarray((p - page) * PAGE_SIZE, (stop - page) * PAGE_SIZE)),
     );
     object.updateFlags(page, end, PageFlag.Uptodate | PageFlag.Own | PageFlag.Used, 0);
   };

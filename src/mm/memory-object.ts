@@ -17,8 +17,6 @@ import {
   blockOfVpn,
   bugOn,
   indexInBlock,
-  invariant,
-  KernelError,
   type LedgerEntry,
   ledgerTrack,
   type MaybePromise,
@@ -29,11 +27,11 @@ import { IntervalTree } from "../collections/index.ts";
 import { WaitQueue } from "../sync/index.ts";
 import { FrameFreer } from "./frame-freer.ts";
 import type { MemoryObjectOptions } from "./object-options.ts";
+import { ObjectWindows } from "./object-windows.ts";
 import { type ObjectBlock, PageFlag, summarize } from "./page-flags.ts";
 import type { PhysicalMemory } from "./physical-memory.ts";
-import type { CpuTrap, CpuWindow, Pager } from "./ports.ts";
+import type { Pager } from "./ports.ts";
 import type { Vma } from "./vma.ts";
-import { forEachWindow, WINDOW_PAGES, windowIndex } from "./window-pages.ts";
 
 /** How a CPU user holds pages. A write pin may change the bytes at any time while it lasts. */
 export type PinMode = "r" | "rw";
@@ -59,8 +57,9 @@ export class MemoryObject {
   readonly exclusive = new Set<number>();
   /** Woken when a page stops being Busy and when a pin goes. */
   readonly wq = new WaitQueue();
+  /** What the CPU sees of the pages. */
+  readonly windows = new ObjectWindows(this);
   readonly #blocks = new Map<number, ObjectBlock>();
-  readonly #windows: (CpuWindow | undefined)[] = [];
   readonly #ledger: LedgerEntry;
   #pages: number;
   #refs = 1;
@@ -112,10 +111,7 @@ export class MemoryObject {
       this.memory.freeBlock(block.pfn);
     }
     this.#blocks.clear();
-    for (const window of this.#windows) {
-      window?.trap?.release();
-    }
-    this.#windows.length = 0;
+    this.windows.release();
     this.source?.shadows.delete(this);
     this.#ledger.end();
     const put = this.source?.put();
@@ -250,124 +246,19 @@ export class MemoryObject {
     frames?.pagemap?.noteHome(frames.frame + indexInBlock(pfn), this, page);
   }
 
-  /** Makes the window that covers `page`. @throws KernelError ENOMEM */
-  ensureWindow(page: number): CpuWindow {
-    const index = windowIndex(page);
-    let window = this.#windows[index];
-    if (window === undefined) {
-      this.memory.charge("window");
-      window = this.memory.mmu.createWindow(this.#windowBytes(index), this, index * WINDOW_PAGES);
-      this.#windows[index] = window;
-    }
-    return window;
-  }
-
-  /** Makes the windows that cover pages `[page, end)`. @throws KernelError ENOMEM */
-  ensureWindows(page: number, end: number): void {
-    forEachWindow(page, end, (p) => this.ensureWindow(p));
-  }
-
-  /** The one window of an object over memory that exists. */
-  useWindow(window: CpuWindow): void {
-    this.#windows[0] = window;
-  }
-
-  /** What plain arrays see of the window that covers `page`, and the window's first page. */
-  trapAt(page: number): { readonly trap: CpuTrap; readonly base: number } | undefined {
-    const index = windowIndex(page);
-    const trap = this.#windows[index]?.trap;
-    return trap && { trap, base: index * WINDOW_PAGES };
-  }
-
-  #windowBytes(index: number): number {
-    return Math.min(WINDOW_PAGES, this.#pages - index * WINDOW_PAGES) * PAGE_SIZE;
-  }
-
-  /** Where a page's bytes are in the window's buffer. The window must exist (see {@link ensureWindow}). */
-  windowOffset(page: number): { readonly buffer: ArrayBufferLike; readonly byteOffset: number } {
-    const window = this.#windows[windowIndex(page)];
-    invariant(window !== undefined, "I-MM-9", () => `page ${page} is read in a window that does not exist`);
-    return { buffer: window.buffer, byteOffset: window.byteOffset + (page % WINDOW_PAGES) * PAGE_SIZE };
-  }
-
-  /** {@link windowOffset} of pages `[page, end)` of one window, unless an adopted memory has not grown to all of them yet. */
-  windowSpan(page: number, end: number): { readonly buffer: ArrayBufferLike; readonly byteOffset: number } | undefined {
-    const first = this.windowOffset(page);
-    return first.byteOffset + (end - page) * PAGE_SIZE <= first.buffer.byteLength ? first : undefined;
-  }
-
   /**
-   * The window's bytes of pages `[page, end)`, which lie in one window that exists. Behind what an adopted memory has grown to
-   * so far they are zeros, and what is written there is nobody's.
-   */
-  windowBytes(page: number, end: number): Uint8Array {
-    const bytes = (end - page) * PAGE_SIZE;
-    const whole = this.windowSpan(page, end);
-    if (whole !== undefined) {
-      return new Uint8Array(whole.buffer, whole.byteOffset, bytes);
-    }
-    const { buffer, byteOffset } = this.windowOffset(page);
-    const copy = new Uint8Array(bytes);
-    copy.set(new Uint8Array(buffer).subarray(byteOffset));
-    return copy;
-  }
-
-  /** `end`, or where an adopted memory ends so far if that is between. */
-  grownEnd(page: number, end: number): number {
-    const { buffer, byteOffset } = this.windowOffset(page);
-    const pages = Math.floor((buffer.byteLength - byteOffset) / PAGE_SIZE);
-    return pages > 0 ? Math.min(end, page + pages) : end;
-  }
-
-  /**
-   * Adds zero pages at the end. Arrays over a window that has to become longer keep the old bytes and go stale.
+   * Adds zero pages at the end, in two halves. The first can fail; the function that it returns is the second, which cannot.
+   * No page of the last window may be in transit when that one runs, and none may have been pinned since. Arrays over a
+   * window that has to become longer keep the old bytes and go stale.
    * @throws KernelError ENOMEM; EBUSY while such a window's pages are pinned
-   */
-  grow(pages: number): void {
-    this.prepareGrow(pages)();
-  }
-
-  /**
-   * The first half of {@link grow}, which can fail; the function it returns is the second, which cannot. No page of the
-   * last window may be in transit when that one runs, and none may have been pinned since.
-   * @throws KernelError as {@link grow}
    */
   prepareGrow(pages: number): () => void {
     bugOn(this.pager !== undefined, "I-MM-12", () => "a paged object's length is its pager's");
-    const index = windowIndex(this.#pages - 1);
-    const from = index * WINDOW_PAGES;
-    const to = this.#pages;
-    let window: CpuWindow | undefined;
-    if (this.#windows[index] !== undefined && to % WINDOW_PAGES !== 0) {
-      if (this.isPinned(from, to, "r")) {
-        throw new KernelError("EBUSY", "mremap", "a lease on the mapping is held: dispose it before the mapping grows");
-      }
-      this.memory.charge("window");
-      window = this.memory.mmu.createWindow(Math.min(WINDOW_PAGES, pages - from) * PAGE_SIZE, this, from);
-    }
+    const lengthen = this.windows.prepareGrow(pages);
     return () => {
-      if (window !== undefined) {
-        this.#moveWindow(index, window, from, to);
-      }
+      lengthen();
       this.#pages = pages;
     };
-  }
-
-  #moveWindow(index: number, window: CpuWindow, from: number, to: number): void {
-    bugOn((this.flagSummary(from, to) & PageFlag.Busy) !== 0, "I-MM-10", () => "a page's window moves in transit");
-    for (let p = from; p < to; p++) {
-      if (this.flagsOf(p) & PageFlag.Uptodate) {
-        new Uint8Array(window.buffer, window.byteOffset + (p - from) * PAGE_SIZE, PAGE_SIZE).set(
-          this.windowBytes(p, p + 1),
-        );
-      } else {
-        this.updateFlags(p, p + 1, 0, PageFlag.Used);
-      }
-    }
-    if (window.trap !== undefined) {
-      this.#windows[index]?.trap?.moveTo(window.trap);
-    }
-    this.#windows[index] = window;
   }
 
   /** True when a CPU user holds one of the pages: for writing (`rw`), or at all (`r`). */
@@ -404,10 +295,7 @@ export class MemoryObject {
     });
     frames.flush();
     if (this.memory.mmu.traps) {
-      forEachWindow(page, end, (p, stop) => {
-        const found = this.trapAt(p);
-        found?.trap.discard(p - found.base, stop - found.base);
-      });
+      this.windows.discard(page, end);
     }
   }
 }

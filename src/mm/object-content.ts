@@ -141,7 +141,7 @@ function readRun(object: MemoryObject, page: number, end: number, place: number,
   switch (place) {
     case Place.Window:
       forEachWindow(page, end, (p, stop) =>
-        dst.subarray((p - page) * PAGE_SIZE, (stop - page) * PAGE_SIZE).set(object.windowBytes(p, stop)),
+        dst.subarray((p - page) * PAGE_SIZE, (stop - page) * PAGE_SIZE).set(object.windows.bytes(p, stop)),
       );
       return undefined;
     case Place.Device:
@@ -208,7 +208,7 @@ export async function waitWhileBusy(object: MemoryObject, page: number, end: num
  * @throws KernelError ENOMEM; EIO and EHWPOISON of the source; nothing has changed for the pages that failed
  */
 export function pullPages(object: MemoryObject, page: number, end: number): MaybePromise<void> {
-  object.ensureWindows(page, end);
+  object.windows.ensureAll(page, end);
   object.reserve(page, end);
   for (let p = page; p < end; ) {
     const place = PLACE[object.flagsOf(p)];
@@ -246,7 +246,7 @@ function pullZeros(object: MemoryObject, page: number, end: number): undefined {
   if ((object.flagSummary(page, end) & PageFlag.Used) !== 0) {
     for (let p = page; p < end; p++) {
       if (object.flagsOf(p) & PageFlag.Used) {
-        object.windowBytes(p, p + 1).fill(0);
+        object.windows.bytes(p, p + 1).fill(0);
       }
     }
   }
@@ -282,7 +282,7 @@ function pullRun(object: MemoryObject, page: number, end: number): Promise<void>
 
 /** Reads the bytes that pages get from the source or the pager into the window. */
 function readPagesBelow(object: MemoryObject, page: number, end: number): MaybePromise<void> {
-  const dst = object.windowBytes(page, end);
+  const dst = object.windows.bytes(page, end);
   if (object.source !== undefined) {
     return readPages(object.source, page + object.sourcePage, end + object.sourcePage, dst);
   }

@@ -60,7 +60,7 @@ export async function migrateToRam(
   end: number,
   cause: MigrateCause = "cpu fault",
 ): Promise<void> {
-  object.ensureWindows(page, end);
+  object.windows.ensureAll(page, end);
   // Whoever asked may not be who keeps the object: it must outlive its pages' transit.
   object.get();
   try {
@@ -124,7 +124,7 @@ function copyToWindows({ object, page, count }: DeviceRun, byteOffset: number, b
   for (let done = 0; done < bytes.length; ) {
     const at = byteOffset + done;
     const p = page + Math.floor(at / PAGE_SIZE);
-    const window = object.windowBytes(p, object.grownEnd(p, windowEnd(p, page + count)));
+    const window = object.windows.bytes(p, object.windows.grownEnd(p, windowEnd(p, page + count)));
     const n = Math.min(window.length - (at % PAGE_SIZE), bytes.length - done);
     window.set(bytes.subarray(done, done + n), at % PAGE_SIZE);
     done += n;

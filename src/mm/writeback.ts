@@ -56,7 +56,7 @@ async function writeRun(object: MemoryObject, page: number, end: number): Promis
     try {
       const bytes = Math.min((end - page) * PAGE_SIZE, (pager?.length ?? 0) - page * PAGE_SIZE);
       if (bytes > 0) {
-        await pager?.write(page * PAGE_SIZE, object.windowBytes(page, end).subarray(0, bytes));
+        await pager?.write(page * PAGE_SIZE, object.windows.bytes(page, end).subarray(0, bytes));
       }
     } catch (error) {
       object.updateFlags(page, end, PageFlag.Dirty, 0);

@@ -15,10 +15,10 @@ export function mappingView(mapping: Mapping): MappingInfo["view"] {
   if (page >= end || !inOneWindow(page, end)) {
     return undefined;
   }
-  vma.object.ensureWindow(page);
-  const found = vma.object.trapAt(page);
+  vma.object.windows.ensure(page);
+  const found = vma.object.windows.trapAt(page);
   if (found === undefined) {
-    const { buffer, byteOffset } = vma.object.windowOffset(page);
+    const { buffer, byteOffset } = vma.object.windows.offset(page);
     // A service is opened only where memory can be shared.
     return { buffer: buffer as SharedArrayBuffer, byteOffset };
   }

@@ -275,8 +275,8 @@ export class FakeDevice {
     }
     for (let p = page; p < end; p++) {
       const frame = this.#next++;
-      this.bytes.set(frame, object.windowBytes(p, p + 1).slice());
-      object.windowBytes(p, p + 1).fill(0xdd);
+      this.bytes.set(frame, object.windows.bytes(p, p + 1).slice());
+      object.windows.bytes(p, p + 1).fill(0xdd);
       object.setDevicePfn(p, this.pagemap.pfnOf(frame));
     }
     object.updateFlags(page, end, PageFlag.Device | PageFlag.Own, PageFlag.Uptodate);

@@ -167,7 +167,7 @@ export class GpuWorld extends World {
     super.changeRuns(object);
     for (let page = 0; page < 2; page++) {
       if ((object.flagsOf(page) & (PageFlag.Uptodate | AWAY)) === PageFlag.Uptodate) {
-        const { buffer, byteOffset } = object.windowOffset(page);
+        const { buffer, byteOffset } = object.windows.offset(page);
         new Uint32Array(buffer, byteOffset, WORDS)[WORD] += CPU_STEP;
         this.#counts[page].cpu.started++;
         this.#counts[page].cpu.done++;

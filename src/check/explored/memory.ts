@@ -115,6 +115,6 @@ export class PrivateMemory {
 }
 
 function bytesOf(object: MemoryObject, page: number): Uint8Array {
-  object.ensureWindows(page, page + 1);
-  return object.windowBytes(page, page + 1);
+  object.windows.ensureAll(page, page + 1);
+  return object.windows.bytes(page, page + 1);
 }

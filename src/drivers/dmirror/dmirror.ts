@@ -369,7 +369,7 @@ export class Dmirror {
     }
     const page = this.mm.memory.pageOf(pfn);
     invariant(page !== undefined, "I-HMM-1", () => `the device's table names frame ${pfn}, which is no page`);
-    return page.object.windowBytes(page.page, page.page + 1);
+    return page.object.windows.bytes(page.page, page.page + 1);
   }
 }
 

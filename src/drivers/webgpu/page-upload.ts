@@ -118,7 +118,7 @@ function planClears(plan: UploadPlan, extent: Extent, page: number, end: number)
 
 function uploadRun(plan: UploadPlan, run: PageRun, from: number, to: number, inWindow: boolean): PageUpload {
   const { extent, at, object, page, transit } = run;
-  const window = inWindow ? object.windowSpan(page + from, page + to) : undefined;
+  const window = inWindow ? object.windows.span(page + from, page + to) : undefined;
   return {
     buffer: extent.buffer.buffer,
     offset: extent.offsetOf(at + from),

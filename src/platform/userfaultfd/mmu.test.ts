@@ -24,8 +24,8 @@ if (!report.works) {
 
 /** What a thread needs to see an object. */
 function viewOf(object: MemoryObject) {
-  object.ensureWindow(0);
-  const trap = object.trapAt(0)?.trap;
+  object.windows.ensure(0);
+  const trap = object.windows.trapAt(0)?.trap;
   if (trap === undefined) {
     throw new Error("no trap");
   }
@@ -137,7 +137,7 @@ describe.skipIf(!report.works)("plain arrays on the userfaultfd MMU", () => {
     await thread.run(SUM_ALL, view);
     const collect = () => {
       const pages: number[] = [];
-      object.trapAt(0)?.trap.collectWritten(0, 64, (page, end) => {
+      object.windows.trapAt(0)?.trap.collectWritten(0, 64, (page, end) => {
         for (let p = page; p < end; p++) {
           pages.push(p);
         }
@@ -154,7 +154,7 @@ describe.skipIf(!report.works)("plain arrays on the userfaultfd MMU", () => {
   test("a page that is hidden after a write is still known to be written", async () => {
     const { object, view } = await map(8);
     await thread.run(`${WORDS} u32[0] = 1; return Atomics.load(u32, 1024)`, view);
-    const trap = object.trapAt(0)?.trap;
+    const trap = object.windows.trapAt(0)?.trap;
     expect(trap?.unmap(0, 8)).toBe(false);
     const pages: number[] = [];
     trap?.collectWritten(0, 8, (page, end) => pages.push(page, end));
@@ -165,7 +165,7 @@ describe.skipIf(!report.works)("plain arrays on the userfaultfd MMU", () => {
 
   test("a held page makes its users wait, not the others", async () => {
     const { object, view } = await map(200);
-    const trap = object.trapAt(0)?.trap;
+    const trap = object.windows.trapAt(0)?.trap;
     const hold = trap?.hold(0, 1);
     const waiting = thread.run(`${WORDS} return Atomics.load(u32, 0)`, view);
     const other = new PlainThread();
@@ -178,7 +178,7 @@ describe.skipIf(!report.works)("plain arrays on the userfaultfd MMU", () => {
 
   test("threads that meet a page together do not push out the accesses in order of others", async () => {
     const { object, view } = await map(1000);
-    const trap = object.trapAt(0)?.trap as UffdTrap;
+    const trap = object.windows.trapAt(0)?.trap as UffdTrap;
     await using second = new PlainThread();
     await using third = new PlainThread();
     const threads = [thread, second, third];
@@ -225,7 +225,7 @@ describe.skipIf(!report.works)("plain arrays on the userfaultfd MMU", () => {
     await syncCpuWrites(object, 0, 4);
     await thread.run(`${WORDS} u32[0] = 5`, view);
     spawnSync("true");
-    const trap = object.trapAt(0)?.trap;
+    const trap = object.windows.trapAt(0)?.trap;
     expect(trap?.unmap(0, 4)).toBe(false);
     expect(await thread.run(SUM_ALL, view)).toBe(5 + 2 + 3 + 4);
   });
@@ -248,7 +248,7 @@ describe.skipIf(!report.works)("plain arrays on the userfaultfd MMU", () => {
 
   test("closing releases who waits for a page", async () => {
     const { object, view } = await map(4);
-    object.trapAt(0)?.trap.hold(0, 4);
+    object.windows.trapAt(0)?.trap.hold(0, 4);
     const waiting = thread.run(SUM_ALL, view);
     while (mmu.counts.faults === 0) {
       await new Promise((resolve) => setImmediate(resolve));
@@ -287,7 +287,7 @@ describe.skipIf(!report.works)("plain arrays on the userfaultfd MMU", () => {
         taken[Symbol.dispose]();
       }
     }
-    object.trapAt(0)?.trap.unmap(0, 4);
+    object.windows.trapAt(0)?.trap.unmap(0, 4);
     expect(await thread.run(`${WORDS} return Atomics.load(u32, 0) + Atomics.load(u32, 3 * 1024)`, view)).toBe(5);
     expect([...object.exclusive]).toEqual([1]);
     expect(await thread.run(SUM_ALL, view)).toBe(10);

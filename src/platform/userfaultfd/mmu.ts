@@ -291,7 +291,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
 
   /** Shows pages of an object that are present, so that no access to them is a fault. */
   populate(object: MemoryObject, page: number, end: number): void {
-    const found = object.trapAt(page);
+    const found = object.windows.trapAt(page);
     if (found === undefined || !(found.trap instanceof UffdTrap)) {
       return;
     }

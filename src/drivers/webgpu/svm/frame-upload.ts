@@ -30,7 +30,7 @@ function windowOf(object: MemoryObject, page: number, end: number, transit: Tran
   const flags = object.flagSummary(page, end);
   const elsewhere = PageFlag.Device | PageFlag.Poisoned | (transit === "isolated" ? 0 : PageFlag.Busy);
   const isThere = !(flags & elsewhere) && ((flags >> 8) & PageFlag.Uptodate) !== 0;
-  return isThere && inOneWindow(page, end) ? object.windowSpan(page, end) : undefined;
+  return isThere && inOneWindow(page, end) ? object.windows.span(page, end) : undefined;
 }
 
 /** Collects uploads and clears of many runs, and records them on a batch. */

@@ -63,8 +63,8 @@ async function setUp() {
   /** A plain store of an application: a fault if the page is not shown, unseen if it is. */
   const poke = async (data: Mapping, page: number, value: number) => {
     const object = mm.vmas.find(data.start)?.object;
-    object?.ensureWindow(page);
-    const trap = object?.trapAt(page)?.trap;
+    object?.windows.ensure(page);
+    const trap = object?.windows.trapAt(page)?.trap;
     const [window, state] = [...mmu.windows].find(([w]) => w.trap === trap) ?? [];
     if (object === undefined || window === undefined || state === undefined) {
       throw new Error("nothing is mapped");
