@@ -148,7 +148,7 @@ export class SvmDevice {
     former?.destroy();
     this.#tableBuffers.set(table, buffer);
     if (table.pages > 0) {
-      this.device.gpu.queue.writeBuffer(buffer.buffer, 0, table.entries as Uint32Array<ArrayBuffer>);
+      this.device.gpu.queue.writeBuffer(buffer.buffer, 0, table.entries.words);
     }
   }
 
@@ -163,8 +163,8 @@ export class SvmDevice {
   /** Writes the entries that changed; takes effect before what is submitted next. Under the update lock. */
   flushEntries(table: SvmTable): void {
     const buffer = this.pageTableBuffer(table);
-    table.flushEntries((entries, first, end) => {
-      this.device.gpu.queue.writeBuffer(buffer, first * 4, entries as Uint32Array<ArrayBuffer>, first, end - first);
+    table.entries.flush((words, first, end) => {
+      this.device.gpu.queue.writeBuffer(buffer, first * 4, words, first, end - first);
     });
   }
 

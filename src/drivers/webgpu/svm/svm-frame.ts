@@ -27,7 +27,7 @@ export class SvmFrame extends Extent {
   constructor(table: SvmTable, page: number, index: number) {
     const start = addrOfPage(page);
     const range = { start, end: start + DEVICE_PAGE } as VirtRange;
-    super(range, table.pool.handle, table.pagemapFrame(index), index * DEVICE_PAGE, table.pool.freshState());
+    super(range, table.pool.handle, table.names.of(index), index * DEVICE_PAGE, table.pool.freshState());
     this.table = table;
     this.page = page;
     this.index = index;
@@ -66,7 +66,7 @@ export class SvmFrame extends Extent {
   set referenced(value: boolean) {
     if (this.#referenced !== value) {
       this.#referenced = value;
-      this.table.noteChange(this.page);
+      this.table.entries.noteChange(this.page);
     }
   }
 
@@ -81,17 +81,17 @@ export class SvmFrame extends Extent {
 
   override update(page: number, end: number, set: number, clear: number): void {
     super.update(page, end, set, clear);
-    this.table.noteChange(this.page);
+    this.table.entries.noteChange(this.page);
   }
 
   override own(page: number, end: number, object: MemoryObject, objectPage: number): void {
     super.own(page, end, object, objectPage);
-    this.table.noteChange(this.page);
+    this.table.entries.noteChange(this.page);
   }
 
   override disown(page: number, end: number): void {
     super.disown(page, end);
-    this.table.noteChange(this.page);
+    this.table.entries.noteChange(this.page);
   }
 }
 

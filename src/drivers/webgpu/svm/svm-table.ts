@@ -1,5 +1,5 @@
 /** The device page table of one address space in svm mode: which device pages are in which frames of the pool. */
-import { PAGE_SIZE, PAGES_PER_BLOCK, traceNow, traceOn, type VirtRange } from "../../../base/index.ts";
+import { PAGE_SIZE, traceNow, traceOn, type VirtRange } from "../../../base/index.ts";
 import type { AddressSpace } from "../../../mm/index.ts";
 import { RwSemaphore } from "../../../sync/index.ts";
 import { type Extent, PageState } from "../extent.ts";
@@ -8,10 +8,12 @@ import { WRITABLE } from "../gather.ts";
 import type { DeviceMirror, FrameStore } from "../mirror.ts";
 import { bringHome } from "../way-home.ts";
 import { Advice } from "./advice.ts";
+import { FrameNames } from "./frame-names.ts";
 import type { FramePool } from "./frame-pool.ts";
 import { accessOfMappings, mappedLength, SeenMappings } from "./mapped-access.ts";
 import { addrOfPage, mappedBits, pageOfAddr, readablePages, SUB_PAGES, SvmPte, writablePages } from "./page-entry.ts";
 import { homeRuns, SvmFrame } from "./svm-frame.ts";
+import { TableEntries } from "./table-entries.ts";
 import { traceEvictedFrames } from "./trace-svm.ts";
 
 export class SvmTable implements FrameStore {
@@ -20,18 +22,13 @@ export class SvmTable implements FrameStore {
   readonly pool: FramePool;
   readonly #fences: FenceTimeline;
   readonly #onClose: () => void;
-  /** Blocks of the mirror's pagemap, by the frames of the pool that they name, and the other way round. */
-  readonly #blocks = new Map<number, number>();
-  readonly #chunks = new Map<number, number>();
+  readonly names: FrameNames;
   readonly #frames: (SvmFrame | undefined)[] = [];
   /** By device page: what is mapped, see `accessOfMappings`. */
   #access = new Uint8Array(0);
   /** Held for reading by dispatches; for writing, the table grows. */
   readonly uses = new RwSemaphore("x-svm-table");
-  /** The entries, as the device has them but for {@link changes}. */
-  #entries = new Uint32Array(0);
-  #changed = new Uint8Array(0);
-  readonly #changes: number[] = [];
+  readonly entries = new TableEntries((page) => this.#entry(page));
   /** By device page: {@link Advice}. */
   #advice = new Uint8Array(0);
   readonly #seen = new SeenMappings();
@@ -44,25 +41,10 @@ export class SvmTable implements FrameStore {
   constructor(mirror: DeviceMirror, pool: FramePool, fences: FenceTimeline, onClose: () => void) {
     this.mm = mirror.mm;
     this.mirror = mirror;
+    this.names = new FrameNames(mirror.pagemap);
     this.pool = pool;
     this.#fences = fences;
     this.#onClose = onClose;
-  }
-
-  /**
-   * The name in the mirror's pagemap of CPU page 0 of a frame. Named when the space first uses a frame near it: pfns are
-   * few, and a pool shared by many spaces is large.
-   * @throws KernelError ENOMEM
-   */
-  pagemapFrame(index: number): number {
-    const chunk = Math.floor(index / CHUNK);
-    let first = this.#blocks.get(chunk);
-    if (first === undefined) {
-      first = this.mirror.pagemap.addFrames(CHUNK * SUB_PAGES);
-      this.#blocks.set(chunk, first);
-      this.#chunks.set(first, chunk);
-    }
-    return first + (index % CHUNK) * SUB_PAGES;
   }
 
   /** Device pages that the table reaches. */
@@ -85,9 +67,8 @@ export class SvmTable implements FrameStore {
   }
 
   ofFrame(frame: number): Extent | undefined {
-    const at = frame % (CHUNK * SUB_PAGES);
-    const chunk = this.#chunks.get(frame - at);
-    const owner = chunk === undefined ? undefined : this.pool.ownerOf(chunk * CHUNK + Math.floor(at / SUB_PAGES));
+    const index = this.names.indexOf(frame);
+    const owner = index === undefined ? undefined : this.pool.ownerOf(index);
     return owner?.table === this ? owner : undefined;
   }
 
@@ -113,7 +94,9 @@ export class SvmTable implements FrameStore {
 
   advise(page: number, end: number, advice: number): void {
     if (end > this.#advice.length) {
-      this.#advice = resized(this.#advice, new Uint8Array(end));
+      const grown = new Uint8Array(end);
+      grown.set(this.#advice);
+      this.#advice = grown;
     }
     this.#advice.fill(advice, page, end);
   }
@@ -162,55 +145,16 @@ export class SvmTable implements FrameStore {
     // Kernels take the last entry for pages past the end: it stays 0, and is none of these.
     const grown = Math.ceil((needed + 1) / TABLE_ENTRIES) * TABLE_ENTRIES - 1;
     const access = accessOfMappings(this.mm, Math.max(grown * Math.sign(needed), this.#access.length));
-    if (access.length > this.#entries.length) {
-      this.#entries = resized(this.#entries, new Uint32Array(access.length));
-      this.#changed = resized(this.#changed, new Uint8Array(access.length));
-    }
+    this.entries.grow(access.length);
     const former = this.#access;
     this.#access = access;
     this.#mapped = 0;
     for (let page = 0; page < access.length; page++) {
       this.#mapped += readablePages(access[page]) > 0 ? 1 : 0;
       if (access[page] !== former[page]) {
-        this.noteChange(page);
+        this.entries.noteChange(page);
       }
     }
-  }
-
-  /** The page's entry has to be written before the next round. */
-  noteChange(page: number): void {
-    if (page < this.#changed.length && this.#changed[page] === 0) {
-      this.#changed[page] = 1;
-      this.#changes.push(page);
-    }
-  }
-
-  /**
-   * Writes what changed since the last call, in ranges. Under the update lock, in one run with the submission: an entry
-   * must not outlive the state that it was made of.
-   */
-  flushEntries(write: (entries: Uint32Array, first: number, end: number) => void): void {
-    const changes = this.#changes.splice(0).sort((a, b) => a - b);
-    let first = -1;
-    let last = -1;
-    for (const page of changes) {
-      this.#changed[page] = 0;
-      this.#entries[page] = this.#entry(page);
-      if (first >= 0 && page - last > MERGE_GAP) {
-        write(this.#entries, first, last + 1);
-        first = -1;
-      }
-      first = first < 0 ? page : first;
-      last = page;
-    }
-    if (first >= 0) {
-      write(this.#entries, first, last + 1);
-    }
-  }
-
-  /** After the table's buffer was made anew: every entry goes up again. */
-  get entries(): Uint32Array {
-    return this.#entries;
   }
 
   #entry(page: number): number {
@@ -287,7 +231,7 @@ export class SvmTable implements FrameStore {
     this.#frames[frame.page] = undefined;
     this.#resident--;
     this.pool.put(frame.index);
-    this.noteChange(frame.page);
+    this.entries.noteChange(frame.page);
   }
 
   /**
@@ -369,11 +313,7 @@ export class SvmTable implements FrameStore {
       bytes += frames.reduce((sum, frame) => sum + frame.ownedPages, 0) * PAGE_SIZE;
       await this.evict(frames);
     }
-    for (const first of this.#chunks.keys()) {
-      this.mirror.pagemap.removeFrames(first, CHUNK * SUB_PAGES);
-    }
-    this.#chunks.clear();
-    this.#blocks.clear();
+    this.names.remove();
     this.#onClose();
     return bytes;
   }
@@ -391,16 +331,5 @@ function removeAll(table: SvmTable, frames: readonly SvmFrame[]): void {
   }
 }
 
-/** Frames whose pages one block of the pagemap names. */
-const CHUNK = PAGES_PER_BLOCK / SUB_PAGES;
-
 /** The table grows by so many entries: 64 MiB of memory. */
 const TABLE_ENTRIES = 4096;
-
-/** Entries between two changed ones that are written with them rather than in a write of their own. */
-const MERGE_GAP = 2048;
-
-function resized<T extends Uint8Array | Uint32Array>(from: T, to: T): T {
-  to.set(from);
-  return to;
-}
