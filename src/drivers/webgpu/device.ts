@@ -123,7 +123,7 @@ export class WebGpuDevice {
 
   stats(): WebGpuDeviceStats {
     const { bytesToDevice, bytesToHost } = this.transfer.stats;
-    const inFrames = this.#svm?.pool.stats.bytesEvicted ?? 0;
+    const inFrames = this.#svm?.pool.bytesEvicted ?? 0;
     const { used, limit } = this.budget;
     return {
       ...this.counts,

@@ -146,7 +146,6 @@ export class FramePlacer {
       if (!table.drop(passed, lacking)) {
         return false;
       }
-      this.#pool.noteDropped(lacking);
       tally.evictions += lacking;
     }
     try {
@@ -208,9 +207,9 @@ export class FramePlacer {
       const some = Math.min(EVICT_AT_ONCE, pool.capacity >> 4);
       const all = this.#holder?.claim === claim;
       const victims = pool.victims(Math.max(newcomers.length - pool.freeFrames, some), claim, all);
-      work.tally.evictions += victims.length;
       if (victims.length > 0) {
-        await evictFrames(victims);
+        const evicted = await evictFrames(victims);
+        work.tally.evictions += evicted;
         continue;
       }
       if (pool.freeFrames >= newcomers.length - guessed) {

@@ -10,12 +10,6 @@ import type { SvmFrame } from "./svm-frame.ts";
 import type { SvmTable } from "./svm-table.ts";
 import type { FrameClaim } from "./work.ts";
 
-export interface FramePoolStats {
-  /** Frames that were given up for others, and the bytes that had to be brought home for it. */
-  readonly evictions: number;
-  readonly bytesEvicted: number;
-}
-
 /** Frames whose states are made together. */
 const STATES = 1024;
 
@@ -41,7 +35,6 @@ export class FramePool {
   #hand = FIRST_FRAME;
   /** Makes way for nobody while it grows. */
   #growing = false;
-  #evictions = 0;
   #bytesEvicted = 0;
 
   constructor(gpu: GpuHandle, budget: MemoryBudget) {
@@ -79,8 +72,9 @@ export class FramePool {
     return this.#capacity * DEVICE_PAGE;
   }
 
-  get stats(): FramePoolStats {
-    return { evictions: this.#evictions, bytesEvicted: this.#bytesEvicted };
+  /** What had to be brought home so that frames could be given up. */
+  get bytesEvicted(): number {
+    return this.#bytesEvicted;
   }
 
   /** The most frames that the adapter and the budget allow, the reserved one included. */
@@ -193,7 +187,6 @@ export class FramePool {
       if (frames.length === 0) {
         break;
       }
-      this.#evictions += frames.length;
       await evictFrames(frames);
     }
     this.destroy();
@@ -270,17 +263,10 @@ export class FramePool {
       (frame.ownedPages === 0 ? clean : dirty).push(frame);
     }
     const others = [...clean, ...dirty];
-    const victims = (others.length > 0 ? others : [...preferred]).slice(0, count);
-    for (const frame of [...clean, ...dirty]) {
+    for (const frame of others) {
       frame.chosen = false;
     }
-    this.#evictions += victims.length;
-    return victims;
-  }
-
-  /** Frames were given up without a search for victims. */
-  noteDropped(frames: number): void {
-    this.#evictions += frames;
+    return (others.length > 0 ? others : [...preferred]).slice(0, count);
   }
 
   noteEvicted(bytes: number): void {
@@ -299,17 +285,20 @@ export class FramePool {
   }
 }
 
-/** Brings frames of any spaces home and gives them back. @throws KernelError as SvmTable.evict */
-export async function evictFrames(frames: readonly SvmFrame[]): Promise<void> {
+/** {@link SvmTable.evict} of frames of any spaces. @throws KernelError as that */
+export async function evictFrames(frames: readonly SvmFrame[]): Promise<number> {
   const groups = new Map<SvmTable, SvmFrame[]>();
   for (const frame of frames) {
     const group = groups.get(frame.table) ?? [];
     groups.set(frame.table, group);
     group.push(frame);
   }
+  let evicted = 0;
   for (const [table, group] of groups) {
-    await table.evict(group);
+    const went = await table.evict(group);
+    evicted += went;
   }
+  return evicted;
 }
 
 function sumBytes(extents: Iterable<Extent>): number {

@@ -235,29 +235,26 @@ export class SvmTable implements FrameStore {
   }
 
   /**
-   * Brings home what only these frames hold, and gives them back. Frames that are written again meanwhile stay.
+   * Brings home what only these frames hold, and gives them back. Those stay that are written again meanwhile, or that somebody
+   * began to bring pages to. Returns how many went.
    *
-   * Locks: takes the update lock. Frames that somebody began to bring pages to meanwhile stay, too.
+   * Locks: takes the update lock.
    * @throws KernelError ENOMEM when the host has no room
    */
-  async evict(frames: readonly SvmFrame[]): Promise<void> {
+  async evict(frames: readonly SvmFrame[]): Promise<number> {
     const runs = homeRuns(frames);
     const since = traceNow();
     await Promise.all(runs.map((run) => bringHome(run.object, run.page, run.page + run.count, "evict")));
     const bytes = runs.reduce((sum, run) => sum + run.count, 0) * PAGE_SIZE;
     this.pool.noteEvicted(bytes);
-    if (traceOn) {
-      traceEvictedFrames(this, frames, bytes, since);
-    }
     if (!this.#fences.isDone(this.lastSerial)) {
       await this.#fences.idle();
     }
     await this.mirror.extents.readbacksDone.wait(() => frames.every((frame) => frame.readbacks === 0));
     using _lock = this.mirror.update.tryLock() ?? (await this.mirror.update.lock());
-    removeAll(
-      this,
-      frames.filter((frame) => frame.isPlaced && isIdle(frame)),
-    );
+    const idle = frames.filter((frame) => frame.isPlaced && isIdle(frame));
+    this.#giveUp(idle, bytes, since);
+    return idle.length;
   }
 
   /**
@@ -273,12 +270,18 @@ export class SvmTable implements FrameStore {
     if (lock === undefined || unneeded.length < count) {
       return false;
     }
-    const dropped = unneeded.slice(0, count);
-    if (traceOn) {
-      traceEvictedFrames(this, dropped, 0, 0);
-    }
-    removeAll(this, dropped);
+    this.#giveUp(unneeded.slice(0, count), 0, 0);
     return true;
+  }
+
+  #giveUp(frames: readonly SvmFrame[], bytes: number, since: number): void {
+    // So that they are taken again in rising order: neighbouring pages in neighbouring frames share a copy.
+    for (const frame of [...frames].sort((a, b) => b.index - a.index)) {
+      this.remove(frame);
+    }
+    if (traceOn) {
+      traceEvictedFrames(this, frames, bytes, since);
+    }
   }
 
   dropAll(poison: (extent: Extent) => void): void {
@@ -322,13 +325,6 @@ export class SvmTable implements FrameStore {
 /** Nobody brings it a page or takes one home, and the host has what it holds. */
 function isIdle(frame: SvmFrame): boolean {
   return !frame.isServed && frame.ownedPages === 0 && frame.readbacks === 0;
-}
-
-function removeAll(table: SvmTable, frames: readonly SvmFrame[]): void {
-  // So that they are taken again in rising order: neighbouring pages in neighbouring frames share a copy.
-  for (const frame of [...frames].sort((a, b) => b.index - a.index)) {
-    table.remove(frame);
-  }
 }
 
 /** The table grows by so many entries: 64 MiB of memory. */
