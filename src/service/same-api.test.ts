@@ -49,6 +49,7 @@ type OfTheOwner = {
     | "fences"
     | "transfer"
     | "budget"
+    | "groups"
     | "turn"
     | "counts"
     | "svm"

@@ -1,6 +1,6 @@
 /** The last step of a dispatch: the checks and the submission, with nothing in between. */
+import { bindVariables } from "./bind-groups.ts";
 import type { Retry } from "./gather.ts";
-import type { BindKernel, BoundBuffer } from "./kernel.ts";
 import type { PlacedRange } from "./place.ts";
 import type { RangeAttempt } from "./range-attempt.ts";
 import type { DispatchJob, Submitted } from "./submit.ts";
@@ -41,46 +41,14 @@ export function commit(
 export function encodeDispatch(job: DispatchJob, placed: readonly PlacedRange[], encoder: GPUCommandEncoder): void {
   const { kernel, uniform, workgroups } = job;
   const { compiled, device } = kernel;
-  const groups = new Map<number, BoundBuffer[]>();
-  for (const binding of compiled.reflection.bindings) {
-    const entries = groups.get(binding.group) ?? [];
-    groups.set(binding.group, entries);
-    const range = placed.find((p) => p.bound.binding === binding);
-    if (range !== undefined) {
-      const { bound, extent } = range;
-      if (bound.write) {
-        device.gpu.direct?.noteGpuWrite(extent.buffer.buffer);
-      }
-      const offset = extent.bufferOffset + (bound.start - extent.start);
-      entries.push({
-        binding: binding.binding,
-        resource: { buffer: extent.buffer.buffer, offset, size: bound.bytes },
-      });
-    } else if (uniform !== undefined) {
-      entries.push({ binding: binding.binding, resource: { buffer: uniform.buffer } });
-    }
-  }
   const pass = encoder.beginComputePass({ label: kernel.name });
   pass.setPipeline(compiled.pipeline);
-  for (const [group, entries] of groups) {
-    pass.setBindGroup(group, bindGroup(kernel, group, entries));
+  for (let group = 0; group < compiled.groupLayouts.length; group++) {
+    const bound = bindVariables(device, compiled, group, uniform?.buffer, placed);
+    if (bound !== undefined) {
+      pass.setBindGroup(group, bound);
+    }
   }
   pass.dispatchWorkgroups(...workgroups);
   pass.end();
-}
-
-/** Mostly a kernel is bound to the same buffers again. */
-function bindGroup({ boundGroups, compiled, device }: BindKernel, group: number, entries: BoundBuffer[]): GPUBindGroup {
-  const last = boundGroups.get(group);
-  if (last?.entries.every((entry, i) => isSame(entry.resource, entries[i].resource))) {
-    return last.group;
-  }
-  const layout = compiled.groupLayouts[group];
-  const made = device.gpu.device.createBindGroup({ label: layout.label, layout, entries });
-  boundGroups.set(group, { group: made, entries });
-  return made;
-}
-
-function isSame(a: GPUBufferBinding, b: GPUBufferBinding): boolean {
-  return a.buffer === b.buffer && a.offset === b.offset && a.size === b.size;
 }

@@ -2,6 +2,7 @@
 import { ADDRESS_LIMIT, invariant, KernelError, traceNow, traceOn } from "../../base/index.ts";
 import { type AddressSpace, svmAddressOf } from "../../mm/index.ts";
 import { lockdepDetached, RwSemaphore } from "../../sync/index.ts";
+import { BindGroups } from "./bind-groups.ts";
 import { type BindTarget, mappingOf } from "./bind-plan.ts";
 import { type CompileOptions, compileKernel } from "./compile.ts";
 import type { Extent } from "./extent.ts";
@@ -55,6 +56,7 @@ export class WebGpuDevice {
   readonly fences: FenceTimeline;
   readonly transfer: TransferEngine;
   readonly budget: MemoryBudget;
+  readonly groups: BindGroups;
   /**
    * One bind dispatch at a time is prepared and submitted; or svm dispatches run, which read-lock it to their end. Outermost
    * lock; the GPU's own work overlaps.
@@ -83,6 +85,7 @@ export class WebGpuDevice {
     this.label = gpu.label;
     this.fences = new FenceTimeline(gpu);
     this.transfer = new TransferEngine(gpu);
+    this.groups = new BindGroups(gpu.device);
     const limit = options.deviceMemory ?? gpu.limits.maxBufferSize * 4;
     if (!Number.isSafeInteger(limit) || limit <= 0) {
       throw new KernelError("EINVAL", "open", `deviceMemory ${limit}: use a number of bytes above 0`);
@@ -357,6 +360,7 @@ export class WebGpuDevice {
         uniform.destroy();
       }
       this.#uniforms.clear();
+      this.groups.clear();
       this.transfer.destroy();
       this.gpu.destroy();
     }

@@ -49,20 +49,12 @@ export interface WebGpuKernel {
   dispatch(options: DispatchOptions): Promise<DispatchStats>;
 }
 
-/** What one variable of a dispatch is bound to. */
-export interface BoundBuffer {
-  readonly binding: number;
-  readonly resource: GPUBufferBinding;
-}
-
 /** A kernel over bound ranges. */
 export class BindKernel implements WebGpuKernel {
   readonly mode = "bind";
   readonly device: WebGpuDevice;
   readonly name: string;
   readonly compiled: CompiledKernel;
-  /** By group number: what it was bound to last, variables in the order of the reflection. */
-  readonly boundGroups = new Map<number, { readonly group: GPUBindGroup; readonly entries: readonly BoundBuffer[] }>();
 
   /** @internal Use WebGpuDevice.kernel. */
   constructor(device: WebGpuDevice, compiled: CompiledKernel, name: string) {

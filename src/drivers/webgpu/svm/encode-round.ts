@@ -1,4 +1,6 @@
 /** Records an svm kernel's passes. */
+import { bindVariables } from "../bind-groups.ts";
+import type { WebGpuDevice } from "../device.ts";
 import type { GpuHandle } from "../gpu-handle.ts";
 import type { PlacedRange } from "../place.ts";
 import type { Compaction } from "./compaction.ts";
@@ -19,34 +21,14 @@ export interface RoundBindings {
 
 /** The bind groups of the kernel's own variables. */
 export function userGroups(
-  { device, groups }: SvmDevice,
-  { groupLayouts, runtimeGroup, reflection }: CompiledSvmKernel,
+  device: WebGpuDevice,
+  compiled: CompiledSvmKernel,
   uniform: GPUBuffer | undefined,
   placed: readonly PlacedRange[],
 ): (GPUBindGroup | undefined)[] {
-  return groupLayouts.map((layout, group) => {
-    const wanted = reflection.bindings.filter((binding) => binding.group === group);
-    if (group === runtimeGroup || wanted.length === 0) {
-      return undefined;
-    }
-    if (uniform !== undefined && wanted.length === 1 && wanted[0].binding === 0 && wanted[0].kind === "uniform") {
-      return groups.of(layout, [uniform]);
-    }
-    const entries = wanted.flatMap((variable) => {
-      const { binding } = variable;
-      const range = placed.find(({ bound }) => bound.binding === variable);
-      if (range !== undefined) {
-        return { binding, resource: boundResource(range) };
-      }
-      return uniform === undefined ? [] : { binding, resource: { buffer: uniform } };
-    });
-    return device.gpu.device.createBindGroup({ label: layout.label, layout, entries });
-  });
-}
-
-function boundResource({ bound, extent }: PlacedRange): GPUBindingResource {
-  const offset = extent.bufferOffset + (bound.start - extent.start);
-  return { buffer: extent.buffer.buffer, offset, size: bound.bytes };
+  return compiled.groupLayouts.map((_, group) =>
+    group === compiled.runtimeGroup ? undefined : bindVariables(device, compiled, group, uniform, placed),
+  );
 }
 
 /** A grid of at least `count` workgroups, each dimension within the limit. */
@@ -70,8 +52,14 @@ export function encodeKernel(
       pass.setBindGroup(index, group);
     }
   });
-  const buffers = [control.buffer, svm.pageTableBuffer(table), svm.pool.handle.buffer, control.header];
-  pass.setBindGroup(runtimeGroup, svm.groups.of(groupLayouts[runtimeGroup], buffers));
+  const runtime = svm.device.groups
+    .begin()
+    .add(0, control.buffer)
+    .add(1, svm.pageTableBuffer(table))
+    .add(2, svm.pool.handle.buffer)
+    .add(3, control.header)
+    .end(groupLayouts[runtimeGroup]);
+  pass.setBindGroup(runtimeGroup, runtime);
   pass.dispatchWorkgroups(...grid);
   pass.end();
 }
@@ -81,7 +69,7 @@ export function encodeCompaction({ svm, control, table, compaction }: RoundBindi
   const { layout, pipeline } = compaction;
   const pass = encoder.beginComputePass({ label: "pagemirror compaction" });
   pass.setPipeline(pipeline);
-  pass.setBindGroup(0, svm.groups.of(layout, [control.buffer, control.header]));
+  pass.setBindGroup(0, svm.device.groups.begin().add(0, control.buffer).add(1, control.header).end(layout));
   pass.dispatchWorkgroups(compaction.workgroupsFor(table.pages));
   pass.end();
 }

@@ -8,7 +8,6 @@ import { createGpuBuffer, type OwnedBuffer } from "../gpu-buffer.ts";
 import type { DispatchProgress } from "../kernel.ts";
 import type { DeviceMirror } from "../mirror.ts";
 import { BufferUsage } from "../usage.ts";
-import { BindGroups } from "./bind-groups.ts";
 import { ControlBuffers } from "./control.ts";
 import { bringNear } from "./far-pages.ts";
 import { FramePlacer } from "./frame-placer.ts";
@@ -40,7 +39,6 @@ export class SvmDevice {
   readonly device: WebGpuDevice;
   readonly pool: FramePool;
   readonly placer: FramePlacer;
-  readonly groups: BindGroups;
   /** How far the dispatches under way are. */
   readonly running = new Map<SvmWork, DispatchProgress>();
   readonly #controls: ControlBuffers[] = [];
@@ -53,7 +51,6 @@ export class SvmDevice {
     this.device = device;
     this.pool = new FramePool(device.gpu, device.budget);
     this.placer = new FramePlacer(device, this.pool);
-    this.groups = new BindGroups(device.gpu.device);
     device.onClose(() => this.#destroy());
   }
 
@@ -378,7 +375,6 @@ export class SvmDevice {
       buffer.destroy();
     }
     this.#tableBuffers.clear();
-    this.groups.clear();
     for (const control of this.#controls.splice(0)) {
       control.destroy();
     }

@@ -185,7 +185,7 @@ export class SvmKernel implements WebGpuKernel {
       spillWords: 0,
     });
     const compaction = await compactionPipeline(device.gpu);
-    const groups = userGroups(svm, compiled, uniform, work.bound.placed);
+    const groups = userGroups(device, compiled, uniform, work.bound.placed);
     const { onRound } = options;
     const run: Run = {
       svm,
