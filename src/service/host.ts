@@ -157,7 +157,13 @@ export class ServiceHost implements Channel {
       const adopted = this.#adopted.get(start);
       if (adopted?.mm === mm) {
         this.#adopted.delete(start);
-        await disown(adopted);
+        try {
+          await disown(adopted);
+        } catch (error) {
+          // Only so that its owner can try again: what goes another way leaves zeros.
+          this.#adopted.set(start, adopted);
+          throw error;
+        }
         return;
       }
       await mm.munmap(start, length);

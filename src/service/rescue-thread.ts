@@ -7,7 +7,8 @@ import { parentPort } from "node:worker_threads";
 import { collectSometimes } from "../platform/userfaultfd/collect.ts";
 import { FaultLog } from "../platform/userfaultfd/fault-log.ts";
 import { Libc } from "../platform/userfaultfd/libc.ts";
-import { poisonMemories, type TrappedMemory } from "../platform/userfaultfd/poison.ts";
+import { type OwnDescriptor, ownDescriptor } from "../platform/userfaultfd/own-descriptor.ts";
+import { Poison, type TrappedMemory } from "../platform/userfaultfd/poison.ts";
 import { type Rescued, type Told, type Watched, Word } from "./session.ts";
 
 /** How often signs of life are looked for. */
@@ -15,6 +16,7 @@ const LOOK_MS = 100;
 
 // Now, not when it is needed: by then the process may be ending.
 const libc = Libc.load();
+let poison: Poison | undefined;
 const services = new Map<number, Service>();
 let looking: NodeJS.Timeout | undefined;
 
@@ -23,7 +25,7 @@ const tell = (rescued: Rescued) => parentPort?.postMessage(rescued);
 class Service {
   readonly #watched: Watched;
   readonly #memories = new Map<number, TrappedMemory>();
-  #descriptors: readonly number[] = [];
+  #uffd: OwnDescriptor | undefined;
   #beat = 0;
   #silent = 0;
   #told = false;
@@ -35,14 +37,17 @@ class Service {
     watched.service.on("close", () => this.#threadEnded());
   }
 
-  #hear({ memory, forget, descriptors, closed }: Told): void {
+  #hear({ memory, forget, uffd, closed }: Told): void {
     if (memory !== undefined) {
       this.#memories.set(memory.buffer === undefined ? memory.address : libc.addressOf(memory.buffer), memory);
     }
     if (forget !== undefined && this.#memories.delete(forget)) {
       collectSometimes();
     }
-    this.#descriptors = descriptors ?? this.#descriptors;
+    if (uffd !== undefined) {
+      this.#uffd = ownDescriptor(libc, uffd);
+      poison ??= new Poison(libc);
+    }
     if (closed) {
       this.#end({});
       this.#watched.service.close();
@@ -55,6 +60,7 @@ class Service {
       this.#over = true;
       services.delete(this.#watched.id);
       this.#memories.clear();
+      this.#uffd?.close();
       collectSometimes();
       tell({ id: this.#watched.id, over: true, ...how });
       if (services.size === 0) {
@@ -68,7 +74,7 @@ class Service {
     const { log, words } = this.#watched;
     if (Atomics.load(words, Word.LetGo) === 0) {
       new FaultLog(log).report("ESRCH", 0);
-      poisonMemories(libc, [...this.#memories.values()], this.#descriptors[0] ?? -1);
+      poison?.spread([...this.#memories.values()], this.#uffd?.fd ?? -1);
       Atomics.store(words, Word.LetGo, 1);
       Atomics.notify(words, Word.LetGo);
     }
@@ -78,12 +84,6 @@ class Service {
     const { words } = this.#watched;
     if (!this.#over) {
       this.#poison();
-    }
-    if (Atomics.load(words, Word.GivenUp) !== 0 || !this.#over) {
-      // Nobody else can: while a thread that was given up may still use them, they stay.
-      for (const fd of this.#descriptors) {
-        libc.close(fd);
-      }
     }
     Atomics.store(words, Word.Quiet, 1);
     Atomics.notify(words, Word.Quiet);

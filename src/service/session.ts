@@ -49,7 +49,8 @@ export interface Told {
   readonly memory?: TrappedMemory;
   /** The address of memory that traps no more. */
   readonly forget?: number;
-  readonly descriptors?: readonly number[];
+  /** A descriptor of the userfaultfd that is the rescue's from here on. */
+  readonly uffd?: number;
   /** The service ended as it should. */
   readonly closed?: true;
 }

@@ -78,6 +78,12 @@ async function serve(session: Session): Promise<void> {
       },
       report,
     );
+    try {
+      tellRescue({ uffd: opened.mmu.uffd.files.duplicate() });
+    } catch (error) {
+      await opened.parts.close();
+      throw error;
+    }
   } catch (error) {
     over();
     tell({ failed: wireError(error) });
@@ -95,7 +101,6 @@ async function serve(session: Session): Promise<void> {
     tell({ fatal: error.message });
     await stopGpu();
   };
-  tellRescue({ descriptors: mmu.uffd.descriptors });
   const close = async () => {
     try {
       await parts.close();

@@ -9,8 +9,10 @@
 /** System call numbers. @linux arch/x86/entry/syscalls/syscall_64.tbl 323; include/uapi/asm-generic/unistd.h 282 */
 export const SYS_USERFAULTFD: Readonly<Record<string, number>> = { x64: 323, arm64: 282 };
 
-/** `O_CLOEXEC | O_NONBLOCK`. @linux asm-generic/fcntl.h O_CLOEXEC 02000000, O_NONBLOCK 00004000 */
-export const UFFD_FLAGS = 0x80000 | 0x800;
+/** @linux asm-generic/fcntl.h O_CLOEXEC 02000000 */
+export const CLOEXEC = 0x80000;
+/** `O_CLOEXEC | O_NONBLOCK`. @linux asm-generic/fcntl.h O_NONBLOCK 00004000 */
+export const UFFD_FLAGS = CLOEXEC | 0x800;
 /** @linux userfaultfd.h `#define UFFD_USER_MODE_ONLY 1` */
 export const UFFD_USER_MODE_ONLY = 1;
 
@@ -112,5 +114,8 @@ export const ErrnoNumber = {
   EFAULT: 14,
   EEXIST: 17,
   EINVAL: 22,
+  ENFILE: 23,
+  EMFILE: 24,
+  EFBIG: 27,
   ENOSYS: 38,
 } as const;

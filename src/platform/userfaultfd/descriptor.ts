@@ -23,6 +23,7 @@ import {
   UFFD_FLAGS,
   UFFD_USER_MODE_ONLY,
 } from "./abi.ts";
+import { FILE_BYTES } from "./files.ts";
 import type { Libc } from "./libc.ts";
 
 /** A descriptor, and what it may be used for. */
@@ -40,6 +41,19 @@ export interface UffdProblem {
 
 const KERNEL_REMEDY = "run Linux 6.7 or later";
 const PAGE = 4096;
+
+/** What to do where a call failed with an errno: it may say more than the call does. */
+function remedyOf(errno: number, remedy: string): string {
+  switch (errno) {
+    case ErrnoNumber.EMFILE:
+    case ErrnoNumber.ENFILE:
+      return "no descriptor is left, so close some, or allow more (ulimit -n)";
+    case ErrnoNumber.EFBIG:
+      return "files may have a limited length only, so allow more (ulimit -f unlimited)";
+    default:
+      return remedy;
+  }
+}
 
 /**
  * Opens a descriptor with the features of this library. Tried in this order, and judged by what happens, not by
@@ -91,7 +105,10 @@ function openPlain(libc: Libc): UffdDescriptor | UffdProblem {
   }
   return {
     why: `userfaultfd fails with errno ${first}`,
-    remedy: "set vm.unprivileged_userfaultfd=1, or make /dev/userfaultfd readable and writable for this user",
+    remedy: remedyOf(
+      first,
+      "set vm.unprivileged_userfaultfd=1, or make /dev/userfaultfd readable and writable for this user",
+    ),
   };
 }
 
@@ -124,9 +141,15 @@ export function trial(libc: Libc, fd: number): UffdProblem | undefined {
   const memfd = libc.memfdCreate("pagemirror-trial", MFD_CLOEXEC);
   const pagemap = libc.open("/proc/self/pagemap", 0);
   let addr = -1;
-  const fail = (what: string, remedy = KERNEL_REMEDY) => ({ why: `${what} fails with errno ${libc.errno}`, remedy });
+  const fail = (what: string, remedy = KERNEL_REMEDY) => ({
+    why: `${what} fails with errno ${libc.errno}`,
+    remedy: remedyOf(libc.errno, remedy),
+  });
   try {
-    if (memfd < 0 || libc.ftruncate(memfd, PAGE) !== 0 || libc.fallocate(memfd, 0, 0, PAGE) !== 0) {
+    if (memfd >= 0 && libc.ftruncate(memfd, FILE_BYTES) !== 0) {
+      return fail("ftruncate of a memfd");
+    }
+    if (memfd < 0 || libc.fallocate(memfd, 0, 0, PAGE) !== 0) {
       return fail("memfd_create", "allow memfd_create, and give the process memory");
     }
     if (pagemap < 0) {

@@ -32,6 +32,7 @@ export class Libc {
   readonly read: (fd: number, addr: number, length: number) => number;
   readonly open: (path: string, flags: number) => number;
   readonly close: (fd: number) => number;
+  readonly dup3: (fd: number, to: number, flags: number) => number;
   readonly memcpy: (to: number, from: number, bytes: number) => number;
   readonly mremap: (from: number, length: number, newLength: number, flags: number, to: number) => number;
   readonly ppoll: (fds: number, count: number, timeout: number, mask: number) => number;
@@ -56,6 +57,7 @@ export class Libc {
     this.read = libc.func("intptr_t read(int fd, uintptr_t addr, size_t length)");
     this.open = libc.func("int open(const char *path, int flags)");
     this.close = libc.func("int close(int fd)");
+    this.dup3 = libc.func("int dup3(int fd, int to, int flags)");
     this.memcpy = libc.func("intptr_t memcpy(uintptr_t to, uintptr_t from, size_t bytes)");
     this.mremap = libc.func(
       "intptr_t mremap(uintptr_t from, size_t length, size_t newLength, int flags, uintptr_t to)",

@@ -29,10 +29,10 @@ import { lockdepTask } from "../../sync/index.ts";
 import { AROUND, assertFaultAround, COME_HOME, SEQUENTIAL } from "./around.ts";
 import { FaultLog, POISON_WORD } from "./fault-log.ts";
 import { readOnlyError, spaceAddress } from "./fault-report.ts";
-import { mappedExtent } from "./process-maps.ts";
+import { FILE_NAME } from "./files.ts";
 import type { ReadAhead } from "./read-ahead.ts";
 import { UffdTrap, type WindowOwner } from "./trap.ts";
-import { FILE_NAME, Uffd } from "./uffd.ts";
+import { Uffd } from "./uffd.ts";
 import { type MemoryWatch, WindowPlaces } from "./window-places.ts";
 
 export interface UserfaultfdMmuOptions extends MemoryWatch {
@@ -114,7 +114,7 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     if (appAddress % PAGE_SIZE !== 0) {
       throw new KernelError("EINVAL", "adopt", "the memory begins within a page: give a WebAssembly.Memory");
     }
-    const extent = mappedExtent(appAddress, maximum);
+    const extent = uffd.files.extent(appAddress, maximum);
     // Never copied from: this thread would wait for itself.
     if (extent.files.some((file) => file.includes(FILE_NAME))) {
       throw new KernelError("EINVAL", "adopt", "the memory is a mapping or adopted already: munmap it first");
@@ -130,9 +130,13 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
     const ownAddress = uffd.libc.addressOf(own);
     const fileOffset = uffd.reserveFile(maximum);
     uffd.mapFile(ownAddress, maximum, fileOffset);
-    uffd.replaceByFile(appAddress, ownAddress, bytes, maximum, fileOffset);
     this.#options.onMemory?.({ address: appAddress, byteLength: maximum });
-    uffd.register(appAddress, maximum);
+    try {
+      uffd.replaceByFile(appAddress, ownAddress, bytes, maximum, fileOffset);
+    } catch (error) {
+      this.#options.onForget?.(appAddress);
+      throw error;
+    }
     const app = "buffer" in memory ? (memory.buffer as SharedArrayBuffer) : own;
     const sides = { app, own, appAddress, ownAddress, fileOffset, adopted: true };
     const trap = new UffdTrap(this, sides, 0, maximum, object, 0);
@@ -148,8 +152,8 @@ export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
       this.#last = trap;
     }
     if (trap === undefined) {
-      // The window went while the message was on its way.
-      this.uffd.wake(address - (address % PAGE_SIZE), PAGE_SIZE);
+      // The window went, maybe while the message was on its way.
+      this.uffd.showNobodys(address - (address % PAGE_SIZE));
       return;
     }
     const page = Math.floor((address - trap.address) / PAGE_SIZE);

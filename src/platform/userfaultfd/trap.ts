@@ -2,7 +2,7 @@
 import { invariant, KernelError, PAGE_SIZE, PAGES_PER_BLOCK } from "../../base/index.ts";
 import type { CpuTrap, CpuWindow, MemoryObject } from "../../mm/index.ts";
 import { ErrnoNumber } from "./abi.ts";
-import { mappedExtent } from "./process-maps.ts";
+import { type Run, runsByPins } from "./pinned-runs.ts";
 import { Streams } from "./read-ahead.ts";
 import type { Uffd } from "./uffd.ts";
 
@@ -20,6 +20,8 @@ export interface Sides {
   readonly fileOffset: number;
   /** The application's side was there before, and is its own again in the end. */
   readonly adopted?: boolean;
+  /** Other windows are beside it: as one goes, the memory stays in one piece, since a process may have only so many. */
+  readonly shared?: boolean;
 }
 
 /** What a window needs of its MMU. */
@@ -32,12 +34,6 @@ export interface WindowOwner {
   hasReadOnly(trap: UffdTrap, page: number, end: number): boolean;
   /** Applications wrote to pages of the window. Told once, as soon as it is known. */
   written(trap: UffdTrap, page: number, end: number): void;
-}
-
-/** Pages `[page, end)`. */
-interface Run {
-  readonly page: number;
-  readonly end: number;
 }
 
 /** The application's side of a window. */
@@ -243,7 +239,7 @@ export class UffdTrap implements CpuTrap {
   discard(page: number, end: number): void {
     this.#takeUnannounced(page, end);
     const { uffd } = this.#owner;
-    for (const run of this.#runs(page, end)) {
+    for (const run of runsByPins(this.object, this.base, page, end)) {
       if (run.pinned) {
         // Who holds a lease keeps the bytes, as who pins a page does; they are zeros for the next one.
         uffd.hide(this.address + run.page * PAGE_SIZE, (run.end - run.page) * PAGE_SIZE);
@@ -254,33 +250,6 @@ export class UffdTrap implements CpuTrap {
     this.#forEachShownPart(page, end, (from, to) => {
       this.#markHidden(from, to);
     });
-  }
-
-  /** The range in order, cut where pins begin and end. */
-  #runs(page: number, end: number): (Run & { readonly pinned: boolean })[] {
-    const runs: (Run & { readonly pinned: boolean })[] = [];
-    let at = page;
-    const pins = this.object?.pins;
-    if (pins !== undefined && pins.size > 0) {
-      const pinned: [number, number][] = [];
-      pins.forEachOverlap(page + this.base, end + this.base, (_, from, to) => pinned.push([from, to]));
-      pinned.sort(([a], [b]) => a - b);
-      for (const [first, last] of pinned) {
-        const from = Math.max(at, first - this.base);
-        const to = Math.min(end, last - this.base);
-        if (from < to) {
-          if (at < from) {
-            runs.push({ page: at, end: from, pinned: false });
-          }
-          runs.push({ page: from, end: to, pinned: true });
-          at = to;
-        }
-      }
-    }
-    if (at < end) {
-      runs.push({ page: at, end, pinned: false });
-    }
-    return runs;
   }
 
   /** What the window it replaces had written. */
@@ -361,10 +330,12 @@ export class UffdTrap implements CpuTrap {
 
   giveBack(): void {
     if (this.#sides.adopted && !this.#released) {
+      const { uffd } = this.#owner;
+      const bytes = Math.min(uffd.files.extent(this.address).accessible, this.byteLength);
+      if (!uffd.replaceByCopy(this.address, this.#sides.ownAddress, bytes, this.byteLength)) {
+        throw new KernelError("ENOMEM", "munmap", `no room to give ${bytes} bytes back: free some, and try again`);
+      }
       this.#released = true;
-      const { accessible } = mappedExtent(this.address);
-      const bytes = Math.min(accessible, this.byteLength);
-      this.#owner.uffd.replaceByCopy(this.address, this.#sides.ownAddress, bytes, this.byteLength);
       this.#letGo();
     }
   }
@@ -375,18 +346,23 @@ export class UffdTrap implements CpuTrap {
     }
     this.#released = true;
     const { uffd } = this.#owner;
-    uffd.mapZeros(this.address, this.byteLength);
-    this.#letGo();
+    if (this.#sides.shared) {
+      this.#letGo();
+      uffd.wake(this.address, this.byteLength);
+    } else {
+      uffd.mapZeros(this.address, this.byteLength);
+      this.#letGo();
+    }
   }
 
   #letGo(): void {
     const { uffd } = this.#owner;
-    for (const { page, end, pinned } of this.#runs(0, this.#pages)) {
+    for (const { page, end, pinned } of runsByPins(this.object, this.base, 0, this.#pages)) {
       const own = this.#sides.ownAddress + this.byteOffset + page * PAGE_SIZE;
       const bytes = (end - page) * PAGE_SIZE;
       if (pinned) {
         uffd.replaceByCopy(own, own, bytes, bytes);
-      } else {
+      } else if (!this.#sides.shared) {
         uffd.mapZeros(own, bytes);
       }
     }

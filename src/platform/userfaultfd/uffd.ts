@@ -15,7 +15,6 @@ import {
   MAP_NORESERVE,
   MAP_PRIVATE,
   MAP_SHARED,
-  MFD_CLOEXEC,
   MREMAP_TO,
   MSG_BYTES,
   PAGE_IS_WRITTEN,
@@ -31,6 +30,7 @@ import {
   SCAN_WP_MATCHING,
 } from "./abi.ts";
 import { openUffd } from "./descriptor.ts";
+import { UffdFiles } from "./files.ts";
 import { Libc, TWO_32, type Watch } from "./libc.ts";
 
 /** Where in the scratch memory things are; the first 4 KiB are the arguments. */
@@ -43,18 +43,13 @@ const MAX_MESSAGES = 64;
 const ZEROS_BYTES = 512 * PAGE_SIZE;
 /** Reads of one turn of the event loop: other work gets its turn too. */
 const MAX_READS = 200;
-/** The file is as long as anybody could ever want; it has pages only where something was written. */
-const FILE_BYTES = 2 ** 46;
-
-/** What the file behind managed memory is called in /proc/self/maps. */
-export const FILE_NAME = "pagemirror";
-
 /** `inFile`: the file has the page, only the application's side does not show it. */
 type FaultListener = (address: number, inFile: boolean, write: boolean) => void;
 
 /** The descriptors of one MMU. Faults are told to `onFault` from the event loop. */
 export class Uffd {
   readonly libc: Libc;
+  readonly files: UffdFiles;
   readonly systemCalls: boolean;
   readonly #fd: number;
   readonly #memfd: number;
@@ -70,21 +65,19 @@ export class Uffd {
   #closed = false;
   #stopped = false;
 
-  private constructor(libc: Libc, fd: number, systemCalls: boolean, onFault: FaultListener, onTurn: () => void) {
+  private constructor(libc: Libc, files: UffdFiles, systemCalls: boolean, onFault: FaultListener, onTurn: () => void) {
     this.libc = libc;
     this.#words = libc.words;
     this.#oneArg = libc.scratch + SHOW_ONE_AT;
     libc.set(SHOW_ONE_AT / 8 + 1, PAGE_SIZE);
     libc.set(SHOW_ONE_AT / 8 + 2, CONTINUE_WP);
     this.systemCalls = systemCalls;
-    this.#fd = fd;
-    this.#memfd = libc.memfdCreate(FILE_NAME, MFD_CLOEXEC);
-    this.#pagemap = libc.open("/proc/self/pagemap", 0x80000);
-    if (this.#memfd < 0 || this.#pagemap < 0 || libc.ftruncate(this.#memfd, FILE_BYTES) !== 0) {
-      throw new KernelError("ENOMEM", "open", `no file for the memory (errno ${libc.errno}): free descriptors`);
-    }
+    this.files = files;
+    this.#fd = files.uffd;
+    this.#memfd = files.memory;
+    this.#pagemap = files.pagemap;
     this.#zeros = libc.mmap(0, ZEROS_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    this.#watch = libc.watch(fd, () => {
+    this.#watch = libc.watch(files.uffd, () => {
       try {
         onTurn();
         this.#drain(onFault);
@@ -105,7 +98,14 @@ export class Uffd {
       libc.dispose();
       throw new KernelError("ENOTSUP", "open", `${found.why}: ${found.remedy}`);
     }
-    return new Uffd(libc, found.fd, found.systemCalls, onFault, onTurn);
+    let files: UffdFiles;
+    try {
+      files = new UffdFiles(libc, found.fd);
+    } catch (error) {
+      libc.dispose();
+      throw error;
+    }
+    return new Uffd(libc, files, found.systemCalls, onFault, onTurn);
   }
 
   /** Serves what is waiting now, without waiting. */
@@ -151,11 +151,6 @@ export class Uffd {
     libc.ppoll(libc.scratch, 1, libc.scratch + 8, 0);
   }
 
-  /** The userfaultfd first: for whoever has to clean up after this thread. */
-  get descriptors(): readonly number[] {
-    return [this.#fd, this.#memfd, this.#pagemap];
-  }
-
   /** A stretch of the file that nobody had before. */
   reserveFile(bytes: number): number {
     const at = this.#fileUsed;
@@ -173,34 +168,60 @@ export class Uffd {
 
   /**
    * Puts a stretch of the file in the place of memory that somebody uses: `bytes` of it, which the file gets through
-   * `ownAddr`; what is reserved behind it, up to `maximum`, becomes accessible when its owner says so, as before.
-   * @throws KernelError ENOMEM
+   * `ownAddr`; what is reserved behind it, up to `maximum`, becomes accessible when its owner says so, as before. From here on
+   * accesses to absent pages of it are told.
+   * @throws KernelError ENOMEM; the memory is what it was
    */
   replaceByFile(addr: number, ownAddr: number, bytes: number, maximum: number, offset: number): void {
     this.libc.memcpy(ownAddr, addr, bytes);
-    if (bytes > 0) {
-      this.mapFile(addr, bytes, offset);
-    }
-    const flags = MAP_SHARED | MAP_FIXED | MAP_NORESERVE;
-    const rest = addr + bytes;
-    if (maximum > bytes && this.libc.mmap(rest, maximum - bytes, 0, flags, this.#memfd, offset + bytes) !== rest) {
-      throw new KernelError("ENOMEM", "adopt", `no room behind the memory (errno ${this.libc.errno})`);
+    try {
+      if (bytes > 0) {
+        this.mapFile(addr, bytes, offset);
+      }
+      const flags = MAP_SHARED | MAP_FIXED | MAP_NORESERVE;
+      const rest = addr + bytes;
+      if (maximum > bytes && this.libc.mmap(rest, maximum - bytes, 0, flags, this.#memfd, offset + bytes) !== rest) {
+        throw new KernelError("ENOMEM", "adopt", `no room behind the memory (errno ${this.libc.errno})`);
+      }
+      this.register(addr, maximum);
+    } catch (error) {
+      this.replaceByCopy(addr, ownAddr, bytes, maximum);
+      this.punch(offset, maximum);
+      throw error;
     }
   }
 
-  /** The way back: private memory with the bytes at `ownAddr`, and reserved memory behind it. */
-  replaceByCopy(addr: number, ownAddr: number, bytes: number, maximum: number): void {
+  /**
+   * The way back: private memory with the bytes at `ownAddr`, and reserved memory behind it. False when there is no room:
+   * nothing has changed then.
+   */
+  replaceByCopy(addr: number, ownAddr: number, bytes: number, maximum: number): boolean {
     const { libc } = this;
     const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     if (bytes > 0) {
       const copy = libc.mmap(0, bytes, PROT_READ_WRITE, flags, -1, 0);
+      if (copy < 0) {
+        return false;
+      }
       libc.memcpy(copy, ownAddr, bytes);
-      libc.mremap(copy, bytes, bytes, MREMAP_TO, addr);
+      if (libc.mremap(copy, bytes, bytes, MREMAP_TO, addr) !== addr) {
+        libc.munmap(copy, bytes);
+        return false;
+      }
     }
-    if (maximum > bytes) {
-      libc.mmap(addr + bytes, maximum - bytes, 0, flags | MAP_FIXED, -1, 0);
+    const rest = addr + bytes;
+    if (maximum > bytes && libc.mmap(rest, maximum - bytes, 0, flags | MAP_FIXED, -1, 0) !== rest) {
+      // What is there may stay, but nobody will serve it.
+      this.#unregister(rest, maximum - bytes);
     }
     this.wake(addr, maximum);
+    return true;
+  }
+
+  #unregister(addr: number, bytes: number): void {
+    this.libc.set(0, addr);
+    this.libc.set(1, bytes);
+    this.libc.ioctl(this.#fd, Ioctl.Unregister, this.libc.scratch);
   }
 
   /** Puts zeros that belong to nobody under an address range; whoever waits for a page of it goes on. */
@@ -250,6 +271,14 @@ export class Uffd {
   showOne(addr: number): boolean {
     this.libc.set(SHOW_ONE_AT / 8, addr);
     return this.libc.ioctl(this.#fd, Ioctl.Continue, this.#oneArg) === 0;
+  }
+
+  /** Zeros for whoever waits at an address that is no window's any more. */
+  showNobodys(addr: number): void {
+    if (this.showZeros(addr, PAGE_SIZE).errno !== 0 && this.show(addr, PAGE_SIZE).errno !== 0) {
+      // It does not trap any more.
+      this.wake(addr, PAGE_SIZE);
+    }
   }
 
   /** Gives a stretch of the file pages, zeros where it had none. @throws KernelError ENOMEM */
@@ -358,9 +387,7 @@ export class Uffd {
     this.#closed = true;
     this.stopServing();
     this.libc.munmap(this.#zeros, ZEROS_BYTES);
-    this.libc.close(this.#fd);
-    this.libc.close(this.#memfd);
-    this.libc.close(this.#pagemap);
+    this.files.close();
     this.libc.dispose();
   }
 }

@@ -24,8 +24,8 @@ export class WindowPlaces {
   /** The memory that small windows get places in at present, and how much of it is taken. */
   #arena: Sides | undefined;
   #arenaUsed = 0;
-  /** Windows that are left in each memory that several share. */
-  readonly #sharing = new Map<number, number>();
+  /** Windows that are left in each memory that several share, by its address. */
+  readonly #sharing = new Map<number, { readonly sides: Sides; left: number }>();
 
   constructor(uffd: Uffd, watch: MemoryWatch) {
     this.#uffd = uffd;
@@ -39,17 +39,21 @@ export class WindowPlaces {
     }
     let arena = this.#arena;
     if (arena === undefined || this.#arenaUsed + byteLength > ARENA_BYTES) {
-      const full = arena?.appAddress;
-      arena = this.#allocate(ARENA_BYTES);
+      const full = arena?.appAddress ?? 0;
+      arena = { ...this.#allocate(ARENA_BYTES), shared: true };
       this.#arena = arena;
       this.#arenaUsed = 0;
-      if (full !== undefined && this.#sharing.get(full) === 0) {
-        this.giveBack(full);
+      this.#sharing.set(arena.appAddress, { sides: arena, left: 0 });
+      if (this.#sharing.get(full)?.left === 0) {
+        this.#forget(full);
       }
     }
     const byteOffset = this.#arenaUsed;
     this.#arenaUsed += byteLength;
-    this.#sharing.set(arena.appAddress, (this.#sharing.get(arena.appAddress) ?? 0) + 1);
+    const sharing = this.#sharing.get(arena.appAddress);
+    if (sharing !== undefined) {
+      sharing.left++;
+    }
     return { sides: arena, byteOffset };
   }
 
@@ -63,7 +67,12 @@ export class WindowPlaces {
     uffd.mapFile(ownAddress, byteLength, fileOffset);
     uffd.mapFile(appAddress, byteLength, fileOffset);
     this.#watch.onMemory?.({ buffer: app });
-    uffd.register(appAddress, byteLength);
+    try {
+      uffd.register(appAddress, byteLength);
+    } catch (error) {
+      this.#watch.onForget?.(appAddress);
+      throw error;
+    }
     return { app, own, appAddress, ownAddress, fileOffset };
   }
 
@@ -72,18 +81,34 @@ export class WindowPlaces {
    * nobody waits for a page of it.
    */
   giveBack(address: number): void {
-    const left = (this.#sharing.get(address) ?? 1) - 1;
-    if (left > 0 || address === this.#arena?.appAddress) {
-      this.#sharing.set(address, left);
+    const sharing = this.#sharing.get(address);
+    if (sharing !== undefined && (--sharing.left > 0 || address === this.#arena?.appAddress)) {
       return;
     }
-    this.#sharing.delete(address);
+    this.#forget(address);
+  }
+
+  #forget(address: number): void {
+    const sides = this.#sharing.get(address)?.sides;
+    if (sides !== undefined) {
+      this.#clear(sides);
+      this.#sharing.delete(address);
+    }
     this.#watch.onForget?.(address);
     collectSometimes();
   }
 
+  /** Of memory that windows shared: what is left there is nobody's. */
+  #clear({ appAddress, fileOffset }: Sides): void {
+    this.#uffd.mapZeros(appAddress, ARENA_BYTES);
+    this.#uffd.punch(fileOffset, ARENA_BYTES);
+  }
+
   /** No window gets a place any more. */
   close(): void {
-    this.#arena = undefined;
+    if (this.#arena !== undefined) {
+      this.#clear(this.#arena);
+      this.#arena = undefined;
+    }
   }
 }
