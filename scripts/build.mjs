@@ -3,10 +3,11 @@
  * command executable.
  */
 import { spawnSync } from "node:child_process";
-import { chmodSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
 import { buildInspector } from "./build-inspector.mjs";
 import { bundleExplored, EXPLORED_ENTRY } from "./explored.mjs";
 
@@ -15,6 +16,9 @@ const dist = path.join(root, "dist");
 // Built aside and moved into place, so that a failed build leaves no half of a dist; as deep as dist, for the source maps.
 const fresh = path.join(root, `.dist-${process.pid}`);
 const tsc = path.join(path.dirname(createRequire(import.meta.url).resolve("typescript/package.json")), "bin", "tsc");
+
+/** The module of the compiler's helpers, from dist. */
+const HELPERS = "tslib.js";
 
 const fail = (message) => {
   rmSync(fresh, { recursive: true, force: true });
@@ -29,6 +33,8 @@ const { status } = spawnSync(process.execPath, [tsc, "-p", "tsconfig.build.json"
 if (status !== 0) {
   fail(`tsc ended with ${status}`);
 }
+
+await bundleHelpers();
 
 const explored = await bundleExplored(EXPLORED_ENTRY);
 writeFileSync(path.join(fresh, "check", "explored.js"), explored.code);
@@ -52,3 +58,30 @@ for (const target of Object.values(bin)) {
 
 rmSync(dist, { recursive: true, force: true });
 renameSync(fresh, dist);
+
+/**
+ * What the compiler makes of `using` calls functions of tslib. They come along, for a page without a bundler finds no package
+ * by its name.
+ */
+async function bundleHelpers() {
+  const importsHelpers = /(?<=^import \{ (\w+(?:, \w+)*) \} from )"tslib";$/m;
+  const names = new Set();
+  for (const file of readdirSync(fresh, { recursive: true }).filter((name) => name.endsWith(".js"))) {
+    const code = readFileSync(path.join(fresh, file), "utf8");
+    const [, imported] = importsHelpers.exec(code) ?? [];
+    if (imported !== undefined) {
+      for (const name of imported.split(", ")) {
+        names.add(name);
+      }
+      const up = "../".repeat(file.split(path.sep).length - 1) || "./";
+      writeFileSync(path.join(fresh, file), code.replace(importsHelpers, `"${up}${HELPERS}";`));
+    }
+  }
+  await build({
+    stdin: { contents: `export { ${[...names].join(", ")} } from "tslib";`, resolveDir: root },
+    bundle: true,
+    format: "esm",
+    target: "es2022",
+    outfile: path.join(fresh, HELPERS),
+  });
+}
