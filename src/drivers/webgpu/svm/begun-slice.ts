@@ -15,6 +15,8 @@ export interface BegunSlice {
   readonly count: number;
   /** What was brought with it. */
   readonly predicted: readonly Demand[];
+  /** Its first round is one of scouts, of which nobody is done. */
+  readonly scouts: boolean;
   readonly quick: boolean;
   /** Resolves when the round was submitted, or will not be. */
   readonly submitted: Promise<void>;
@@ -32,8 +34,8 @@ export function beginSlice(
   });
   const report = run(onSubmitted);
   report.then(onSubmitted, onSubmitted);
-  const { lane, first, count, predicted, quick } = slice;
-  return { lane, first, count, predicted, quick, submitted, report };
+  const { lane, first, count, predicted, scouts, quick } = slice;
+  return { lane, first, count, predicted, scouts, quick, submitted, report };
 }
 
 /** Waits until nothing of a slice that will not be gone on with is under way. */

@@ -23,6 +23,8 @@ export interface CompiledSvmKernel {
   readonly runtimeGroup: number;
   /** For memory that may be missing. */
   readonly checked: GPUComputePipeline;
+  /** For a few invocations of each workgroup, see scout.ts. Made at the first call; undefined for kernels that have none. */
+  readonly scout: (() => Promise<GPUComputePipeline>) | undefined;
   /**
    * Faster, but it finds out one missed page of an invocation, and not why an access can never be made: what it fails without
    * a fault is for `checked`. Made at the first call; undefined for kernels that have none.
@@ -92,6 +94,7 @@ export async function compileSvmKernel(
   const [x, y, z] = reflection.workgroupSize;
   let linear: Promise<GPUComputePipeline> | undefined;
   let resuming: Promise<ResumingPipeline | string> | undefined;
+  let scout: Promise<GPUComputePipeline> | undefined;
   let quick: Promise<GPUComputePipeline> | undefined;
   let guarded: Promise<GPUComputePipeline> | undefined;
   return {
@@ -100,6 +103,12 @@ export async function compileSvmKernel(
     groupLayouts,
     runtimeGroup,
     checked,
+    scout: canBeQuick(features)
+      ? () => {
+          scout ??= compiler.compile("scout");
+          return scout;
+        }
+      : undefined,
     quick: canBeQuick(features)
       ? () => {
           quick ??= compiler.compile("quick");

@@ -69,7 +69,7 @@ export const Control = {
   MostFaults: 37,
   /** Out: invocations that came to a resume point, or were done. */
   Progressed: 38,
-  /** Out: invocations that ran and must run again. */
+  /** Out, with resume points and of scouts: invocations that ran and must run again. */
   Unfinished: 39,
   /** In: always 0. Added to an operand it makes one operation wait for the result of another. */
   Zero: 40,

@@ -66,7 +66,7 @@ export interface FatalAccess {
 export interface RoundReport {
   readonly completed: number;
   readonly doneInvocations: number;
-  /** Of a round with resume points: invocations that came to one or were done, and those that must run again. */
+  /** Of a round with resume points: invocations that came to one or were done, and those that must run again, as scouts must. */
   readonly progressed: number;
   /** Resume points that were passed. */
   readonly turns: number;
@@ -259,8 +259,11 @@ export class ControlBuffers {
     return this.#areas;
   }
 
-  /** Writes the header and the list of a round; takes effect before what is submitted next. */
-  write(run: RoundRun): void {
+  /**
+   * Writes the header and the list of a round; takes effect before what is submitted next. `settles`: the compaction is to find
+   * out which workgroups are done.
+   */
+  write(run: RoundRun, settles = true): void {
     const areas = this.#current();
     const header = this.#words;
     header.set(run.grid, Control.GridX);
@@ -282,7 +285,7 @@ export class ControlBuffers {
     header[Control.ReplayBase] = areas.replay;
     header[Control.ReplayStride] = (this.#shape?.window ?? 0) * (this.#shape?.invocationsPerWorkgroup ?? 0);
     header[Control.ReplayCapacity] = this.#shape?.replayRecords ?? 0;
-    header[Control.Invocations] = this.#shape?.doneBits === true ? this.#shape.invocationsPerWorkgroup : 0;
+    header[Control.Invocations] = settles && this.#shape?.doneBits === true ? this.#shape.invocationsPerWorkgroup : 0;
     header[Control.MostFaults] = run.mostMisses ?? MOST_MISSES;
     if (run.resume !== undefined) {
       header[Control.SpillBase] = areas.spill;

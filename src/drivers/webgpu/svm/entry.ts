@@ -44,7 +44,7 @@ export const PASSED_BUILTINS: ReadonlyMap<string, string> = new Map([
  * Never true. Every access is clamped to the length of its array; a compiler that has met the lengths here need not work them
  * out there, and some divide for them.
  */
-const LENGTHS = `if ((${["pm_pool", "pm_pt", "pm_ctl"].map((name) => `arrayLength(&${name})`).join(" | ")}) == 0u) { return; }`;
+export const LENGTHS = `if ((${["pm_pool", "pm_pt", "pm_ctl"].map((name) => `arrayLength(&${name})`).join(" | ")}) == 0u) { return; }`;
 
 function header(shape: EntryShape): string {
   const passed = [...shape.passed].map(([name, type]) => `, @builtin(${name}) pm_in_${name}: ${type}`).join("");
@@ -184,7 +184,12 @@ export function aloneHead(shape: EntryShape): string {
   // In its first round a workgroup runs as a whole.
   var pm_open = pm_waits | (${headerWord(Control.Mode)} == 0u);
   if (pm_open & (pm_lidx >= ${headerWord(Control.LaneFirst)}) & (pm_lidx < ${headerWord(Control.LaneEnd)})) {
-    let pm_grid = ${GRID};
+    ${aloneIds(shape)}`;
+}
+
+/** Statements that find the ids of an invocation of `pm_workgroup`, at `pm_lid` in it. */
+export function aloneIds(shape: EntryShape): string {
+  return `let pm_grid = ${GRID};
     let pm_id = ${POINT};
     ${gid(shape)}`;
 }

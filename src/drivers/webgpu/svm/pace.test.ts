@@ -51,3 +51,35 @@ test("a try that went well makes the next disappointment a small one", () => {
   pace.note(2);
   expect(pace.isQuick(0)).toBe(true);
 });
+
+test("scouts are sent where a first round got nothing done, and waited with when that was no better", () => {
+  const pace = new Pace();
+  expect(pace.sendsScouts).toBe(false);
+  pace.note(2, true);
+  expect([pace.sendsScouts, pace.trustsScouts]).toEqual([true, false]);
+  pace.noteScouted(2, true);
+  expect([pace.sendsScouts, pace.trustsScouts]).toEqual([true, true]);
+  const without: number[] = [];
+  for (const rounds of [3, 4, 3]) {
+    pace.noteScouted(rounds, true);
+    let slices = 0;
+    for (; !pace.sendsScouts; slices++) {
+      pace.note(2, true);
+    }
+    without.push(slices);
+  }
+  expect(without).toEqual([1, 2, 4]);
+  expect(pace.trustsScouts).toBe(false);
+});
+
+test("scouts that miss little are sent no more until a first round is in vain again", () => {
+  const pace = new Pace();
+  pace.note(2, true);
+  pace.noteScouted(2, false);
+  expect(pace.sendsScouts).toBe(false);
+  pace.note(2, false);
+  pace.note(2, false);
+  expect(pace.sendsScouts).toBe(false);
+  pace.note(2, true);
+  expect(pace.sendsScouts).toBe(true);
+});

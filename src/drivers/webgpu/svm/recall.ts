@@ -4,7 +4,7 @@ import type { SvmTable } from "./svm-table.ts";
 
 /** Device pages that are remembered: 64 MiB. A kernel that asks for more has a round to find them out in any case. */
 const MOST_PAGES = 4096;
-/** Dispatches in a row that trust a guess which was right. */
+/** Dispatches in a row that trust a guess which was right and all that was needed. */
 const TRUST = 15;
 /** Dispatches that guess nothing, at most, after guesses that were wrong. */
 const LONGEST_WAIT = 16;
@@ -21,7 +21,7 @@ export class Recall {
   #wait = 0;
   #penalty = 1;
 
-  /** The last guesses were right: what is missing beside them is likely to be nothing. */
+  /** The last guesses were right, and nothing was missing beside them. */
   get isTrusted(): boolean {
     return this.#trust > 0;
   }
@@ -49,7 +49,7 @@ export class Recall {
     if (brought.length > 0 && !notes) {
       this.#trust = missed.length > 0 ? 0 : this.#trust - 1;
     } else if (brought.length > 0) {
-      this.#judge(table, brought);
+      this.#judge(table, brought, missed.length > 0);
     }
     for (const { page, write } of missed) {
       this.#pages.set(page, write || this.#pages.get(page) === true);
@@ -59,7 +59,7 @@ export class Recall {
     }
   }
 
-  #judge(table: SvmTable, brought: readonly Demand[]): void {
+  #judge(table: SvmTable, brought: readonly Demand[], missedMore: boolean): void {
     const unused = brought.filter(({ page }) => table.frameAt(page)?.isUnused);
     if (unused.length * 4 > brought.length) {
       this.#pages.clear();
@@ -71,7 +71,7 @@ export class Recall {
     for (const { page } of unused) {
       this.#pages.delete(page);
     }
-    this.#trust = TRUST;
+    this.#trust = missedMore ? 0 : TRUST;
     this.#penalty = 1;
   }
 }

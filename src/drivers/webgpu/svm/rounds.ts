@@ -14,6 +14,7 @@ import type { RoundReport, RoundRun } from "./control.ts";
 import type { FramePlacer } from "./frame-placer.ts";
 import type { Pace } from "./pace.ts";
 import { idsBetween } from "./resume-rounds.ts";
+import { areScouted } from "./scout.ts";
 import { SequencePredictor } from "./sequence.ts";
 import type { Demand } from "./service.ts";
 import { ALL_LANES, FILL, NOTHING, type RoundsParts, SliceRounds } from "./slice-rounds.ts";
@@ -48,7 +49,7 @@ export interface RoundContext {
   /** The first round of a window: forget done bits and replay logs. */
   readonly newWindow: boolean;
   /** With a pipeline that does not find out everything. */
-  readonly pipeline?: "quick" | "guarded" | undefined;
+  readonly pipeline?: "scout" | "quick" | "guarded" | undefined;
   /** Whose control buffers; 0 when it does not say. */
   readonly lane?: Lane;
   /** The demanded pages have their frames already. */
@@ -176,24 +177,32 @@ export class Rounds {
       ...(former === 0 ? [] : this.#sequence.predict(count / former)),
     ]);
     this.#guessed = [];
-    return this.#begin(windowFirst, { lane: this.#slices.lane, first, count, predicted });
+    // Where the pool is short, what a few miss says nothing of what has to fit.
+    const scouts =
+      this.#sequence.pages === 0 &&
+      !this.#slices.isReadable &&
+      this.#pace?.sendsScouts === true &&
+      areScouted(count, this.#job.invocationsPerWorkgroup) &&
+      this.#table.mappedPages <= this.#placer.share;
+    return this.#begin(windowFirst, { lane: this.#slices.lane, first, count, predicted, scouts });
   }
 
   #begin(
     windowFirst: number,
-    { lane, first, count, predicted }: Pick<BegunSlice, "lane" | "first" | "count" | "predicted">,
+    { lane, first, count, predicted, scouts }: Pick<BegunSlice, "lane" | "first" | "count" | "predicted" | "scouts">,
     isPlaced = false,
   ): BegunSlice {
     const newWindow = this.#takeFresh(lane);
     const { isReadable } = this.#slices;
     const quick = isReadable || this.#pace?.isQuick(0) === true;
-    const pipeline = quick ? this.#slices.quickPipeline(0) : undefined;
+    const quickly = quick ? this.#slices.quickPipeline(0) : undefined;
+    const pipeline: RoundContext["pipeline"] = scouts ? "scout" : quickly;
     const lanes = count === 1 && this.#job.doneBits ? ([0, this.#job.invocationsPerWorkgroup] as const) : ALL_LANES;
     const run = { grid: this.#job.grid, windowFirst, ids: undefined, first, count, lanes };
     const context = { ...NOTHING, demands: predicted, clearFaults: newWindow, newWindow, pipeline, lane, isPlaced };
     const round = (onSubmitted: () => void) => this.#slices.round(run, { ...context, onSubmitted });
     // Beside the rounds of another slice it takes locks of its own.
-    return beginSlice({ lane, first, count, predicted, quick }, (onSubmitted) =>
+    return beginSlice({ lane, first, count, predicted, scouts, quick }, (onSubmitted) =>
       isPlaced ? lockdepTask(`${this.#job.name}, ahead`, () => round(onSubmitted)) : round(onSubmitted),
     );
   }
@@ -231,7 +240,7 @@ export class Rounds {
       }
     }
     return this.#placer.placeAhead(this.#table, predicted, this.#behind, this.#work)
-      ? this.#begin(windowFirst, { lane: slice.lane === 0 ? 1 : 0, first, count, predicted }, true)
+      ? this.#begin(windowFirst, { lane: slice.lane === 0 ? 1 : 0, first, count, predicted, scouts: false }, true)
       : undefined;
   }
 

@@ -9,6 +9,7 @@ import type { Pace } from "./pace.ts";
 import { Prefetcher } from "./prefetch.ts";
 import { joined, ResumeRounds } from "./resume-rounds.ts";
 import type { RoundContext, RoundsJob, RoundsStats, RunRound } from "./rounds.ts";
+import { scoutsOf } from "./scout.ts";
 import type { Demand } from "./service.ts";
 import type { SvmTable } from "./svm-table.ts";
 import { nextLane } from "./windows.ts";
@@ -26,6 +27,9 @@ const LONG_RESTARTS = 300;
 
 /** Parts of a dispatch, each less than a workgroup, that would be run one after the other; fewer pay for no other pipeline. */
 const MANY_PARTS = 64;
+
+/** Share of a slice's invocations that a first round has to get done, or it is better left to scouts. */
+const WORTH = 1 / 8;
 
 /** All invocations of a workgroup. */
 export const ALL_LANES = [0, 0xffff_ffff] as const;
@@ -108,7 +112,7 @@ export class SliceRounds {
    */
   async finish(
     windowFirst: number,
-    { first, count, predicted, quick: wasQuick, report: begun }: BegunSlice,
+    { first, count, predicted, scouts, quick: wasQuick, report: begun }: BegunSlice,
   ): Promise<{ readonly used: number; readonly demands: readonly Demand[] }> {
     let used = predicted.length;
     const asked: Demand[] = [...predicted];
@@ -122,7 +126,21 @@ export class SliceRounds {
     let mostMisses = MOST_MISSES;
     let restarts = 0;
     let restartMs = 0;
-    for (let round = 0; ; round++) {
+    let beganInVain = false;
+    const invocations = count * this.#job.invocationsPerWorkgroup;
+    const firstRound = scouts ? 1 : 0;
+    if (scouts) {
+      const { faults, overflow, unfinished } = await begun;
+      beganInVain = scoutsOf(count) - unfinished < WORTH * scoutsOf(count);
+      const found = decodeFaults(faults);
+      this.stats.faults += found.length;
+      asked.push(...found);
+      const demands = found.slice(0, Math.floor(this.#placer.share * FILL));
+      const prefetch = this.#prefetcher.choose(this.#table, demands);
+      used += demands.length;
+      context = { ...NOTHING, demands, prefetch, clearFaults: overflow };
+    }
+    for (let round = firstRound; ; round++) {
       throwIfAborted(this.#signal, this.#job.name);
       const ids = pending?.subarray(0, this.limit) as Uint32Array<ArrayBuffer> | undefined;
       const rest = pending?.subarray(ids?.length ?? 0);
@@ -142,16 +160,18 @@ export class SliceRounds {
                 lanes: single ? [laneFirst, laneFirst + lanes] : ALL_LANES,
                 mostMisses,
               },
-              { ...context, pipeline: quick ? this.quickPipeline(round) : undefined, lane: this.lane },
+              { ...context, pipeline: quick ? this.quickPipeline(round, scouts) : undefined, lane: this.lane },
             );
       if (report.failed.length === 0 && (rest === undefined || rest.length === 0)) {
         if (!this.isReadable) {
-          this.#pace?.note(round + 1);
+          scouts ? this.#pace?.noteScouted(round + 1, beganInVain) : this.#pace?.note(round + 1, beganInVain);
         }
         return { used, demands: asked };
       }
-      if (round === 0) {
+      if (round === firstRound) {
         this.#claim.dropUnused();
+        const done = report.completed * this.#job.invocationsPerWorkgroup + report.doneInvocations;
+        beganInVain = scouts ? beganInVain : done < WORTH * invocations;
       }
       const { fatal } = report;
       if (fatal !== undefined) {
@@ -257,9 +277,10 @@ export class SliceRounds {
     }
   }
 
-  /** Of rounds that need not find out everything. */
-  quickPipeline(round: number): "quick" | "guarded" {
-    return this.isReadable || this.#pace?.isLast(round) ? "guarded" : "quick";
+  /** Of rounds that need not find out everything. `scouted`: scouts have told what is missing. */
+  quickPipeline(round: number, scouted = false): "quick" | "guarded" {
+    const isLast = this.#pace?.isLast(round) === true && (!scouted || this.#pace.trustsScouts);
+    return this.isReadable || isLast ? "guarded" : "quick";
   }
 
   async #resumable(refuse: (why: string) => never): Promise<ResumeRounds> {

@@ -22,6 +22,7 @@ import { namedPages } from "./named-pages.ts";
 import { Pace } from "./pace.ts";
 import { Recalls } from "./recall.ts";
 import { type RoundContext, Rounds, type RoundsStats } from "./rounds.ts";
+import { scoutGroups } from "./scout.ts";
 import type { Demand } from "./service.ts";
 import type { SvmTable } from "./svm-table.ts";
 import { traceRound } from "./trace-svm.ts";
@@ -315,7 +316,8 @@ export class SvmKernel implements WebGpuKernel {
     const { svm, table, work } = run;
     const control = run.controls.of(context.lane);
     const bindings = control === run.control ? run : { ...run, control };
-    const grid = physicalGrid(this.device.gpu, round.count);
+    const scouts = context.pipeline === "scout";
+    const grid = physicalGrid(this.device.gpu, scouts ? scoutGroups(round.count) : round.count);
     const since = traceNow();
     const quick = context.pipeline === undefined ? undefined : await this.compiled[context.pipeline]?.();
     const pipeline = round.resume === undefined ? quick : run.resuming;
@@ -329,7 +331,7 @@ export class SvmKernel implements WebGpuKernel {
         control.clear(encoder, "faults");
       }
       control.clearAccessed(encoder);
-      control.write(round);
+      control.write(round, !scouts);
       if (round.resume?.clear) {
         control.clearSpill(encoder);
       }

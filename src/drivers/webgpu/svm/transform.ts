@@ -21,10 +21,11 @@ import { type ResumeText, resumeText } from "./resume-state.ts";
 import { checkedRuntime, guardedRuntime, quickRuntime } from "./runtime-checked.ts";
 import { loopCheck, noteSeen, quickLoopCheck } from "./runtime-faults.ts";
 import { residentLoopCheck, residentRuntime } from "./runtime-resident.ts";
+import { scoutEntry } from "./scout.ts";
 import type { EditedText, Edits } from "./source-text.ts";
 
 /** Which pipeline a text is for. */
-export type PipelineKind = "checked" | "quick" | "guarded" | "resident" | "resident-linear" | "resuming";
+export type PipelineKind = "checked" | "scout" | "quick" | "guarded" | "resident" | "resident-linear" | "resuming";
 
 /** A kernel, rewritten. */
 export interface TransformedKernel {
@@ -92,7 +93,7 @@ function textFor(kind: PipelineKind, parts: Parts): TransformedText {
   const { kernel, entry, analysis, bound, group } = parts;
   const edits = plainNames(kernel);
   makePlainFunction(kernel, entry, edits);
-  const isThorough = kind === "checked" || kind === "resuming";
+  const isThorough = kind === "checked" || kind === "scout" || kind === "resuming";
   const isQuick = kind === "quick" || kind === "guarded";
   const check = isThorough ? loopCheck : isQuick ? () => quickLoopCheck : residentLoopCheck;
   for (const fn of analysis.reached) {
@@ -120,6 +121,8 @@ function entryText(kind: PipelineKind, { shape, analysis: { features }, resume }
   switch (kind) {
     case "checked":
       return checkedEntry(shape, features);
+    case "scout":
+      return scoutEntry(shape);
     case "quick":
       return quickEntry(shape, features);
     case "guarded":
