@@ -7,6 +7,7 @@ import { WebGpuDriver } from "./drivers/webgpu/index.ts";
 import { AddressSpace, type MemoryObject, PhysicalMemory } from "./mm/index.ts";
 import { OpenedMirror } from "./page-mirror.ts";
 import { openDawn } from "./platform/node/dawn.ts";
+import { settleAtEnd } from "./platform/node/dawn-end.ts";
 import { type OpenFileOptions, openFileObject } from "./platform/node/file-pager.ts";
 import { SoftwareMmu } from "./platform/software/cpu-mmu.ts";
 import { type OpenOptions, openShared, type SharedMirror, type SharedOptions } from "./service/index.ts";
@@ -57,7 +58,11 @@ async function openHere(options: OpenOptions): Promise<PageMirror> {
     const device = await driver.open({ gpu: adapter, label: "pagemirror", deviceMemory, waiting, writing });
     const memory = new PhysicalMemory(new SoftwareMmu());
     const mm = AddressSpace.create({ memory });
-    return new PageMirror({ mm, memory, driver, device, adapter: report }, close);
+    const settled = settleAtEnd(device.gpu.device);
+    return new PageMirror({ mm, memory, driver, device, adapter: report }, () => {
+      settled();
+      close();
+    });
   } catch (error) {
     await driver.unload();
     close();

@@ -4,6 +4,7 @@ import { WebGpuDriver } from "../drivers/webgpu/index.ts";
 import { AddressSpace, type CpuMmu, PhysicalMemory } from "../mm/index.ts";
 import { openUrlObject } from "../platform/http/index.ts";
 import { openDawn, untilDawnRests } from "../platform/node/dawn.ts";
+import { settleAtEnd } from "../platform/node/dawn-end.ts";
 import { openFileObject } from "../platform/node/file-pager.ts";
 import { PollPause, SLEEP_MS } from "../platform/node/poll-pause.ts";
 import { SoftwareMmu } from "../platform/software/cpu-mmu.ts";
@@ -75,6 +76,8 @@ async function openParts(
       }
     });
     const mm = AddressSpace.create({ memory });
+    // A service thread is not ended before its GPU rests.
+    const settled = trapping === undefined && device !== undefined ? settleAtEnd(device.gpu.device) : () => {};
     return {
       mm,
       adapter: dawn?.report,
@@ -111,6 +114,7 @@ async function openParts(
           await mm[Symbol.asyncDispose]();
         } finally {
           await driver.unload();
+          settled();
           dawn?.close();
           trapping?.close();
         }
