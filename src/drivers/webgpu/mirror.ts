@@ -1,37 +1,23 @@
-/** One device's mirror of one address space: the device page table, invalidation, and the way home. */
-import {
-  finallyDo,
-  KernelError,
-  type MaybePromise,
-  PAGE_SIZE,
-  trace,
-  traceIdOf,
-  traceNow,
-  traceOn,
-  type VirtRange,
-  vpnOf,
-} from "../../base/index.ts";
+/** One device's mirror of one address space: the device page table, and invalidation. */
+import { finallyDo, type MaybePromise, type VirtRange } from "../../base/index.ts";
 import { HmmMirror, type HmmMirrorOps } from "../../hmm/index.ts";
 import {
   type AddressSpace,
   DevicePagemap,
   type DevicePagemapOps,
-  type DeviceRun,
   forEachPart,
   type MmuNotifierRange,
   PageFlag,
   type PartedRange,
-  PteKind,
   poisonPages,
-  pteIsKind,
-  ptePfn,
 } from "../../mm/index.ts";
 import { Mutex } from "../../sync/index.ts";
-import { type Extent, PageState } from "./extent.ts";
+import type { Extent } from "./extent.ts";
 import { ExtentTable } from "./extent-table.ts";
 import type { FenceTimeline } from "./fence.ts";
 import type { GpuHandle } from "./gpu-handle.ts";
 import type { MemoryBudget } from "./memory-budget.ts";
+import { migrateToRam } from "./migrate-to-ram.ts";
 import { OpenWaits } from "./open-waits.ts";
 import type { TransferEngine } from "./transfer.ts";
 
@@ -90,7 +76,7 @@ export class DeviceMirror {
     this.#context = context;
     this.mm = mm;
     const pagemapOps: DevicePagemapOps = {
-      migrateToRam: (runs, take) => this.#migrateToRam(runs, take),
+      migrateToRam: (runs, take) => migrateToRam(this, context, runs, take),
       pageFree: (frame, count) => this.#pageFree(frame, count),
     };
     this.pagemap = new DevicePagemap(mm.memory, this, pagemapOps);
@@ -217,104 +203,14 @@ export class DeviceMirror {
     return found;
   }
 
-  #ofFrame(frame: number): Extent | undefined {
+  /** What holds a frame of the pagemap. */
+  ofFrame(frame: number): Extent | undefined {
     return this.extents.ofFrame(frame) ?? this.frames?.ofFrame(frame);
-  }
-
-  async #migrateToRam(
-    runs: readonly DeviceRun[],
-    take: (run: DeviceRun, byteOffset: number, bytes: Uint8Array) => void,
-  ): Promise<void> {
-    const { gpu, transfer } = this.#context;
-    const parts = runs.flatMap((run) => this.#extentParts(run));
-    // From here on a dispatch that wants the pages has to ask mm for them, and waits there for what happens here.
-    for (const { extent, page, count } of parts) {
-      extent.readbacks++;
-      extent.disown(page, page + count);
-    }
-    // What an invalidation that is under way is about to change cannot be kept: its drop may have come before this.
-    const since = traceNow();
-    const epochs = parts.map((part) => (this.#isInvalidating(part) ? -1 : part.extent.epoch));
-    try {
-      gpu.lost.check("migrate");
-      await transfer.readback(
-        parts.map(({ run, extent, page, count, runPage }) => ({
-          buffer: extent.buffer.buffer,
-          offset: extent.offsetOf(page),
-          bytes: count * PAGE_SIZE,
-          take: (bytes: Uint8Array, at: number) => take(run, runPage * PAGE_SIZE + at, bytes),
-        })),
-        { op: "migrate" },
-      );
-      if (traceOn) {
-        this.#traceReadback(parts, since);
-      }
-      parts.forEach((part, i) => {
-        if (part.extent.epoch === epochs[i] && !this.#isInvalidating(part)) {
-          this.#keepCopies(part);
-        }
-      });
-    } catch (error) {
-      if (!gpu.lost.isLost) {
-        for (const { run, extent, page, count, runPage } of parts) {
-          extent.own(page, page + count, run.object, run.page + runPage);
-          // Hidden: whether the entries are still there is for the next dispatch to see.
-          extent.update(page, page + count, 0, PageState.Valid | PageState.Write);
-        }
-      }
-      throw gpu.lost.isLost && !(error instanceof KernelError && error.code === "ENODEV")
-        ? gpu.lost.error("migrate", error)
-        : error;
-    } finally {
-      for (const { extent } of parts) {
-        extent.readbacks--;
-      }
-      this.extents.readbacksDone.wakeAll();
-    }
-  }
-
-  #traceReadback(parts: readonly ExtentPart[], since: number): void {
-    const [device, space] = [this.#context.gpu.label, traceIdOf(this.mm)];
-    let from = since;
-    for (const { extent, page, count } of parts) {
-      const [start, end] = [extent.addrOf(page), extent.addrOf(page + count)];
-      trace("gpu.readback", { device, space, start, end, pages: count, bytes: count * PAGE_SIZE }, from);
-      from = 0;
-    }
-  }
-
-  #isInvalidating({ extent, page, count }: ExtentPart): boolean {
-    return this.hmm.hmm.isInvalidating(extent.addrOf(page), extent.addrOf(page + count));
-  }
-
-  /** The bytes that went home are still here: the device may go on reading them where the page is mapped as before. */
-  #keepCopies({ extent, page, count }: ExtentPart): void {
-    for (let p = page; p < page + count; p++) {
-      const pte = this.mm.pageTable.get(vpnOf(extent.addrOf(p)));
-      if (pteIsKind(pte, PteKind.Migrating) && this.pagemap.frameOf(ptePfn(pte)) === extent.frame + p) {
-        extent.update(p, p + 1, PageState.Valid, 0);
-      }
-    }
-  }
-
-  #extentParts(run: DeviceRun): ExtentPart[] {
-    const parts: ExtentPart[] = [];
-    for (let done = 0; done < run.count; ) {
-      const extent = this.#ofFrame(run.frame + done);
-      if (extent === undefined) {
-        throw this.#context.gpu.lost.error("migrate");
-      }
-      const page = run.frame + done - extent.frame;
-      const count = Math.min(run.count - done, extent.pages - page);
-      parts.push({ run, extent, page, count, runPage: done });
-      done += count;
-    }
-    return parts;
   }
 
   #pageFree(frame: number, count: number): void {
     for (let f = frame; f < frame + count; ) {
-      const extent = this.#ofFrame(f);
+      const extent = this.ofFrame(f);
       if (extent === undefined) {
         return;
       }
@@ -379,14 +275,4 @@ export class DeviceMirror {
     }
     return bytes;
   }
-}
-
-/** A run of device pages, or as much of it as lies in one extent. */
-interface ExtentPart {
-  readonly run: DeviceRun;
-  readonly extent: Extent;
-  readonly page: number;
-  readonly count: number;
-  /** Where the part begins, in pages of the run. */
-  readonly runPage: number;
 }
