@@ -1,7 +1,7 @@
 /** From WGSL source to a pipeline, with errors that a kernel's author can act on. */
 import { KernelError, traceNow, traceOn } from "../../base/index.ts";
+import { compileModule, compilePipeline, wgslError } from "./gpu-compile.ts";
 import type { GpuHandle } from "./gpu-handle.ts";
-import { gpuMessage } from "./gpu-message.ts";
 import type { GpuWaitOptions } from "./lost.ts";
 import { type BindingKind, type KernelReflection, reflectKernel } from "./reflect.ts";
 import { traceCompile } from "./trace-gpu.ts";
@@ -42,67 +42,28 @@ export async function compileKernel(
   options: CompileOptions = {},
 ): Promise<CompiledKernel> {
   const { name = "kernel", signal } = options;
-  const { device, lost } = gpu;
-  lost.check(name);
+  const { device } = gpu;
+  gpu.lost.check(name);
   const since = traceNow();
-  device.pushErrorScope("validation");
-  const module = device.createShaderModule({ label: name, code: wgsl });
-  const refused = device.popErrorScope();
-  const info = await lost.wait(module.getCompilationInfo(), name, { signal });
-  const error = info.messages.find((message) => message.type === "error");
-  if (error !== undefined) {
-    throw wgslError(wgsl, error, name);
-  }
-  const refusal = await lost.wait(refused, name, { signal });
-  if (refusal !== null) {
-    throw new KernelError("EINVAL", name, `the GPU refuses the WGSL: ${gpuMessage(refusal.message)}`);
-  }
+  const module = await compileModule(gpu, { label: name, code: wgsl }, name, signal, (message) => {
+    const line = wgsl.split(/\r\n|[\n\v\f\r\u0085\u2028\u2029]/)[message.lineNum - 1];
+    return wgslError(name, message, [message.lineNum, message.linePos], line);
+  });
   const reflection = reflectKernel(wgsl, options.entryPoint, name);
   checkDemands(gpu, reflection, name);
-
-  device.pushErrorScope("validation");
-  device.pushErrorScope("out-of-memory");
-  const groupLayouts = makeLayouts(device, reflection, name);
-  const compiling = device.createComputePipelineAsync({
-    label: name,
-    layout: device.createPipelineLayout({ label: name, bindGroupLayouts: [...groupLayouts] }),
-    compute: { module, entryPoint: reflection.entryPoint },
-  });
-  compiling.catch(() => undefined);
-  const [outOfMemory, invalid] = await lost.wait(Promise.all([device.popErrorScope(), device.popErrorScope()]), name, {
-    signal,
-  });
-  if (outOfMemory !== null) {
-    throw new KernelError("ENOMEM", name, "the GPU has no memory for the kernel: free buffers first");
-  }
-  if (invalid !== null) {
-    throw new KernelError("EINVAL", name, `the GPU refuses the kernel: ${gpuMessage(invalid.message)}`);
-  }
-  try {
-    const pipeline = await lost.wait(compiling, name, { signal });
-    if (traceOn) {
-      traceCompile(gpu, name, "bind", since);
-    }
-    return { reflection, groupLayouts, pipeline };
-  } catch (failure) {
-    if (failure instanceof KernelError || !(failure instanceof Error)) {
-      throw failure;
-    }
-    throw new KernelError("EINVAL", name, `the GPU refuses the kernel: ${gpuMessage(failure.message)}`, {
-      cause: failure,
+  const compiled = await compilePipeline(gpu, name, signal, async () => {
+    const groupLayouts = makeLayouts(device, reflection, name);
+    const pipeline = await device.createComputePipelineAsync({
+      label: name,
+      layout: device.createPipelineLayout({ label: name, bindGroupLayouts: [...groupLayouts] }),
+      compute: { module, entryPoint: reflection.entryPoint },
     });
+    return { groupLayouts, pipeline };
+  });
+  if (traceOn) {
+    traceCompile(gpu, name, "bind", since);
   }
-}
-
-function wgslError(wgsl: string, message: GPUCompilationMessage, name: string): KernelError {
-  const line = wgsl.split(/\r\n|[\n\v\f\r\u0085\u2028\u2029]/)[message.lineNum - 1]?.trim() ?? "";
-  const place = message.lineNum > 0 ? `${message.lineNum}:${message.linePos} ` : "";
-  const quoted = line.length > 100 ? `${line.slice(0, 100)}…` : line;
-  return new KernelError(
-    "EINVAL",
-    name,
-    `${place}${gpuMessage(message.message)}${quoted === "" ? "" : `, in: ${quoted}`}`,
-  );
+  return { reflection, ...compiled };
 }
 
 /** What the device would refuse with a message that names no variable. */

@@ -1,6 +1,7 @@
 /** From a kernel that uses pm_ functions to its pipelines. */
 import { KernelError, traceNow, traceOn } from "../../../base/index.ts";
 import type { CompileOptions } from "../compile.ts";
+import { compileModule, compilePipeline, wgslError } from "../gpu-compile.ts";
 import type { GpuHandle } from "../gpu-handle.ts";
 import { gpuMessage } from "../gpu-message.ts";
 import type { BindingKind, KernelReflection } from "../reflect.ts";
@@ -175,76 +176,36 @@ class Compiler {
   }
 
   async compile(kind: PipelineKind): Promise<GPUComputePipeline> {
-    const { device, lost } = this.#gpu;
+    const gpu = this.#gpu;
     const since = traceNow();
-    const name = this.#name;
-    const wait = { signal: this.#signal };
+    const [name, signal] = [this.#name, this.#signal];
     const text = this.#kernel.text(kind);
     const label = `${name} (${kind})`;
-    device.pushErrorScope("validation");
-    const module = device.createShaderModule({ label, code: text.wgsl });
-    const refused = device.popErrorScope();
-    const info = await lost.wait(module.getCompilationInfo(), name, wait);
-    const error = info.messages.find((message) => message.type === "error");
-    if (error !== undefined) {
-      throw this.#wgslError(text, error);
-    }
-    const refusal = await lost.wait(refused, name, wait);
-    if (refusal !== null) {
-      throw new KernelError("EINVAL", name, `the GPU refuses the WGSL: ${gpuMessage(refusal.message)}`);
-    }
-    device.pushErrorScope("validation");
-    device.pushErrorScope("out-of-memory");
-    const compiling = device.createComputePipelineAsync({
-      label,
-      layout: this.#layout,
-      compute: { module, entryPoint: ENTRY },
-    });
-    compiling.catch(() => undefined);
-    const [outOfMemory, invalid] = await lost.wait(
-      Promise.all([device.popErrorScope(), device.popErrorScope()]),
-      name,
-      wait,
+    const module = await compileModule(gpu, { label, code: text.wgsl }, name, signal, (message) =>
+      this.#wgslError(text, message),
     );
-    if (outOfMemory !== null) {
-      throw new KernelError("ENOMEM", name, "the GPU has no memory for the kernel: free buffers first");
+    const pipeline = await compilePipeline(gpu, name, signal, () =>
+      gpu.device.createComputePipelineAsync({ label, layout: this.#layout, compute: { module, entryPoint: ENTRY } }),
+    );
+    if (traceOn) {
+      traceCompile(gpu, name, kind, since);
     }
-    if (invalid !== null) {
-      throw new KernelError("EINVAL", name, `the GPU refuses the kernel: ${gpuMessage(invalid.message)}`);
-    }
-    try {
-      const pipeline = await lost.wait(compiling, name, wait);
-      if (traceOn) {
-        traceCompile(this.#gpu, name, kind, since);
-      }
-      return pipeline;
-    } catch (cause) {
-      if (cause instanceof KernelError) {
-        throw cause;
-      }
-      const why = cause instanceof Error ? gpuMessage(cause.message) : String(cause);
-      throw new KernelError("EINVAL", name, `the GPU refuses the kernel: ${why}`, { cause });
-    }
+    return pipeline;
   }
 
   /** Of the place in the user's source, if it is in the user's part. */
   #wgslError(text: TransformedText, message: GPUCompilationMessage): KernelError {
-    const what = gpuMessage(message.message);
     const lines = text.wgsl.split("\n");
     const offset = lines
       .slice(0, message.lineNum - 1)
       .reduce((sum, line) => sum + line.length + 1, message.linePos - 1);
     if (message.lineNum === 0 || offset >= text.user.text.length) {
+      const what = gpuMessage(message.message);
       return new KernelError("EINVAL", this.#name, `the GPU refuses the rewritten kernel: ${what}`);
     }
     const before = this.#source.slice(0, sourceOffset(text.user, offset)).split("\n");
-    const line = this.#source.split("\n")[before.length - 1]?.trim() ?? "";
-    const quoted = line.length > 100 ? `${line.slice(0, 100)}…` : line;
-    return new KernelError(
-      "EINVAL",
-      this.#name,
-      `${before.length}:${(before.at(-1)?.length ?? 0) + 1} ${what}${quoted === "" ? "" : `, in: ${quoted}`}`,
-    );
+    const place = [before.length, (before.at(-1)?.length ?? 0) + 1] as const;
+    return wgslError(this.#name, message, place, this.#source.split("\n")[before.length - 1]);
   }
 }
 
