@@ -4,7 +4,7 @@ import { IntervalTree } from "../collections/index.ts";
 import { changesIn, type MmuNotifierRange } from "../mm/index.ts";
 import { WaitQueue } from "../sync/index.ts";
 import type { IntervalFinish, MmuIntervalNotifier } from "./interval.ts";
-import { callNotifier, notifierSrcu } from "./notifier.ts";
+import { callGuarded, notifierSrcu } from "./notifier.ts";
 
 const FIRST_SEQ = 2;
 
@@ -242,15 +242,6 @@ class Pass {
   }
 
   #guarded<T>(notifier: MmuIntervalNotifier, callback: () => MaybePromise<T>): MaybePromise<T | "threw"> {
-    const report = (error: unknown): "threw" => {
-      warnOn(true, "I-MN-10", () => `${notifier.ops.name}: invalidate threw ${String(error)}`);
-      return "threw";
-    };
-    try {
-      const result = callNotifier(callback);
-      return isPromise(result) ? result.catch(report) : result;
-    } catch (error) {
-      return report(error);
-    }
+    return callGuarded(() => `${notifier.ops.name}: invalidate`, callback);
   }
 }

@@ -1,5 +1,5 @@
 /** What subscribes to an address space: the object, its ops, and the one SRCU domain that protects all of them. */
-import { BugError, type LedgerEntry, type MaybePromise } from "../base/index.ts";
+import { BugError, isPromise, type LedgerEntry, type MaybePromise, warnOn } from "../base/index.ts";
 import type { AddressSpace, MmuNotifierRange } from "../mm/index.ts";
 import { lockdepHolds, Srcu } from "../sync/index.ts";
 
@@ -86,6 +86,21 @@ export function callNotifier<T>(callback: () => T): T {
   } finally {
     callbackDepth--;
   }
+}
+
+/** {@link callNotifier}; what the callback throws is reported (I-MN-10), with `who` threw it, and answered with "threw". */
+export function callGuarded<T>(who: () => string, callback: () => MaybePromise<T>): MaybePromise<T | "threw"> {
+  try {
+    const result = callNotifier(callback);
+    return isPromise(result) ? result.catch((error: unknown) => reportThrow(who, error)) : result;
+  } catch (error) {
+    return reportThrow(who, error);
+  }
+}
+
+function reportThrow(who: () => string, error: unknown): "threw" {
+  warnOn(true, "I-MN-10", () => `${who()} threw ${String(error)}`);
+  return "threw";
 }
 
 /**

@@ -12,7 +12,7 @@ import {
 import type { AddressSpace, MmNotifierHooks, MmuNotifierRange } from "../mm/index.ts";
 import { type WaitOptions, WaitQueue } from "../sync/index.ts";
 import { IntervalSubscriptions } from "./interval-subscriptions.ts";
-import { callNotifier, type MmuNotifier, notifierSrcu } from "./notifier.ts";
+import { callGuarded, type MmuNotifier, notifierSrcu } from "./notifier.ts";
 
 /**
  * The head object of a space, in `mm.notifiers` from the first registration until the structure dies.
@@ -149,7 +149,10 @@ export class Subscriptions implements MmNotifierHooks {
   releaseOne(notifier: MmuNotifier): MaybePromise<void> {
     const { state, ops } = notifier;
     if (state.release === undefined) {
-      const released = guarded("release", notifier, () => ops?.release?.(notifier, this.#mm));
+      const released = callGuarded(
+        () => `${nameOf(notifier)}: release`,
+        () => ops?.release?.(notifier, this.#mm),
+      );
       state.release = isPromise(released) ? released.then(() => undefined) : "done";
     }
     return state.release === "done" ? undefined : state.release;
@@ -253,32 +256,24 @@ function nameOf(notifier: MmuNotifier): string {
   return notifier.ops?.name ?? "notifier";
 }
 
-/** Runs a callback; reports what it throws (I-MN-10) and answers "threw" then. */
-function guarded<T>(op: string, notifier: MmuNotifier, callback: () => MaybePromise<T>): MaybePromise<T | "threw"> {
-  const report = (error: unknown): "threw" => {
-    warnOn(true, "I-MN-10", () => `${nameOf(notifier)}: ${op} threw ${String(error)}`);
-    return "threw";
-  };
-  try {
-    const result = callNotifier(callback);
-    return isPromise(result) ? result.catch(report) : result;
-  } catch (error) {
-    return report(error);
-  }
-}
-
 function callStart(notifier: MmuNotifier, range: MmuNotifierRange): MaybePromise<StartOutcome> {
   const { ops } = notifier;
   return ops?.invalidateRangeStart === undefined
     ? 0
-    : guarded("start", notifier, () => ops.invalidateRangeStart?.(notifier, range) as 0 | "EAGAIN");
+    : callGuarded(
+        () => `${nameOf(notifier)}: start`,
+        () => ops.invalidateRangeStart?.(notifier, range) as 0 | "EAGAIN",
+      );
 }
 
 function callEnd(notifier: MmuNotifier, range: MmuNotifierRange): MaybePromise<unknown> {
   const { ops } = notifier;
   return ops?.invalidateRangeEnd === undefined
     ? undefined
-    : guarded("end", notifier, () => ops.invalidateRangeEnd?.(notifier, range));
+    : callGuarded(
+        () => `${nameOf(notifier)}: end`,
+        () => ops.invalidateRangeEnd?.(notifier, range),
+      );
 }
 
 /** {@link callEnd} where nobody may wait for it. */

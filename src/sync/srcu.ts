@@ -1,5 +1,5 @@
 /** Sleepable read-copy-update: frees what readers may still look at, once they are gone. */
-import { bugOn, isPromise, type MaybePromise, warnOn } from "../base/index.ts";
+import { bugOn, finallyDo, type MaybePromise, warnOn } from "../base/index.ts";
 import {
   type LockdepHold,
   lockdepAcquired,
@@ -57,21 +57,14 @@ export class Srcu {
       lockdepRelease(hold);
       this.#leave(index);
     };
-    let result: MaybePromise<T>;
-    try {
-      result = lockdepTask("srcu read section", () => {
-        hold = lockdepAcquired("srcu", this);
-        return section();
-      });
-    } catch (error) {
-      leave();
-      throw error;
-    }
-    if (isPromise(result)) {
-      return result.finally(leave);
-    }
-    leave();
-    return result;
+    return finallyDo(
+      () =>
+        lockdepTask("srcu read section", () => {
+          hold = lockdepAcquired("srcu", this);
+          return section();
+        }),
+      leave,
+    );
   }
 
   /**
