@@ -61,7 +61,7 @@ export function ledgerCounts(): Partial<Record<LedgerKind, number>> {
   return Object.fromEntries([...counts].filter(([, n]) => n !== 0));
 }
 
-/** Keeps creation stacks from now on (`true`), or stops. For tests: a stack a object is slow. */
+/** Keeps creation stacks from now on (`true`), or stops. For tests: a stack an object is slow. */
 export function ledgerKeepStacks(keep: boolean): void {
   entries = keep ? new Set() : undefined;
 }

@@ -12,7 +12,7 @@ import {
   validateMm,
 } from "../../mm/index.ts";
 import { lockdepTask } from "../../sync/index.ts";
-import { type Async, schedule } from "../../testing/scheduled-locks.ts";
+import { scheduleLocks } from "../../testing/scheduled-locks.ts";
 import { BASE, createSpace } from "../../testing/spaces.ts";
 import { type Dmirror, DmirrorDriver } from "./index.ts";
 
@@ -81,14 +81,7 @@ test.each([
           await mapping.write(0, new Uint8Array(2 * P).fill(1));
           await device.migrateToDevice(BASE + P, P);
           const children: AddressSpace[] = [];
-          for (const lock of [mm.mmapLock, device.update, other.update] as unknown as Record<string, Async>[]) {
-            for (const method of ["read", "write", "lock"].filter((name) => typeof lock[name] === "function")) {
-              schedule(s, lock, method);
-            }
-            if (slow) {
-              (lock as { tryLock: unknown }).tryLock = () => undefined;
-            }
-          }
+          scheduleLocks(s, [mm.mmapLock, device.update, other.update], slow);
           const pagesLost = new Set<number>();
           const run = async ({ op, page, count }: { op: string; page: number; count: number }): Promise<unknown> => {
             const at = BASE + page * P;

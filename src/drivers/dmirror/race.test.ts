@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { type AddressSpace, PTE_PRESENT, PTE_WRITE, ptePfn, validateMm } from "../../mm/index.ts";
 import { lockdepTask } from "../../sync/index.ts";
-import { type Async, schedule } from "../../testing/scheduled-locks.ts";
+import { scheduleLocks } from "../../testing/scheduled-locks.ts";
 import { BASE, createSpace } from "../../testing/spaces.ts";
 import { type Dmirror, DmirrorDriver } from "./index.ts";
 
@@ -49,17 +49,7 @@ test("I-HMM-1: in every schedule the device's table follows the CPU's, nothing h
         const other = await driver.open(mm);
         await device.write(BASE, new Uint8Array(2 * P).fill(1));
         const children: AddressSpace[] = [];
-        for (const lock of [mm.mmapLock, device.update, other.update] as unknown as Record<string, Async>[]) {
-          for (const method of ["read", "write", "lock"]) {
-            if (typeof lock[method] === "function") {
-              schedule(s, lock, method);
-            }
-          }
-        }
-        if (slow) {
-          // No try succeeds: every sync callback and every lease goes the long way round.
-          (device.update as { tryLock: unknown }).tryLock = () => undefined;
-        }
+        scheduleLocks(s, [mm.mmapLock, device.update, other.update], slow);
         let exited = false;
         const run = async ({ op, page }: { op: string; page: number }): Promise<unknown> => {
           const at = BASE + page * P;
@@ -134,7 +124,7 @@ test("without the test of valid under the update lock the device keeps entries t
       const device = await driver.open(mm);
       const { HmmRange } = await import("../../hmm/index.ts");
       const valid = Object.getOwnPropertyDescriptor(HmmRange.prototype, "valid");
-      schedule(s, device.update as unknown as Record<"lock", Async>, "lock");
+      scheduleLocks(s, [device.update], false);
       Object.defineProperty(HmmRange.prototype, "valid", { configurable: true, get: () => true });
       try {
         // What changes entries without the mmap lock: another space's write to a shared page, announced to this one.
