@@ -185,13 +185,13 @@ function trimmed(choices: readonly number[]): readonly number[] {
 }
 
 /** A digit a choice, from 0 to z; the zeros at the end are left out. */
-export function encodeChoices(choices: readonly number[]): string {
+function encodeChoices(choices: readonly number[]): string {
   return trimmed(choices)
     .map((choice) => Math.min(choice, 35).toString(36))
     .join("");
 }
 
 /** The choices of {@link encodeChoices}. */
-export function decodeChoices(digits: string): readonly number[] {
+function decodeChoices(digits: string): readonly number[] {
   return [...digits].map((digit) => Number.parseInt(digit, 36));
 }

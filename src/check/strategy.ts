@@ -4,7 +4,7 @@ import type { Choose } from "./scheduler.ts";
 import type { Job } from "./task-promise.ts";
 
 /** Numbers that look random and depend on the seed alone. */
-export function randomFrom(seed: number): (below: number) => number {
+function randomFrom(seed: number): (below: number) => number {
   let state = (seed ^ 0x9e3779b9) >>> 0;
   return (below) => {
     state = (state + 0x6d2b79f5) >>> 0;
@@ -24,7 +24,7 @@ export function uniform(random: (below: number) => number): Choose {
  * lowest. Finds what needs few switches at the right places, which a uniform choice hardly ever meets.
  * (Burckhardt and others, A Randomized Scheduler with Probabilistic Guarantees of Finding Bugs, 2010.)
  */
-export function byPriority(random: (below: number) => number, tasks: number, changes: number, length: number): Choose {
+function byPriority(random: (below: number) => number, tasks: number, changes: number, length: number): Choose {
   const priorities = Array.from({ length: tasks + 1 }, () => random(1 << 20) + changes);
   const points = Array.from({ length: changes }, () => random(length));
   let step = 0;

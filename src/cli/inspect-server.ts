@@ -36,7 +36,7 @@ export interface InspectOptions {
 }
 
 /** The folder that `npm run build` puts the page into. */
-export function defaultPage(): string {
+function defaultPage(): string {
   const here = path.dirname(fileURLToPath(import.meta.url));
   const built = path.join(here, "..", "inspector");
   return existsSync(built) ? built : path.join(here, "..", "..", "dist", "inspector");

@@ -21,7 +21,7 @@ export async function mapsCommand(path: string): Promise<void> {
 }
 
 /** The mappings after the last dispatch, each with its pages by where they were. At the end of a trace all may be unmapped. */
-export function mapsText(store: EventStore): string {
+function mapsText(store: EventStore): string {
   const model = new SpaceModel(store);
   model.update();
   model.seek(afterLastDispatch(store));

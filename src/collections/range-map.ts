@@ -40,15 +40,6 @@ export class RangeMap<T> {
     return this.#entryAfter(addr)?.value;
   }
 
-  /** The value of the last range that starts before the address. */
-  findPrevious(addr: number): T | undefined {
-    const c = this.#chunkIndexBefore(addr);
-    const chunk = this.#chunks[c];
-    // Half a unit below addr is "before addr" for whole numbers, so one search function does for both.
-    const i = lowerBound(chunk.starts, chunk.length, addr - 0.5);
-    return i >= 0 ? chunk.values[i] : undefined;
-  }
-
   /**
    * Adds a range.
    * @throws BugError I-COLL-3 when it is empty or overlaps another.

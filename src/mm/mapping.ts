@@ -132,7 +132,7 @@ function leaveCoherentMemory(mm: AddressSpace, range: VirtRange): MaybePromise<v
 }
 
 /** {@link Mapping.lease} of an address range. */
-export function leaseRange(mm: AddressSpace, mode: PinMode, range: VirtRange): MaybePromise<Lease> {
+function leaseRange(mm: AddressSpace, mode: PinMode, range: VirtRange): MaybePromise<Lease> {
   const lock = mm.mmapLock.tryRead();
   if (lock === undefined) {
     return leaseWhenFree(mm, mode, range);

@@ -30,10 +30,6 @@ export class RwSemaphore<C extends LockClass> implements LockOwner {
     return this.#writing || this.#readers > 0;
   }
 
-  get isHeldForWrite(): boolean {
-    return this.#writing;
-  }
-
   /** Takes the lock for reading if that needs no wait. @linux kernel/locking/rwsem.c down_read_trylock */
   tryRead(): Held<C, "read"> | undefined {
     if (this.#writing || this.#queue.size > 0) {

@@ -1,6 +1,6 @@
 /** A whole machine for tests: address spaces, a driver, and WebGPU devices that mirror them. */
 import { type WebGpuDevice, WebGpuDriver, type WebGpuKernel } from "../drivers/webgpu/index.ts";
-import { AddressSpace, type CpuMmu, type Mapping, MemoryObject, PhysicalMemory } from "../mm/index.ts";
+import { AddressSpace, type CpuMmu, type Mapping, PhysicalMemory } from "../mm/index.ts";
 import { openDawn } from "../platform/node/dawn.ts";
 import { testMmu } from "./mmu.ts";
 
@@ -115,11 +115,6 @@ export async function openMachine(options: MachineOptions = {}): Promise<Machine
   const machine = new Machine(options.mmu);
   await machine.open(options);
   return machine;
-}
-
-/** An object of zeros that several mappings share. The caller puts it. */
-export function sharedObject(memory: PhysicalMemory, pages: number): MemoryObject {
-  return new MemoryObject(memory, { pages });
 }
 
 /** Workgroups of {@link INCREMENT} and the like for a number of bytes. */

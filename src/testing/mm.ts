@@ -103,13 +103,6 @@ export async function firstBytes(mapping: Mapping): Promise<number[]> {
   return Array.from({ length: Math.ceil(bytes.length / PAGE_SIZE) }, (_, i) => bytes[i * PAGE_SIZE]);
 }
 
-/** Writes one byte at the start of each page. */
-export async function writeFirstBytes(mapping: Mapping, values: readonly number[]): Promise<void> {
-  for (const [i, value] of values.entries()) {
-    await mapping.write(i * PAGE_SIZE, Uint8Array.of(value));
-  }
-}
-
 /** Pages filled with a byte each. */
 export function filledBytes(pages: number, valueAt: (page: number) => number): Uint8Array {
   return Uint8Array.from({ length: pages * PAGE_SIZE }, (_, i) => valueAt(Math.floor(i / PAGE_SIZE)));

@@ -22,7 +22,7 @@ const WORDS = PAGE / 4;
 /** Of pages whose bytes are elsewhere, or on their way. */
 const AWAY = PageFlag.Busy | PageFlag.Device | PageFlag.Poisoned;
 /** What the CPU adds; devices add 1. */
-export const CPU_STEP = 1000;
+const CPU_STEP = 1000;
 
 /** Additions to a page that are done, and those that may be. */
 interface Additions {

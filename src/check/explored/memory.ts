@@ -60,10 +60,6 @@ export class PrivateMemory {
     this.#first = this.pagemap.addFrames(FRAMES);
   }
 
-  get pagesInUse(): number {
-    return this.#pages.size;
-  }
-
   get lost(): boolean {
     return this.#lost;
   }

@@ -53,10 +53,6 @@ export class GpuHandle {
     }
   }
 
-  hasFeature(name: GPUFeatureName): boolean {
-    return this.device.features.has(name);
-  }
-
   /** Ends the handle, and the device when it is owned. Waits that are going on end with ENODEV. Idempotent. */
   destroy(): void {
     this.lost.mark(this.ownership === "owned" ? "it was destroyed" : "the library let go of it");

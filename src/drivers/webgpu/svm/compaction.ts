@@ -15,7 +15,7 @@ const head = (word: number) => headerWord(word, "head");
  * Its bindings are the control buffer and the header. An invocation takes words of the fault bitmaps, 32 pages each, and workgroups that
  * ran: those with a bit set for one of their invocations go to list-out.
  */
-export const COMPACTION_WGSL = `
+const COMPACTION_WGSL = `
 @group(0) @binding(0) var<storage, read_write> ctl: array<atomic<u32>>;
 @group(0) @binding(1) var<uniform> head: ${HEADER_TYPE};
 

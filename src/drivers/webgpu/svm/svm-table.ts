@@ -32,7 +32,6 @@ export class SvmTable implements FrameStore {
   /** By device page: {@link Advice}. */
   #advice = new Uint8Array(0);
   readonly #seen = new SeenMappings();
-  #resident = 0;
   #mapped = 0;
   /** Mappings went or lost permissions since the last {@link refresh}. */
   #isStale = false;
@@ -55,11 +54,6 @@ export class SvmTable implements FrameStore {
   /** Device pages that kernels can reach. */
   get mappedPages(): number {
     return this.#mapped;
-  }
-
-  /** Device pages that have a frame. */
-  get residentPages(): number {
-    return this.#resident;
   }
 
   frameAt(page: number): SvmFrame | undefined {
@@ -222,14 +216,12 @@ export class SvmTable implements FrameStore {
     frame.update(0, SUB_PAGES, PageState.Touched, 0);
     this.pool.setOwner(index, frame);
     this.#frames[page] = frame;
-    this.#resident++;
     return frame;
   }
 
   /** Gives frames back, which hold nobody's only copy and which no submission uses. */
   remove(frame: SvmFrame): void {
     this.#frames[frame.page] = undefined;
-    this.#resident--;
     this.pool.put(frame.index);
     this.entries.noteChange(frame.page);
   }

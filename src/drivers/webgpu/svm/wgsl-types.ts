@@ -29,7 +29,7 @@ export function aliasOf(kernel: ParsedKernel, name: string): TypeRefElem | undef
 }
 
 /** With aliases seen through. */
-export function plainType(kernel: ParsedKernel, type: TypeElem): TypeElem {
+function plainType(kernel: ParsedKernel, type: TypeElem): TypeElem {
   const alias = aliasOf(kernel, typeName(type));
   return alias === undefined ? type : plainType(kernel, alias);
 }
