@@ -1,6 +1,6 @@
 /** A kernel that follows pointers, and its dispatch. */
-import { KernelError, trace, traceNow, traceOn } from "../../../base/index.ts";
-import { type AddressSpace, addrOfSvm, syncSpace } from "../../../mm/index.ts";
+import { KernelError, traceNow, traceOn } from "../../../base/index.ts";
+import { type AddressSpace, syncSpace } from "../../../mm/index.ts";
 import { lockdepTask } from "../../../sync/index.ts";
 import type { BindPlan } from "../bind-plan.ts";
 import type { WebGpuDevice } from "../device.ts";
@@ -13,34 +13,15 @@ import { traceDispatch } from "../trace-gpu.ts";
 import { BoundRanges } from "./bound-ranges.ts";
 import { compactionPipeline } from "./compaction.ts";
 import type { CompiledSvmKernel } from "./compile-svm.ts";
-import type { FatalAccess, RoundReport, RoundRun } from "./control.ts";
-import { Fatal, type FatalCode } from "./control-layout.ts";
 import { DispatchControls } from "./dispatch-controls.ts";
-import { encodeCompaction, encodeKernel, physicalGrid, type RoundBindings, userGroups } from "./encode-round.ts";
-import { fatalError } from "./fatal-error.ts";
-import { namedPages } from "./named-pages.ts";
+import { DispatchRun } from "./dispatch-run.ts";
+import { userGroups } from "./encode-round.ts";
 import { Pace } from "./pace.ts";
 import { Recalls } from "./recall.ts";
-import { type RoundContext, Rounds, type RoundsStats } from "./rounds.ts";
-import { scoutGroups } from "./scout.ts";
-import type { Demand } from "./service.ts";
+import type { RoundsStats } from "./rounds.ts";
 import type { SvmTable } from "./svm-table.ts";
-import { traceRound } from "./trace-svm.ts";
 import { windowSize } from "./windows.ts";
 import { FrameClaim, newTally, type SvmWork } from "./work.ts";
-
-interface Run extends RoundBindings {
-  readonly grid: readonly [number, number, number];
-  readonly work: SvmWork;
-  readonly params: Uint32Array;
-  readonly onRound: DispatchOptions["onRound"];
-  /** Those that `control` is the first of. */
-  readonly controls: DispatchControls;
-  /** Workgroups that are done. */
-  done: number;
-  /** With resume points, once they are needed. */
-  resuming?: GPUComputePipeline;
-}
 
 /** The device's turn and what it was taken for. */
 interface Turn extends Disposable {
@@ -187,21 +168,12 @@ export class SvmKernel implements WebGpuKernel {
     });
     const compaction = await compactionPipeline(device.gpu);
     const groups = userGroups(device, compiled, uniform, work.bound.placed);
-    const { onRound } = options;
-    const run: Run = {
-      svm,
-      control: controls.of(),
-      controls,
-      table,
-      grid,
-      groups,
-      compaction,
-      work,
-      params,
-      onRound,
-      done: 0,
-    };
-    return (await this.#runResident(run)) ?? (await this.#runRounds(run, job));
+    const run = new DispatchRun(
+      { device, name, compiled, pace: this.#pace, recalls: this.#recalls },
+      { svm, control: controls.of(), table, groups, compaction },
+      { job, controls, work, params, onRound: options.onRound },
+    );
+    return await run.all();
   }
 
   #spaceOf(options: DispatchOptions, plan: BindPlan): AddressSpace {
@@ -222,179 +194,4 @@ export class SvmKernel implements WebGpuKernel {
     }
     return mm;
   }
-
-  /** All memory is with the device already: one run, without checks. Undefined when it is not. */
-  async #runResident(run: Run): Promise<RoundsStats | undefined> {
-    const { svm, control, table, grid } = run;
-    const { writes } = this.compiled;
-    if (!isThere(run, writes)) {
-      return undefined;
-    }
-    const total = grid[0] * grid[1] * grid[2];
-    const { gpu } = this.device;
-    const linear = Math.max(...grid) > gpu.limits.maxComputeWorkgroupsPerDimension;
-    const pipeline = linear ? await this.compiled.residentLinear() : this.compiled.resident;
-    const round = { grid, windowFirst: 0, ids: undefined, first: 0, count: total, lanes: [0, 0xffff_ffff] as const };
-    let ran = false;
-    await svm.submit(table, [], run.work, (encoder) => {
-      // Looked at again under the update lock.
-      ran = isThere(run, writes);
-      if (ran) {
-        control.write(round);
-        encodeKernel(run, this.compiled, encoder, pipeline, linear ? physicalGrid(gpu, total) : grid);
-        control.record(encoder, 0);
-      }
-    });
-    if (!ran) {
-      return undefined;
-    }
-    const report = await control.read(0);
-    if (report.fatal !== undefined) {
-      this.#throwFatal(run, report.fatal);
-    }
-    run.done = total;
-    const stats = { rounds: 1, faults: 0 };
-    noteProgress(run, stats);
-    return stats;
-  }
-
-  async #runRounds(run: Run, job: ConstructorParameters<typeof Rounds>[0]["job"]) {
-    const { table } = run;
-    const { guarded, quick } = this.compiled;
-    const recall = this.#recalls.of(table, run.svm.placer.share);
-    const brought = recall?.choose(table) ?? [];
-    const missed: Demand[] = [];
-    // Most memory is only read, and need not be the device's own for a kernel to be quick.
-    const isLikelyReadable = isThere(run, false) || (brought.length > 0 && recall?.isTrusted === true);
-    const isReadable = guarded !== undefined && this.#pace.isKnown && isLikelyReadable;
-    const rounds: Rounds = new Rounds({
-      job,
-      table,
-      guessed: [...namedPages(table, run.params, brought), ...brought],
-      pace: quick === undefined ? undefined : this.#pace,
-      isReadable,
-      run: async (round, context) => {
-        const report = await this.#round(run, round, context);
-        run.done += report.completed;
-        noteProgress(run, rounds.stats);
-        return report;
-      },
-      work: run.work,
-      placer: run.svm.placer,
-      beside: () => run.controls.second(),
-      onSlice: (asked) => {
-        for (const demand of recall === undefined ? [] : asked) {
-          if (!demand.optional) {
-            missed.push(demand);
-          }
-        }
-      },
-      resume: () => this.#resume(run),
-      fail: (fatal, why) => this.#throwFatal(run, fatal, why),
-      growReplay: (replayRecords) => run.control.grow({ replayRecords }),
-    });
-    await rounds.all();
-    recall?.note(table, brought, missed, !isReadable);
-    return rounds.stats;
-  }
-
-  /** From now on invocations can be left. Returns the words that each keeps, or why not. */
-  async #resume(run: Run): Promise<number | string> {
-    const made = await this.compiled.resuming();
-    if (typeof made === "string") {
-      return made;
-    }
-    const { claim, signal } = run.work;
-    claim.clear();
-    await run.svm.placer.grow(run.table.mappedPages, true, signal);
-    await run.controls.spill(made.words);
-    run.resuming = made.pipeline;
-    return made.words;
-  }
-
-  async #round(run: Run, round: RoundRun, context: RoundContext): Promise<RoundReport> {
-    const { svm, table, work } = run;
-    const control = run.controls.of(context.lane);
-    const bindings = control === run.control ? run : { ...run, control };
-    const scouts = context.pipeline === "scout";
-    const grid = physicalGrid(this.device.gpu, scouts ? scoutGroups(round.count) : round.count);
-    const since = traceNow();
-    const quick = context.pipeline === undefined ? undefined : await this.compiled[context.pipeline]?.();
-    const pipeline = round.resume === undefined ? quick : run.resuming;
-    const demands = context.isPlaced
-      ? context.demands
-      : await svm.placer.place(table, context.demands, context.prefetch, work);
-    const encode = (encoder: GPUCommandEncoder) => {
-      if (context.newWindow) {
-        control.clear(encoder, "all");
-      } else if (context.clearFaults) {
-        control.clear(encoder, "faults");
-      }
-      control.clearAccessed(encoder);
-      control.write(round, !scouts);
-      if (round.resume?.clear) {
-        control.clearSpill(encoder);
-      }
-      encodeKernel(bindings, this.compiled, encoder, pipeline ?? this.compiled.checked, grid);
-      encodeCompaction(bindings, encoder);
-      control.record(encoder, round.count);
-    };
-    await svm.submit(table, demands, run.work, encode, context.together);
-    context.onSubmitted?.();
-    const submitted = traceNow();
-    const report = await control.read(round.count);
-    if (traceOn) {
-      trace("gpu.fence", { device: this.device.label, why: "round" }, submitted);
-      traceRound(this.device, table, { kernel: this.name, workgroups: round.count }, report, since);
-    }
-    work.tally.prefetchHits += table.noteAccessed(report.accessed);
-    const { fatal } = report;
-    if (fatal === undefined || (round.resume === undefined && RESUMABLE.has(fatal.code))) {
-      return report;
-    }
-    if (await this.#isMappedSince(run, fatal.address)) {
-      return { ...report, fatal: undefined };
-    }
-    this.#throwFatal(run, fatal);
-  }
-
-  /** A mapping may have come since the table was made: then the address is no mistake. */
-  async #isMappedSince({ table, work }: Run, address: number): Promise<boolean> {
-    const page = address >>> 12;
-    const before = table.accessOf(page);
-    using _lock = await table.mm.mmapLock.read({ signal: work.signal });
-    if (table.mm.vmas.find(addrOfSvm(address)) === undefined || page >= table.pages) {
-      return false;
-    }
-    table.refresh("as long as it is");
-    return table.accessOf(page) !== before;
-  }
-
-  /** `unresumed`: why there are no resume points. */
-  #throwFatal({ table, work }: Run, fatal: FatalAccess, unresumed?: string): never {
-    if (fatal.code === Fatal.ReadUnmapped || fatal.code === Fatal.WriteUnmapped) {
-      work.bound?.check(fatal.address >>> 12, fatal.code === Fatal.WriteUnmapped);
-    }
-    throw fatalError(this.name, this.compiled, table.mm, fatal, unresumed);
-  }
-}
-
-/** What committing stores on the way can help against. */
-const RESUMABLE: ReadonlySet<FatalCode> = new Set([Fatal.StoreLogFull, Fatal.BoundReread]);
-
-/** Whether the device has all memory, but for what is written through a variable: no pointer may lead there. */
-function isThere({ table, work }: Run, write: boolean): boolean {
-  return table.allResident(write, (page) => work.bound?.excludes(page, false) ?? false);
-}
-
-function noteProgress({ svm, grid, work, done, onRound }: Run, { rounds, faults }: RoundsStats): void {
-  const progress = {
-    rounds,
-    workgroups: grid[0] * grid[1] * grid[2],
-    workgroupsDone: done,
-    deviceFaults: faults,
-    bytesToDevice: work.tally.bytesToDevice,
-  };
-  svm.running.set(work, progress);
-  onRound?.(progress);
 }
