@@ -1,6 +1,7 @@
 /** Memory that exists already, as a mapping: the heap of a WebAssembly program. */
 import { KernelError, PAGE_SIZE } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
+import type { Lease } from "./lease.ts";
 import type { Mapping } from "./mapping.ts";
 import { MemoryObject, PageFlag } from "./memory-object.ts";
 import type { AdoptableMemory } from "./ports.ts";
@@ -73,16 +74,58 @@ export async function adopt(
 }
 
 /**
- * Ends an adoption: the bytes come home, the memory is its owner's alone again, and the mapping goes. An adopted mapping
- * that goes any other way may leave zeros. Nobody may use the memory until this resolves.
- * @throws KernelError as Mapping.lease and munmap
+ * Ends an adoption: the bytes come home, the memory is its owner's alone again, and the mapping goes. Of pages that were lost
+ * with their device an MMU that traps gives poison back. An adopted mapping that goes any other way may leave zeros. Nobody
+ * may use the memory until this resolves.
+ * @throws KernelError as Mapping.lease, but for EHWPOISON, and munmap; ENOMEM there is no room to give it back: try again
  */
 export async function disown(mapping: Mapping): Promise<void> {
   const { mm, start } = mapping;
   const object = mm.vmas.find(start)?.object;
   if (object !== undefined) {
-    using _lease = await mapping.lease("rw");
+    using _leases = await leaseWhatIsLeft(mapping, object);
     object.windows.trapAt(0)?.trap.giveBack?.();
   }
   await mapping.munmap();
+}
+
+/** Leases all pages but those that were lost. */
+async function leaseWhatIsLeft(mapping: Mapping, object: MemoryObject): Promise<Disposable> {
+  const leases: Lease[] = [];
+  const release = () => {
+    for (const lease of leases.splice(0)) {
+      lease.release();
+    }
+  };
+  for (;;) {
+    try {
+      for (const { page, end } of runsThatAreLeft(object)) {
+        leases.push(await mapping.lease("rw", { offset: page * PAGE_SIZE, length: (end - page) * PAGE_SIZE }));
+      }
+      return { [Symbol.dispose]: release };
+    } catch (error) {
+      release();
+      // Another page was lost meanwhile, or the device with all of its.
+      if (!(error instanceof KernelError && error.code === "EHWPOISON")) {
+        throw error;
+      }
+    }
+  }
+}
+
+function runsThatAreLeft(object: MemoryObject): { readonly page: number; readonly end: number }[] {
+  const runs: { page: number; end: number }[] = [];
+  const isLost = (page: number) => (object.flagsOf(page) & PageFlag.Poisoned) !== 0;
+  for (let page = 0; page < object.pages; page++) {
+    const last = runs.at(-1);
+    if (isLost(page)) {
+      continue;
+    }
+    if (last?.end === page) {
+      last.end++;
+    } else {
+      runs.push({ page, end: page + 1 });
+    }
+  }
+  return runs;
 }

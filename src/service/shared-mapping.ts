@@ -49,12 +49,19 @@ export class SharedMapping {
       return new PlainArrays(buffer, 0, Math.min(this.length, buffer.byteLength));
     }
     if (this.#arrays === undefined) {
-      throw new KernelError("EINVAL", "lease", `${this.name} crosses a multiple of 4 GiB: use read and write`);
+      throw new KernelError(
+        "EINVAL",
+        "lease",
+        `no one array can show ${this.name}, which crosses a multiple of 4 GiB or is of several pieces: use read and write`,
+      );
     }
     return this.#arrays;
   }
 
-  /** False for a mapping that no one array can show: it crosses a multiple of 4 GiB. Use `read` and `write` then. */
+  /**
+   * False for a mapping that no one array can show: it crosses a multiple of 4 GiB, or is of several pieces, as one that became
+   * smaller and larger again. Use `read` and `write` then.
+   */
   get hasArrays(): boolean {
     return this.#memory !== undefined || this.#arrays !== undefined;
   }

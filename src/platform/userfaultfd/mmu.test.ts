@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { listenToTrace, PAGE_SIZE, type TraceEvent } from "../../base/index.ts";
 import {
   AddressSpace,
+  disown,
   MemoryObject,
   makeDeviceExclusive,
   type Pager,
@@ -351,5 +352,22 @@ describe.skipIf(!report.works)("plain arrays and kernels", () => {
     for (const thread of threads) {
       await thread[Symbol.asyncDispose]();
     }
+  });
+
+  test("an adopted memory comes back with its bytes, and with poison where a device has lost them", async () => {
+    using mmu = new UserfaultfdMmu();
+    await using mm = AddressSpace.create({ memory: new PhysicalMemory(mmu) });
+    const memory = new WebAssembly.Memory({ initial: 1, maximum: 2, shared: true });
+    const words = new Uint32Array(memory.buffer);
+    const ofPages = () => Array.from({ length: 6 }, (_, page) => words[page * (PAGE_SIZE / 4) + 9]);
+    for (let page = 0; page < 6; page++) {
+      words[page * (PAGE_SIZE / 4) + 9] = page + 1;
+    }
+    const mapping = await mm.adopt(memory, { maximum: 2 * 65_536 });
+    const object = mm.vmas.find(mapping.start)?.object as MemoryObject;
+    poisonPages(object, 2, 4);
+    await disown(mapping);
+    expect(ofPages()).toEqual([1, 2, POISON_WORD, POISON_WORD, 5, 6]);
+    expect(mm.vmas.find(mapping.start)).toBeUndefined();
   });
 });

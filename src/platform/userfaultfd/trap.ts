@@ -1,7 +1,8 @@
 /** A window whose application side traps: which of its pages are shown, and which were written. */
 import { invariant, KernelError, PAGE_SIZE, PAGES_PER_BLOCK } from "../../base/index.ts";
-import type { CpuTrap, CpuWindow, MemoryObject } from "../../mm/index.ts";
+import { type CpuTrap, type CpuWindow, type MemoryObject, PageFlag } from "../../mm/index.ts";
 import { ErrnoNumber } from "./abi.ts";
+import { POISON_WORD } from "./fault-log.ts";
 import { type Run, runsByPins } from "./pinned-runs.ts";
 import { Streams } from "./read-ahead.ts";
 import type { Uffd } from "./uffd.ts";
@@ -332,11 +333,21 @@ export class UffdTrap implements CpuTrap {
     if (this.#sides.adopted && !this.#released) {
       const { uffd } = this.#owner;
       const bytes = Math.min(uffd.files.extent(this.address).accessible, this.byteLength);
+      this.#poisonLost(bytes / PAGE_SIZE);
       if (!uffd.replaceByCopy(this.address, this.#sides.ownAddress, bytes, this.byteLength)) {
         throw new KernelError("ENOMEM", "munmap", `no room to give ${bytes} bytes back: free some, and try again`);
       }
       this.#released = true;
       this.#letGo();
+    }
+  }
+
+  #poisonLost(end: number): void {
+    const { object, base } = this;
+    for (let page = 0; object !== undefined && page < end; page++) {
+      if (object.flagsOf(base + page) & PageFlag.Poisoned) {
+        this.wordsOf(page).fill(POISON_WORD);
+      }
     }
   }
 
