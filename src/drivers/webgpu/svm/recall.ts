@@ -33,7 +33,7 @@ export class Recall {
       this.#wait--;
     } else {
       for (const [page, write] of this.#pages) {
-        if (table.isMapped(page, write) && !table.isResident(page, write)) {
+        if (!table.isResident(page, write) && table.isMapped(page, write)) {
           chosen.push({ page, write, optional: true });
         }
       }

@@ -1,7 +1,7 @@
 /**
  * Scouts: a few invocations of each workgroup, run only for what they miss, before any of the workgroups runs. Neighbours touch
- * the same pages more often than not, so that a round which finds out everything and gets nothing done is saved. A scout stores
- * nothing and is not done, so it does not matter what it takes to be in memory.
+ * the same pages more often than not, so that a round which finds out everything and gets nothing done is saved. A scout stops at its
+ * first miss, as in a quick round; it stores nothing and is not done, so it does not matter what it takes to be in memory.
  */
 import { Control, headerWord } from "./control-layout.ts";
 import { aloneIds, ENTRY, type EntryShape, LENGTHS } from "./entry.ts";
@@ -46,9 +46,8 @@ fn ${ENTRY}(@builtin(workgroup_id) pm_hw: vec3u, @builtin(num_workgroups) pm_hw_
   pm_lane = pm_lidx;
   pm_workgroup = ${headerWord(Control.First)} + pm_p;
   ${aloneIds(shape)}
-  pm_begin();
   ${name}(${args.join(", ")});
-  if (pm_fault != 0u) { atomicAdd(&pm_ctl[${Control.Unfinished}], 1u); }
+  if (pm_hurt != 0u) { atomicAdd(&pm_ctl[${Control.Unfinished}], 1u); }
 }
 `;
 }

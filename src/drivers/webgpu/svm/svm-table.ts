@@ -166,7 +166,7 @@ export class SvmTable implements FrameStore {
   /** Whether the device can read a page, or write it. */
   isResident(page: number, write: boolean): boolean {
     const wanted = write ? SvmPte.Valid | SvmPte.Write : SvmPte.Valid;
-    return (this.#entry(page) & wanted) === wanted;
+    return (this.entries.at(page) & wanted) === wanted;
   }
 
   /** Takes note of tracked pages that a round used, one bit each; returns how many of them a prefetch had brought. */

@@ -21,6 +21,14 @@ export class TableEntries {
     return this.#words;
   }
 
+  /** A page's entry, of the state that it is in; 0 for pages that the table does not reach. */
+  at(page: number): number {
+    if (page < 0 || page >= this.#words.length) {
+      return 0;
+    }
+    return this.#changed[page] === 0 ? this.#words[page] : this.#entryOf(page);
+  }
+
   /** Reaches `pages` at least. */
   grow(pages: number): void {
     if (pages > this.#words.length) {

@@ -93,8 +93,8 @@ function textFor(kind: PipelineKind, parts: Parts): TransformedText {
   const { kernel, entry, analysis, bound, group } = parts;
   const edits = plainNames(kernel);
   makePlainFunction(kernel, entry, edits);
-  const isThorough = kind === "checked" || kind === "scout" || kind === "resuming";
-  const isQuick = kind === "quick" || kind === "guarded";
+  const isThorough = kind === "checked" || kind === "resuming";
+  const isQuick = kind === "scout" || kind === "quick" || kind === "guarded";
   const check = isThorough ? loopCheck : isQuick ? () => quickLoopCheck : residentLoopCheck;
   for (const fn of analysis.reached) {
     injectLoopChecks(kernel, fn, analysis, check, edits);
@@ -111,6 +111,7 @@ function textFor(kind: PipelineKind, parts: Parts): TransformedText {
 }
 
 const RUNTIMES = {
+  scout: quickRuntime,
   quick: quickRuntime,
   guarded: guardedRuntime,
   resident: residentRuntime,
