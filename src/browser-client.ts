@@ -7,6 +7,7 @@ import type { Notice, Wish } from "./service/protocol.ts";
 import { TraceReceiver } from "./service/trace-relay.ts";
 import { errorOf, PortChannel } from "./service/wire.ts";
 
+/** How a worker that owns the device is opened. */
 export interface OpenWorkerOptions {
   /** The most bytes of GPU buffers that hold pages. */
   readonly deviceMemory?: number | undefined;

@@ -33,6 +33,7 @@ export { SharedMapping, type SharedRange } from "./service/shared-mapping.ts";
 export { type SharedFile, SharedMemory, type SharedMmapOptions } from "./service/shared-memory.ts";
 export { ChromeTraceWriter } from "./trace/index.ts";
 
+/** How the library is opened in a page. */
 export interface OpenOptions {
   /** The most bytes of GPU buffers that hold pages. */
   readonly deviceMemory?: number | undefined;

@@ -17,6 +17,7 @@ export type Vpn = Branded<number, "Vpn">;
 /** A page frame number of one `PhysicalMemory`. Up to 27 bits. */
 export type Pfn = Branded<number, "Pfn">;
 
+/** The binary logarithm of {@link PAGE_SIZE}. */
 export const PAGE_SHIFT = 12;
 /** Bytes in a CPU page. */
 export const PAGE_SIZE = 4096;
@@ -51,14 +52,17 @@ export function addrOf(vpn: number): VirtAddr {
   return (vpn * PAGE_SIZE) as VirtAddr;
 }
 
+/** The first byte of the page that holds the address. */
 export function pageAlignDown(addr: number): VirtAddr {
   return (addr - (addr % PAGE_SIZE)) as VirtAddr;
 }
 
+/** The address itself where a page begins, else the first byte of the next page. */
 export function pageAlignUp(addr: number): VirtAddr {
   return pageAlignDown(addr + PAGE_SIZE - 1);
 }
 
+/** Whether a page begins at the address. */
 export function isPageAligned(addr: number): boolean {
   return addr % PAGE_SIZE === 0;
 }

@@ -11,6 +11,7 @@ export class BugError extends Error {
   }
 }
 
+/** What becomes of a report that the program survives. */
 export type BugHandler = (bug: BugError) => void;
 
 const reportOnConsole: BugHandler = (bug) => console.error(bug);

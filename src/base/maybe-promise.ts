@@ -4,6 +4,7 @@
  */
 export type MaybePromise<T> = T | Promise<T>;
 
+/** Whether the value has to be waited for. */
 export function isPromise<T>(value: MaybePromise<T>): value is Promise<T> {
   return value instanceof Promise;
 }

@@ -128,6 +128,7 @@ export const TRACEPOINTS = {
   },
 } as const satisfies Readonly<Record<string, Tracepoint>>;
 
+/** The name of a tracepoint. */
 export type TraceName = keyof typeof TRACEPOINTS;
 
 /** The fields of a tracepoint. */

@@ -27,6 +27,7 @@ const HEADERS = {
   "X-Content-Type-Options": "nosniff",
 } as const;
 
+/** What the inspector shows. */
 export interface InspectOptions {
   readonly store: EventStore;
   /** More events will come. */

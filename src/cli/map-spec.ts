@@ -5,6 +5,7 @@ import { parseSize } from "./size.ts";
 /** How a file is mapped: read-only, a private copy, or written back when the run succeeds. */
 export type MapMode = "r" | "cow" | "rw";
 
+/** Where the bytes of a mapping come from. */
 export type MapSource =
   | { readonly kind: "file"; readonly path: string; readonly mode: MapMode }
   | { readonly kind: "url"; readonly url: string }

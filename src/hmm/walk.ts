@@ -83,10 +83,12 @@ function piece54(range: WalkedRange, vma: Vma | undefined, addr: number): WalkSt
   return { vma, end: Math.min(vma.end, range.end), why: "" };
 }
 
+/** The walk ends at a page, with an error. */
 export function stopAt(range: WalkedRange, vpn: number, code: Errno, why: string, entry = range.values.none): WalkStop {
   return { kind: "stop", vpn, code, why, entry };
 }
 
+/** What becomes of a page that no device can use; undefined for one that can be. */
 export function unusableEntry(range: WalkedRange, pte: number): { entry: number; why: string } | undefined {
   switch (pteKind(pte)) {
     case PteKind.Poisoned:
@@ -98,6 +100,7 @@ export function unusableEntry(range: WalkedRange, pte: number): { entry: number;
   }
 }
 
+/** Whether the page is in the memory of the range's own device. */
 export function isOwnDeviceEntry(range: WalkedRange, mm: AddressSpace, pte: number): boolean {
   return (
     pteKind(pte) === PteKind.DevicePrivate &&

@@ -24,6 +24,7 @@ export interface Sum {
   readonly most: number;
 }
 
+/** What a trace says about a time. */
 export interface Analysis {
   readonly hottest: readonly HotPage[];
   readonly thrashing: readonly HotPage[];

@@ -3,6 +3,7 @@ import { type EventStore, FIRST_FLAG, kindOf, SECOND_FLAG } from "./event-store.
 
 /** States of a page, in the order of their colours. */
 export const PAGE_STATES = ["unmapped", "absent", "cpu", "written", "copy", "device", "migrating", "poisoned"] as const;
+/** One of {@link PAGE_STATES}. */
 export type PageState = (typeof PAGE_STATES)[number];
 
 const [UNMAPPED, ABSENT, CPU, WRITTEN, COPY, DEVICE, MIGRATING, POISONED] = PAGE_STATES.keys();

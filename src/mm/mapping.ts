@@ -31,6 +31,7 @@ export interface MappingRange {
   readonly end: VirtAddr;
 }
 
+/** A range of an address space, as its user has it. The handle holds nothing: the memory lasts until it is unmapped. */
 export class Mapping {
   readonly mm: AddressSpace;
   readonly start: VirtAddr;

@@ -24,6 +24,7 @@ import { releaseObjects } from "./writeback.ts";
 /** Mappings begin at multiples of this when they are placed: devices see memory in pages of 16 KiB. */
 const PLACEMENT_ALIGN = 16_384;
 
+/** What is mapped, and where. */
 export interface MmapOptions {
   /** Bytes; the mapping covers whole pages. */
   readonly length: number;

@@ -22,6 +22,7 @@ import { Vma } from "./vma.ts";
 import { chargeCuts, cutAround, linkVma, mergeAround, pick, unlinkVma, vmasIn } from "./vma-ops.ts";
 import { flushLastReferences, releaseObjects } from "./writeback.ts";
 
+/** Where a mapping may go. */
 export interface MremapOptions {
   /** It may get another address when it cannot grow in place. Default true. @linux MREMAP_MAYMOVE */
   readonly mayMove?: boolean | undefined;

@@ -186,6 +186,7 @@ export function forEachPaged(
   }
 }
 
+/** What a user of a page is told whose only copy was lost. */
 export function poisonedError(object: MemoryObject, page: number): KernelError {
   const what = object.pager === undefined ? "" : ` of ${object.pager.name}`;
   return new KernelError(

@@ -42,6 +42,7 @@ export function pteOfKind(kind: number, pfn: number, write: 0 | typeof PTE_WRITE
   return ((pfn << PTE_PFN_SHIFT) | kind | write) >>> 0;
 }
 
+/** The frame that an entry names. */
 export function ptePfn(pte: number): Pfn {
   return (pte >>> PTE_PFN_SHIFT) as Pfn;
 }

@@ -17,6 +17,7 @@ export const VmFlags = {
   MixedMap: 64,
 } as const;
 
+/** What the CPU and devices may do with a mapping. */
 export type Prot = "none" | "r" | "rw";
 
 /** @throws KernelError EINVAL */

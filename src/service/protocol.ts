@@ -132,6 +132,7 @@ export interface ObjectInfo {
   readonly length: number;
 }
 
+/** The name of an operation. */
 export type Operation = keyof Operations;
 
 /** What carries operations: a port to another thread, or a host in this one. */

@@ -1,5 +1,5 @@
 /** Operations over a message port, with errors that stay KernelErrors. */
-import { KernelError } from "../base/index.ts";
+import { KernelError, throwIfAborted } from "../base/index.ts";
 import type { Channel, Notice, Operation, Operations, WireError } from "./protocol.ts";
 
 /** What a port of either side can do. */
@@ -113,9 +113,7 @@ export class PortChannel implements Channel {
     if (this.#dead !== undefined) {
       throw new KernelError("ESRCH", op, this.#dead);
     }
-    if (signal?.aborted) {
-      throw new KernelError("EINTR", op, "the operation's AbortSignal fired", { cause: signal.reason });
-    }
+    throwIfAborted(signal, op);
     const id = this.#next++;
     const abort = () => this.#endpoint.postMessage({ abort: id } satisfies Abort);
     signal?.addEventListener("abort", abort);

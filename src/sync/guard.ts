@@ -3,6 +3,7 @@ import { BugError } from "../base/index.ts";
 import type { LockClass } from "./lock-order.ts";
 import { type LockdepHold, lockdepRelease } from "./lockdep.ts";
 
+/** How a lock is held. */
 export type LockMode = "read" | "write";
 
 /** What a guard gives back to its lock. */

@@ -1,6 +1,6 @@
 /** The last step of a dispatch: the checks and the submission, with nothing in between. */
 import { bindVariables } from "./bind-groups.ts";
-import type { Retry } from "./gather.ts";
+import { type Retry, TRY_AGAIN } from "./gather.ts";
 import type { PlacedRange } from "./place.ts";
 import type { RangeAttempt } from "./range-attempt.ts";
 import type { DispatchJob, Submitted } from "./submit.ts";
@@ -32,9 +32,7 @@ export function commit(
     throw error;
   }
   const pagesMigrated = tried.submitted(fences.record(finished));
-  return complete
-    ? { finished, pagesMigrated }
-    : { wait: () => Promise.resolve(true), why: "its memory is being changed all the time" };
+  return complete ? { finished, pagesMigrated } : TRY_AGAIN;
 }
 
 /** Records the pass. */

@@ -21,6 +21,7 @@ import { traceEvict } from "./trace-gpu.ts";
 import { TransferEngine } from "./transfer.ts";
 import { BufferUsage } from "./usage.ts";
 
+/** How a device is opened, whatever GPU it is on. */
 export interface WebGpuDeviceOptions {
   /** The most bytes of GPU buffers that hold pages. Default: what the adapter's one biggest buffer holds, four times. */
   readonly deviceMemory?: number | undefined;

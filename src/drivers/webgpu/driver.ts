@@ -6,6 +6,7 @@ import { WebGpuDevice, type WebGpuDeviceOptions } from "./device.ts";
 import type { DirectWrites } from "./direct-upload.ts";
 import { adoptGpuDevice, type GpuHandle, openGpuDevice, type WhileWaiting } from "./gpu-handle.ts";
 
+/** How a device is opened. */
 export interface WebGpuOpenOptions extends WebGpuDeviceOptions {
   /** A device of the caller's, which stays his to destroy; or an adapter, whose device the driver opens. */
   readonly gpu: GPUDevice | GPUAdapter;
@@ -20,6 +21,7 @@ export interface WebGpuOpenOptions extends WebGpuDeviceOptions {
   readonly writing?: DirectWrites | undefined;
 }
 
+/** The driver: opens devices, and ends with all of them. */
 export class WebGpuDriver implements AsyncDisposable {
   readonly #devices = new Set<WebGpuDevice>();
   #unloaded: Promise<void> | undefined;

@@ -29,6 +29,7 @@ export interface ExtentContext {
   readonly update: Mutex<"update">;
 }
 
+/** The extents of one mirror, by address and by frame. */
 export class ExtentTable {
   readonly #context: ExtentContext;
   readonly #byAddress = new RangeMap<Extent>();

@@ -49,6 +49,7 @@ export interface Attempt {
   readonly inPlace: { readonly extent: Extent; readonly page: number }[];
 }
 
+/** Why a try that others always come before ends in EBUSY. */
 export const BUSY_MEMORY = "its memory is being changed all the time";
 
 /** Somebody was faster: the next try may be. */
@@ -152,6 +153,7 @@ export function prepareWrites(tried: Attempt, segment: Segment): MaybePromise<vo
   });
 }
 
+/** What a dispatch is told whose pages `[page, end)` hold one whose only copy was lost. */
 export function poisonedIn(object: MemoryObject, page: number, end: number): KernelError {
   let p = page;
   while (p < end - 1 && !(object.flagsOf(p) & PageFlag.Poisoned)) {

@@ -18,6 +18,7 @@ export interface DispatchProgress {
   readonly bytesToDevice: number;
 }
 
+/** What a kernel runs over, how often, and how long it may take. */
 export interface DispatchOptions {
   /** Memory for each storage variable of the kernel, by the variable's name. */
   readonly bind?: Readonly<Record<string, BindTarget>> | undefined;

@@ -6,6 +6,7 @@ import { fileError } from "./file-error.ts";
 import { StreamFilePager } from "./stream-file-pager.ts";
 import { type SyncAccessHandle, SyncFilePager } from "./sync-file-pager.ts";
 
+/** How a file is opened. */
 export interface OpenFileOptions {
   /** Open for writing too, for shared writable mappings. Takes a FileSystemFileHandle. */
   readonly write?: boolean | undefined;

@@ -11,6 +11,7 @@ import {
 } from "../../base/index.ts";
 import { MemoryObject, type Pager, type PhysicalMemory } from "../../mm/index.ts";
 
+/** How a file is opened. */
 export interface OpenFileOptions {
   /** Open for writing too, for shared writable mappings. */
   readonly write?: boolean | undefined;

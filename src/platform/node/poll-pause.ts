@@ -13,6 +13,7 @@ const SHORT_WAIT_MS = 0.4;
 const LONG_WAIT_MS = 1.5;
 /** A turn of a loop that does nothing but look. */
 const IDLE_TURN_MS = 0.2;
+/** Of one turn. */
 export const SLEEP_MS = 0.2;
 
 const NEVER_WOKEN = new Int32Array(new SharedArrayBuffer(4));

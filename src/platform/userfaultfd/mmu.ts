@@ -35,6 +35,7 @@ import { UffdTrap, type WindowOwner } from "./trap.ts";
 import { Uffd } from "./uffd.ts";
 import { type MemoryWatch, WindowPlaces } from "./window-places.ts";
 
+/** How the MMU is opened. */
 export interface UserfaultfdMmuOptions extends MemoryWatch {
   /** Pages that a fault on host memory may bring along: a power of two up to 512. Default 64. */
   readonly faultAround?: number | undefined;
@@ -62,6 +63,7 @@ interface HeldFault {
   readonly since: number;
 }
 
+/** The MMU of plain arrays: the kernel traps what is absent or write-protected. */
 export class UserfaultfdMmu implements CpuMmu, WindowOwner, Disposable {
   readonly name = "userfaultfd";
   readonly traps = true;

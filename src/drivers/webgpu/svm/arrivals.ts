@@ -73,7 +73,10 @@ export function vmaAt(table: SvmTable, addr: VirtAddr): Vma {
   return vma;
 }
 
-/** Runs of one VMA's pages that are not the device's own yet, in frames next to each other in memory. */
+/**
+ * Runs of one VMA's pages that are not the device's own yet, in frames next to each other in memory.
+ * @throws KernelError EFAULT, EPERM a page that nobody may write any more
+ */
 export function* arrivals(
   table: SvmTable,
   frames: readonly SvmFrame[],

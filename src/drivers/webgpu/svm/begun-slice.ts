@@ -8,6 +8,7 @@ export type Lane = 0 | 1;
 /** Share of the pool that each of two slices under way may take; the rest is for what they have in common. */
 export const BESIDE = 0.45;
 
+/** A slice whose first round is submitted while the slice before it runs. */
 export interface BegunSlice {
   readonly lane: Lane;
   /** Workgroups. */

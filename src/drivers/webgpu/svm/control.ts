@@ -141,6 +141,7 @@ export class ControlBuffers {
     this.#gpu = gpu;
   }
 
+  /** The storage buffer that rounds report in. @throws KernelError ENODEV the device was closed */
   get buffer(): GPUBuffer {
     if (this.#control === undefined) {
       throw new KernelError("ENODEV", "dispatch", "the device was closed");
@@ -148,7 +149,7 @@ export class ControlBuffers {
     return this.#control.buffer;
   }
 
-  /** The uniform buffer with the words that rounds read. */
+  /** The uniform buffer with the words that rounds read. @throws KernelError ENODEV as {@link buffer} */
   get header(): GPUBuffer {
     if (this.#head === undefined) {
       throw new KernelError("ENODEV", "dispatch", "the device was closed");

@@ -38,6 +38,7 @@ export interface DispatchParts {
   readonly onRound: DispatchOptions["onRound"];
 }
 
+/** One dispatch, from its first round to its last. */
 export class DispatchRun {
   readonly #kernel: RunningKernel;
   readonly #bindings: RoundBindings;

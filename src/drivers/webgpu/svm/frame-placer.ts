@@ -16,6 +16,7 @@ import type { FrameClaim, SvmWork } from "./work.ts";
 /** Frames given up together, so that dirty ones come home in few readbacks. */
 const EVICT_AT_ONCE = 64;
 
+/** Gives demanded pages frames, and takes these from others. */
 export class FramePlacer {
   readonly #device: WebGpuDevice;
   readonly #pool: FramePool;

@@ -3,6 +3,7 @@
 /** What a function does, as far as rewriting a kernel depends on it. */
 export type SvmFunctionKind = "load" | "store" | "atomic" | "span" | "span-load" | "span-store";
 
+/** A `pm_*` function that kernels can call. */
 export interface SvmFunction {
   readonly name: string;
   readonly kind: SvmFunctionKind;

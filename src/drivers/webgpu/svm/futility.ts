@@ -1,3 +1,4 @@
+/** When a dispatch that gets nothing done has tried for long enough. */
 import { KernelError } from "../../../base/index.ts";
 import type { Demand } from "./service.ts";
 

@@ -8,6 +8,7 @@ import { calledName, type ParsedKernel, svmName } from "./parse-kernel.ts";
 /** `int` and `float` are the types of literals without a suffix. */
 export type ScalarName = "u32" | "i32" | "f32" | "f16" | "bool" | "int" | "float";
 
+/** The type of an expression, as far as a value of it can be kept and given back. */
 export type WgslType =
   | { readonly kind: "scalar"; readonly name: ScalarName }
   | { readonly kind: "vector"; readonly size: number; readonly element: ScalarName }

@@ -24,10 +24,12 @@ export const SvmPte = {
   FrameShift: 12,
 } as const;
 
+/** Where a device page of the aperture begins. */
 export function addrOfPage(page: number): VirtAddr {
   return (SVM_APERTURE_BASE + page * DEVICE_PAGE) as VirtAddr;
 }
 
+/** The device page of the aperture that holds the address. */
 export function pageOfAddr(addr: number): number {
   return Math.floor((addr - SVM_APERTURE_BASE) / DEVICE_PAGE);
 }

@@ -40,6 +40,7 @@ export interface RoundsJob {
 /** One round, made by the dispatch: serves the demands, then runs. */
 export type RunRound = (run: RoundRun, round: RoundContext) => Promise<RoundReport>;
 
+/** What a round brings first, and how it runs. */
 export interface RoundContext {
   readonly demands: readonly Demand[];
   /** Bring these too if frames are free. */
@@ -59,6 +60,7 @@ export interface RoundContext {
   readonly onSubmitted?: () => void;
 }
 
+/** What the rounds of a dispatch came to; faults are device pages. */
 export interface RoundsStats {
   rounds: number;
   faults: number;

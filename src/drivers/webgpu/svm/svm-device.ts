@@ -149,6 +149,7 @@ export class SvmDevice {
     }
   }
 
+  /** What kernels read the table's entries in. @throws KernelError ENODEV the device was closed */
   pageTableBuffer(table: SvmTable): GPUBuffer {
     const buffer = this.#tableBuffers.get(table);
     if (buffer === undefined) {

@@ -16,6 +16,7 @@ import { homeRuns, SvmFrame } from "./svm-frame.ts";
 import { TableEntries } from "./table-entries.ts";
 import { traceEvictedFrames } from "./trace-svm.ts";
 
+/** Frames by device page, with what is mapped there, what was advised, and the entries that kernels read. */
 export class SvmTable implements FrameStore {
   readonly mm: AddressSpace;
   readonly mirror: DeviceMirror;

@@ -17,6 +17,7 @@ export interface SvmTally {
   restarts: number;
 }
 
+/** The tally of a dispatch that has cost nothing yet. */
 export function newTally(): SvmTally {
   return {
     bytesToDevice: 0,

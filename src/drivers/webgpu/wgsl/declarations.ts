@@ -10,11 +10,13 @@ export type Phrase = readonly Token[];
 /** `@name(…)`, by name. */
 export type Attributes = ReadonlyMap<string, readonly Phrase[]>;
 
+/** `struct name { … }` */
 export interface StructDeclaration {
   readonly name: string;
   readonly members: readonly { readonly name: string; readonly type: Phrase; readonly attributes: Attributes }[];
 }
 
+/** A `var` at module scope. */
 export interface VariableDeclaration {
   readonly name: string;
   readonly attributes: Attributes;
@@ -24,6 +26,7 @@ export interface VariableDeclaration {
   readonly type: Phrase;
 }
 
+/** `fn name(…) { … }` */
 export interface FunctionDeclaration {
   readonly name: string;
   readonly attributes: Attributes;

@@ -22,6 +22,7 @@ export interface NumbersType extends Sized {
   readonly columns: number;
 }
 
+/** `array<element, count>` */
 export interface ArrayType extends Sized {
   readonly kind: "array";
   readonly element: WgslType;
@@ -30,6 +31,7 @@ export interface ArrayType extends Sized {
   readonly count: number | undefined;
 }
 
+/** A struct, with the places of its members. */
 export interface StructType extends Sized {
   readonly kind: "struct";
   readonly members: readonly { readonly name: string; readonly offset: number; readonly type: WgslType }[];
@@ -40,6 +42,7 @@ export interface OpaqueType extends Sized {
   readonly kind: "opaque";
 }
 
+/** A type with its layout in memory. */
 export type WgslType = NumbersType | ArrayType | StructType | OpaqueType;
 
 /** Bytes of each. */
