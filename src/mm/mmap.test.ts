@@ -214,4 +214,17 @@ describe("madvise dontneed", () => {
     expect(await firstBytes(m)).toEqual([4]);
     expect(await firstBytes(new Mapping(child, m.start, P, "child"))).toEqual([4]);
   });
+
+  test("an object that is put while mmap waits for the lock is mapped all the same, and dies when nobody maps it", async () => {
+    await using mm = createMm();
+    const object = new MemoryObject(mm.memory, { pages: 1 });
+    const lock = await mm.mmapLock.write();
+    const mapping = mm.mmap({ length: P, object, shared: true });
+    await object.put();
+    lock[Symbol.dispose]();
+    const m = await mapping;
+    expect([await firstBytes(m), object.refs]).toEqual([[0], 1]);
+    await m.munmap();
+    expect(object.refs).toBe(0);
+  });
 });

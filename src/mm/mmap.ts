@@ -46,6 +46,8 @@ export interface MmapOptions {
   readonly vmFlags?: number | undefined;
 }
 
+const op = "mmap";
+
 /**
  * Maps memory.
  *
@@ -56,7 +58,6 @@ export interface MmapOptions {
  */
 export async function mmap(mm: AddressSpace, options: MmapOptions): Promise<Mapping> {
   const { prot = "rw", shared = false, offset = 0, object } = options;
-  const op = "mmap";
   assertLength(op, options.length);
   const flags = protFlags(prot, op) | (shared ? VmFlags.Shared : 0) | (options.vmFlags ?? 0);
   if (!Number.isSafeInteger(offset) || offset < 0 || !isPageAligned(offset)) {
@@ -75,6 +76,17 @@ export async function mmap(mm: AddressSpace, options: MmapOptions): Promise<Mapp
   if (options.fixed && options.addr === undefined) {
     throw new KernelError("EINVAL", op, "a fixed mapping needs an address: give addr");
   }
+  // As fget's: its owner may put it while this waits for the lock.
+  object?.get();
+  try {
+    return await mapObject(mm, options, flags);
+  } finally {
+    await object?.put();
+  }
+}
+
+async function mapObject(mm: AddressSpace, options: MmapOptions, flags: number): Promise<Mapping> {
+  const { shared = false, offset = 0, object } = options;
   using _lock = await mm.mmapLock.write();
   mm.assertAlive(op);
   const bytes = pageAlignUp(options.length);

@@ -137,11 +137,12 @@ export class ServiceHost implements Channel {
   readonly #handlers: Handlers = {
     hello: () => ({ adapter: this.#parts.adapter, log: this.#parts.log.buffer }),
     mmap: async ({ object, space, ...options }) => {
+      const mm = this.#space("mmap", space);
       const known = object === undefined ? undefined : this.#objects.get(object);
       if (object !== undefined && known === undefined) {
         throw new KernelError("EINVAL", "mmap", "the object has been put: open it anew");
       }
-      return this.#info(await this.#space("mmap", space).mmap({ ...options, object: known }));
+      return this.#info(await mm.mmap({ ...options, object: known }));
     },
     adopt: async ({ memory, space, ...options }) => {
       const mapping = await this.#space("adopt", space).adopt(memory, options);
