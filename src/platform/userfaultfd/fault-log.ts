@@ -16,7 +16,26 @@ export interface FaultError {
 /** What an application reads where bytes were lost: not a number, as f32 and as f64. */
 export const POISON_WORD = 0xfff7_dead;
 
-const CODES: readonly Errno[] = ["EFAULT", "EHWPOISON", "EIO", "ENOMEM", "ESRCH", "EACCES"];
+/** Every code, so that none is told as another. */
+const NUMBERS: Readonly<Record<Errno, number>> = {
+  EFAULT: 0,
+  EHWPOISON: 1,
+  EIO: 2,
+  ENOMEM: 3,
+  ESRCH: 4,
+  EACCES: 5,
+  EBUSY: 6,
+  EINTR: 7,
+  EINVAL: 8,
+  EISDIR: 9,
+  ENODEV: 10,
+  ENOENT: 11,
+  ENOSPC: 12,
+  ENOTSUP: 13,
+  EOVERFLOW: 14,
+  EPERM: 15,
+};
+const CODES = Object.keys(NUMBERS) as readonly Errno[];
 const ENTRIES = 256;
 /** Words: code, address low, address high. */
 const ENTRY_WORDS = 3;
@@ -39,8 +58,7 @@ export class FaultLog {
   /** Only the thread that serves faults writes. */
   report(code: Errno, address: number): void {
     const at = 1 + (this.count % ENTRIES) * ENTRY_WORDS;
-    const known = CODES.indexOf(code);
-    Atomics.store(this.#words, at, known < 0 ? CODES.indexOf("EIO") : known);
+    Atomics.store(this.#words, at, NUMBERS[code]);
     Atomics.store(this.#words, at + 1, (address % 2 ** 32) | 0);
     Atomics.store(this.#words, at + 2, Math.floor(address / 2 ** 32));
     Atomics.add(this.#words, 0, 1);

@@ -13,6 +13,16 @@ test("the environment turns userfaultfd off, and the report says how to turn it 
   });
 });
 
+test("a value of the variable that means nothing is told, and not passed over", () => {
+  vi.stubEnv(MMU_VARIABLE, "sofware");
+  const why = "PAGEMIRROR_MMU=sofware is no MMU: set it to software, auto or userfaultfd, or unset it";
+  expect(probeUserfaultfd()).toEqual({ works: false, why, systemCalls: false });
+  vi.stubEnv(MMU_VARIABLE, "auto");
+  const { works } = probeUserfaultfd();
+  vi.stubEnv(MMU_VARIABLE, "");
+  expect(probeUserfaultfd().works).toBe(works);
+});
+
 test("a machine that cannot do it is told what to do", () => {
   const { works, why } = probeUserfaultfd();
   expect(works || /: \w+/.test(why)).toBe(true);

@@ -11,14 +11,18 @@ export interface UserfaultfdReport {
   readonly systemCalls: boolean;
 }
 
-/** The environment variable that turns userfaultfd off, and the value that does. */
+/** The environment variable that turns userfaultfd off: "software" does, with "auto" and "userfaultfd" it is as without. */
 export const MMU_VARIABLE = "PAGEMIRROR_MMU";
 
 /** Tries everything that the userfaultfd MMU needs, and leaves nothing behind. */
 export function probeUserfaultfd(): UserfaultfdReport {
   const no = (why: string): UserfaultfdReport => ({ works: false, why, systemCalls: false });
-  if (process.env[MMU_VARIABLE] === "software") {
+  const choice = process.env[MMU_VARIABLE] ?? "";
+  if (choice === "software") {
     return no(`turned off by ${MMU_VARIABLE}=software: unset it`);
+  }
+  if (!["", "auto", "userfaultfd"].includes(choice)) {
+    return no(`${MMU_VARIABLE}=${choice} is no MMU: set it to software, auto or userfaultfd, or unset it`);
   }
   // Undefined without Node's permission model.
   if (process.permission?.has("worker") === false) {
