@@ -41,6 +41,27 @@ export class KernelError extends Error {
   }
 }
 
+/** A value that a program gave and should not have, for the sentence that says so. */
+export function quote(value: unknown): string {
+  switch (typeof value) {
+    case "string":
+      return JSON.stringify(value);
+    case "object":
+      return value === null ? "null" : "an object";
+    case "function":
+      return "a function";
+    default:
+      return String(value);
+  }
+}
+
+/** @throws KernelError EINVAL what should be an object of options is none */
+export function assertOptions(op: string, options: object): void {
+  if (typeof options !== "object" || options === null) {
+    throw new KernelError("EINVAL", op, `the options are ${quote(options)}: give an object`);
+  }
+}
+
 /** Throws EINTR when the signal has fired: the `fatal_signal_pending` of every wait. */
 export function throwIfAborted(signal: AbortSignal | undefined, op: string): void {
   if (signal?.aborted) {

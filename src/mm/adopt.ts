@@ -1,9 +1,10 @@
 /** Memory that exists already, as a mapping: the heap of a WebAssembly program. */
-import { KernelError, PAGE_SIZE } from "../base/index.ts";
+import { assertOptions, KernelError, PAGE_SIZE, quote } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import type { Lease } from "./lease.ts";
 import type { Mapping } from "./mapping.ts";
 import { MemoryObject, PageFlag } from "./memory-object.ts";
+import { mprotect } from "./mprotect.ts";
 import type { AdoptableMemory } from "./ports.ts";
 
 /** Options of {@link adopt}. */
@@ -16,14 +17,15 @@ export interface AdoptOptions {
 const MAX_BYTES = 2 ** 32;
 
 /** Bytes that a memory has now. @throws KernelError EINVAL it is none */
-export function adoptableBytes(
-  memory: { readonly buffer?: ArrayBufferLike; readonly byteLength?: number } | undefined,
-): number {
-  const bytes = memory?.buffer?.byteLength ?? memory?.byteLength;
-  if (bytes === undefined || ArrayBuffer.isView(memory)) {
+export function adoptableBytes(memory: AdoptableMemory): number {
+  // By its tag, as it may be of another realm; other shared memory has neighbours, or is a mapping.
+  if (Object.prototype.toString.call(memory) === "[object WebAssembly.Memory]" && "buffer" in memory) {
+    return memory.buffer.byteLength;
+  }
+  if (typeof memory !== "object" || memory === null || !("address" in memory)) {
     throw new KernelError("EINVAL", "adopt", "what is adopted is no memory: give a WebAssembly.Memory");
   }
-  return bytes;
+  return memory.byteLength;
 }
 
 /**
@@ -36,11 +38,9 @@ export function adoptableBytes(
  * @throws KernelError EINVAL a size that is not whole pages, over 4 GiB, or over what the memory reserved; ENOTSUP the MMU
  *   cannot; ENOMEM; ESRCH
  */
-export async function adopt(
-  mm: AddressSpace,
-  memory: AdoptableMemory,
-  { maximum, name = "adopted" }: AdoptOptions = {},
-): Promise<Mapping> {
+export async function adopt(mm: AddressSpace, memory: AdoptableMemory, options: AdoptOptions = {}): Promise<Mapping> {
+  assertOptions("adopt", options);
+  const { maximum, name = "adopted" } = options;
   const { mmu } = mm.memory;
   const bytes = adoptableBytes(memory);
   const length = maximum ?? bytes;
@@ -55,7 +55,7 @@ export async function adopt(
     throw new KernelError(
       "EINVAL",
       "adopt",
-      `${name}: a maximum of ${length} bytes does not fit a memory of ${bytes}: give what it was made with, at most 4 GiB`,
+      `${name}: a maximum of ${quote(length)} bytes does not fit a memory of ${bytes}: give what it was made with, at most 4 GiB`,
     );
   }
   if (mmu.adoptWindow === undefined) {
@@ -68,6 +68,9 @@ export async function adopt(
     object.windows.adopt(mmu.adoptWindow(memory, length, object));
     object.updateFlags(0, bytes / PAGE_SIZE, PageFlag.Uptodate | PageFlag.Own | PageFlag.Used, 0);
     return await mm.mmap({ length, object, shared: true, name });
+  } catch (error) {
+    object.windows.trapAt(0)?.trap.giveBack?.();
+    throw error;
   } finally {
     await object.put();
   }
@@ -77,12 +80,14 @@ export async function adopt(
  * Ends an adoption: the bytes come home, the memory is its owner's alone again, and the mapping goes. Of pages that were lost
  * with their device an MMU that traps gives poison back. An adopted mapping that goes any other way may leave zeros. Nobody
  * may use the memory until this resolves.
- * @throws KernelError as Mapping.lease, but for EHWPOISON, and munmap; ENOMEM there is no room to give it back: try again
+ * @throws KernelError as mprotect, Mapping.lease, but for EHWPOISON, and munmap; ENOMEM there is no room to give it back: try again
  */
 export async function disown(mapping: Mapping): Promise<void> {
   const { mm, start } = mapping;
   const object = mm.vmas.find(start)?.object;
   if (object !== undefined) {
+    // Whatever its program may do with it: its owner may do all.
+    await mprotect(mm, start, mapping.length, "rw");
     using _leases = await leaseWhatIsLeft(mapping, object);
     object.windows.trapAt(0)?.trap.giveBack?.();
   }

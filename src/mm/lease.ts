@@ -1,5 +1,14 @@
 /** Leases: how the CPU uses managed memory on the software MMU. */
-import { formatRange, KernelError, ledgerCount, PAGE_SIZE, type VirtAddr, type VirtRange } from "../base/index.ts";
+import {
+  assertOptions,
+  formatRange,
+  KernelError,
+  ledgerCount,
+  PAGE_SIZE,
+  quote,
+  type VirtAddr,
+  type VirtRange,
+} from "../base/index.ts";
 import type { IntervalNode } from "../collections/index.ts";
 import type { MemoryObject, PinMode } from "./memory-object.ts";
 
@@ -30,8 +39,10 @@ export class Lease implements Disposable {
     this.#object = object;
     const { buffer, byteOffset } = object.windows.offset(page);
     this.buffer = buffer;
-    this.byteOffset = byteOffset + (range.start % PAGE_SIZE);
-    this.byteLength = range.end - range.start;
+    // An adopted memory may not have grown to all of the range.
+    const size = buffer.byteLength;
+    this.byteOffset = Math.min(byteOffset + (range.start % PAGE_SIZE), size);
+    this.byteLength = Math.min(range.end - range.start, size - this.byteOffset);
     this.#pin = object.pins.insert(page, pageEnd, mode);
     ledgerCount("lease", 1);
   }
@@ -111,9 +122,12 @@ export function resolveByteRange(
   base: { readonly start: number; readonly length: number; readonly name: string },
   part: ByteRange,
 ): VirtRange {
-  const offset = part.offset ?? 0;
-  const length = part.length ?? base.length - offset;
+  assertOptions(op, part);
+  const { offset = 0 } = part;
+  const { length = typeof offset === "number" ? base.length - offset : undefined } = part;
   if (
+    typeof offset !== "number" ||
+    typeof length !== "number" ||
     !Number.isSafeInteger(offset) ||
     !Number.isSafeInteger(length) ||
     offset < 0 ||
@@ -123,7 +137,7 @@ export function resolveByteRange(
     throw new KernelError(
       "EINVAL",
       op,
-      `bytes ${offset} to ${offset + length} are not inside ${base.name}, which has ${base.length}`,
+      `offset ${quote(offset)} and length ${quote(length)} are not inside ${base.name}, which has ${base.length} bytes`,
     );
   }
   const start = (base.start + offset) as VirtAddr;

@@ -1,5 +1,5 @@
 /** madvise: what the application knows about its memory. */
-import { KernelError, PAGE_SIZE, type VirtAddr, vpnOf } from "../base/index.ts";
+import { KernelError, PAGE_SIZE, quote, type VirtAddr, vpnOf } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { type MemoryObject, PageFlag } from "./memory-object.ts";
 import { readPages, waitWhileBusy } from "./object-content.ts";
@@ -28,7 +28,7 @@ export type Advice = "dontneed" | "free";
 export async function madvise(mm: AddressSpace, start: number, length: number, advice: Advice): Promise<void> {
   const range = pageRange("madvise", start, length);
   if (advice !== "dontneed" && advice !== "free") {
-    throw new KernelError("EINVAL", "madvise", `unknown advice ${JSON.stringify(advice)}: use "dontneed" or "free"`);
+    throw new KernelError("EINVAL", "madvise", `unknown advice ${quote(advice)}: use "dontneed" or "free"`);
   }
   using _lock = await mm.mmapLock.read();
   mm.assertAlive("madvise");

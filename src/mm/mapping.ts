@@ -9,8 +9,10 @@ import {
   PAGE_SIZE,
   pageAlignDown,
   pageAlignUp,
+  quote,
   type VirtAddr,
   type VirtRange,
+  virtAddr,
 } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { svmAddressOf } from "./aperture.ts";
@@ -76,7 +78,7 @@ export class Mapping {
    */
   lease(mode: PinMode, part: LeaseOptions = {}): MaybePromise<Lease> {
     if (mode !== "r" && mode !== "rw") {
-      throw new KernelError("EINVAL", "lease", `unknown mode ${JSON.stringify(mode)}: use "r" or "rw"`);
+      throw new KernelError("EINVAL", "lease", `unknown mode ${quote(mode)}: use "r" or "rw"`);
     }
     const range = resolveByteRange("lease", this, part);
     return part.longTerm
@@ -87,13 +89,28 @@ export class Mapping {
   /** A copy of bytes. @throws KernelError as {@link Mapping.lease} */
   async read(offset = 0, length = this.length - offset): Promise<Uint8Array> {
     using lease = await this.lease("r", { offset, length });
-    return lease.u8.slice();
+    const { u8 } = lease;
+    if (u8.length === length) {
+      return u8.slice();
+    }
+    // What an adopted memory has not grown to is zeros.
+    const bytes = new Uint8Array(length);
+    bytes.set(u8);
+    return bytes;
   }
 
-  /** Writes bytes. @throws KernelError EINVAL no array of bytes; else as {@link Mapping.lease} */
+  /** Writes bytes. @throws KernelError EINVAL no array of bytes; EFAULT past what an adopted memory has grown to; else as {@link Mapping.lease} */
   async write(offset: number, bytes: ArrayBufferView): Promise<void> {
     assertBytes("write", bytes);
     using lease = await this.lease("rw", { offset, length: bytes.byteLength });
+    if (lease.byteLength < bytes.byteLength) {
+      const there = lease.byteOffset + lease.byteLength;
+      throw new KernelError(
+        "EFAULT",
+        "write",
+        `${this.name} has grown to ${there} bytes so far: grow the memory first`,
+      );
+    }
     lease.u8.set(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength));
   }
 
@@ -114,12 +131,13 @@ export class Mapping {
  */
 export function mappingAt(mm: AddressSpace, start: number, length: number): Mapping {
   mm.assertAlive("mapping");
+  const address = virtAddr(start, "mapping");
   assertLength("mapping", length);
-  const vma = mm.vmas.find(start);
+  const vma = mm.vmas.find(address);
   if (vma === undefined) {
-    throw new KernelError("EFAULT", "mapping", `nothing is mapped at ${formatAddr(start)}: mmap it first`);
+    throw new KernelError("EFAULT", "mapping", `nothing is mapped at ${formatAddr(address)}: mmap it first`);
   }
-  return new Mapping(mm, start as VirtAddr, length, vma.name);
+  return new Mapping(mm, address, length, vma.name);
 }
 
 /** Pages of the range in coherent device memory come to system memory: at once, but for devices that are told. */

@@ -1,12 +1,14 @@
 /** mmap: new mappings. */
 import {
   ADDRESS_LIMIT,
+  assertOptions,
   BLOCK_SIZE,
   isPageAligned,
   KernelError,
   mustAddLength,
   PAGE_SIZE,
   pageAlignUp,
+  quote,
   traceOn,
   type VirtAddr,
 } from "../base/index.ts";
@@ -57,11 +59,15 @@ const op = "mmap";
  * @linux mm/mmap.c do_mmap
  */
 export async function mmap(mm: AddressSpace, options: MmapOptions): Promise<Mapping> {
-  const { prot = "rw", shared = false, offset = 0, object } = options;
+  assertOptions(op, options);
+  const { prot = "rw", shared = false, offset = 0, object, name = "" } = options;
   assertLength(op, options.length);
   const flags = protFlags(prot, op) | (shared ? VmFlags.Shared : 0) | (options.vmFlags ?? 0);
   if (!Number.isSafeInteger(offset) || offset < 0 || !isPageAligned(offset)) {
     throw new KernelError("EINVAL", op, `offset ${offset} is not a multiple of the page size ${PAGE_SIZE}`);
+  }
+  if (typeof name !== "string") {
+    throw new KernelError("EINVAL", op, `the name is ${quote(name)}: give a string`);
   }
   if (object !== undefined && object.memory !== mm.memory) {
     throw new KernelError(

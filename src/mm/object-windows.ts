@@ -136,6 +136,7 @@ export class ObjectWindows {
   release(): void {
     for (const window of this.#windows) {
       window?.trap?.release();
+      window?.release?.();
     }
     this.#windows.length = 0;
   }

@@ -89,6 +89,8 @@ export interface CpuWindow {
   readonly byteLength: number;
   /** The same bytes for plain arrays of applications, where the MMU can trap them. */
   readonly trap?: CpuTrap | undefined;
+  /** Of adopted memory without a trap: its object is gone. */
+  release?(): void;
 }
 
 /**

@@ -1,5 +1,5 @@
 /** Virtual memory areas. @linux include/linux/mm_types.h struct vm_area_struct */
-import { KernelError, PAGE_SIZE, type VirtAddr } from "../base/index.ts";
+import { KernelError, PAGE_SIZE, quote, type VirtAddr } from "../base/index.ts";
 import type { IntervalNode } from "../collections/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import type { MemoryObject } from "./memory-object.ts";
@@ -30,7 +30,7 @@ export function protFlags(prot: Prot, op: string): number {
     case "rw":
       return VmFlags.Read | VmFlags.Write;
     default:
-      throw new KernelError("EINVAL", op, `unknown protection ${JSON.stringify(prot)}: use "none", "r" or "rw"`);
+      throw new KernelError("EINVAL", op, `unknown protection ${quote(prot)}: use "none", "r" or "rw"`);
   }
 }
 

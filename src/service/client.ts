@@ -1,7 +1,8 @@
 /** What a program holds, on either MMU: memory, a device, files, and what goes wrong outside of its calls. */
-import type { KernelError } from "../base/index.ts";
+import { assertOptions, type KernelError } from "../base/index.ts";
 import type { AdapterReport } from "../platform/adapter.ts";
 import { type FaultError, FaultLog } from "../platform/userfaultfd/fault-log.ts";
+import { assertWait } from "../sync/index.ts";
 import type { MmuChoice } from "./options.ts";
 import type { Channel, ClientFileOptions, ClientUrlOptions, FileSource, ServiceCounts } from "./protocol.ts";
 import { SharedDevice } from "./shared-device.ts";
@@ -131,10 +132,13 @@ export class SharedMirror extends EventTarget implements AsyncDisposable {
   /** Opens an HTTP(S) URL to map it. The signal is for the opening. @throws KernelError as openUrlObject */
   async openUrl(
     url: string | URL,
-    { signal, ...options }: ClientUrlOptions & { readonly signal?: AbortSignal | undefined } = {},
+    options: ClientUrlOptions & { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<SharedFile> {
+    assertOptions("open", options);
     const { channel } = this.#service;
-    return sharedFile(channel, await channel.call("openUrl", { url: String(url), ...options }, signal));
+    const { signal, ...rest } = options;
+    assertWait("open", { signal });
+    return sharedFile(channel, await channel.call("openUrl", { url: String(url), ...rest }, signal));
   }
 
   /** Page faults served so far; all zeros on the software MMU. */

@@ -57,8 +57,8 @@ const MAIN: SpaceId = 0;
 export class ServiceHost implements Channel {
   readonly #parts: ServiceParts;
   readonly #spaces = new Map<SpaceId, AddressSpace>();
-  /** Memory that its owner gets back, by its address. */
-  readonly #adopted = new Map<number, Mapping>();
+  /** Memory that its owner gets back. */
+  readonly #adopted = new Set<Mapping>();
   readonly #objects = new Map<number, MemoryObject>();
   readonly #leases = new Map<number, Lease>();
   readonly #kernels = new Map<number, WebGpuKernel>();
@@ -126,10 +126,20 @@ export class ServiceHost implements Channel {
   }
 
   async #disownAll(mm: AddressSpace): Promise<void> {
-    for (const [start, mapping] of this.#adopted) {
+    for (const mapping of this.#adopted) {
       if (mapping.mm === mm) {
-        this.#adopted.delete(start);
+        this.#adopted.delete(mapping);
         await disown(mapping);
+      }
+    }
+  }
+
+  /** @throws KernelError EINVAL adopted memory would go, or a part of it, without being given back */
+  #assertNoneAdopted(op: string, mm: AddressSpace, start: number, length: number): void {
+    for (const mapping of this.#adopted) {
+      if (mapping.mm === mm && start < mapping.end && start + length > mapping.start) {
+        const why = `${mapping.name} is an adopted memory, which stays where it is: end it with its munmap(), alone and whole`;
+        throw new KernelError("EINVAL", op, why);
       }
     }
   }
@@ -142,31 +152,38 @@ export class ServiceHost implements Channel {
       if (object !== undefined && known === undefined) {
         throw new KernelError("EINVAL", "mmap", "the object has been put: open it anew");
       }
+      if (options.fixed) {
+        this.#assertNoneAdopted("mmap", mm, options.addr ?? 0, options.length);
+      }
       return this.#info(await mm.mmap({ ...options, object: known }));
     },
     adopt: async ({ memory, space, ...options }) => {
       const mapping = await this.#space("adopt", space).adopt(memory, options);
       const { start, length, name } = mapping;
-      this.#adopted.set(start, mapping);
+      this.#adopted.add(mapping);
       return { start, length, name, view: undefined };
     },
     mapping: ({ space, start, length }) => this.#info(this.#space("mapping", space).mapping(start, length)),
-    mremap: async ({ space, start, oldLength, newLength, ...options }) =>
-      this.#info(await this.#space("mremap", space).mremap(start, oldLength, newLength, options)),
+    mremap: async ({ space, start, oldLength, newLength, ...options }) => {
+      const mm = this.#space("mremap", space);
+      this.#assertNoneAdopted("mremap", mm, start, oldLength);
+      return this.#info(await mm.mremap(start, oldLength, newLength, options));
+    },
     munmap: async ({ space, start, length }) => {
       const mm = this.#space("munmap", space);
-      const adopted = this.#adopted.get(start);
-      if (adopted?.mm === mm) {
-        this.#adopted.delete(start);
+      const adopted = [...this.#adopted].find((each) => each.mm === mm && each.start === start);
+      if (adopted?.length === length) {
+        this.#adopted.delete(adopted);
         try {
           await disown(adopted);
         } catch (error) {
           // Only so that its owner can try again: what goes another way leaves zeros.
-          this.#adopted.set(start, adopted);
+          this.#adopted.add(adopted);
           throw error;
         }
         return;
       }
+      this.#assertNoneAdopted("munmap", mm, start, length);
       await mm.munmap(start, length);
     },
     mprotect: ({ space, start, length, prot }) => none(this.#space("mprotect", space).mprotect(start, length, prot)),
@@ -214,8 +231,8 @@ export class ServiceHost implements Channel {
       this.#objects.delete(id);
       await object?.put();
     },
-    kernel: async ({ wgsl, ...options }) => {
-      const kernel = await this.#parts.device().kernel(wgsl, options);
+    kernel: async ({ wgsl, ...options }, signal) => {
+      const kernel = await this.#parts.device().kernel(wgsl, { ...options, signal });
       const { name, mode, reflection } = kernel;
       return { id: this.#add(this.#kernels, kernel), name, mode, reflection };
     },

@@ -2,7 +2,7 @@
 import { writeSync } from "node:fs";
 import { inspect } from "node:util";
 import { isMainThread, MessageChannel, type MessagePort } from "node:worker_threads";
-import { KernelError, traceOn } from "../base/index.ts";
+import { KernelError, quote, traceOn } from "../base/index.ts";
 import type { AdoptableMemory } from "../mm/index.ts";
 import { assertFaultAround } from "../platform/userfaultfd/around.ts";
 import { FaultLog } from "../platform/userfaultfd/fault-log.ts";
@@ -32,7 +32,7 @@ export async function openShared(options: SharedOptions = {}): Promise<SharedMir
   const { mmu = "auto", ...rest } = options;
   const { stuckMs = STUCK_MS } = options;
   if (!MMUS.includes(mmu)) {
-    throw new KernelError("EINVAL", "open", `mmu ${JSON.stringify(mmu)}: use ${MMUS.join(", ")}`);
+    throw new KernelError("EINVAL", "open", `mmu ${quote(mmu)}: use ${MMUS.join(", ")}`);
   }
   if (options.faultAround !== undefined) {
     assertFaultAround(options.faultAround);

@@ -98,7 +98,7 @@ export interface Operations {
   openUrl: [args: ClientUrlOptions & { readonly url: string }, result: ObjectInfo];
   putObject: [args: number, result: undefined];
   kernel: [
-    args: CompileOptions & { readonly wgsl: string },
+    args: Omit<CompileOptions, "signal"> & { readonly wgsl: string },
     result: {
       readonly id: number;
       readonly name: string;

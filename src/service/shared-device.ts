@@ -8,6 +8,7 @@ import type {
   WebGpuDeviceStats,
   WebGpuKernel,
 } from "../drivers/webgpu/index.ts";
+import { assertWait } from "../sync/index.ts";
 import type { Channel } from "./protocol.ts";
 import { SharedMapping, type SharedRange } from "./shared-mapping.ts";
 import { SharedMemory } from "./shared-memory.ts";
@@ -45,15 +46,19 @@ export class SharedDevice {
 
   /** Compiles a kernel. @throws KernelError as WebGpuDevice.kernel */
   async kernel(wgsl: string, options: CompileOptions = {}): Promise<SharedKernel> {
-    const { id, name, mode, reflection } = await this.#channel.call("kernel", { wgsl, ...options });
+    assertWait("kernel", options);
+    const { signal, ...rest } = options;
+    const { id, name, mode, reflection } = await this.#channel.call("kernel", { wgsl, ...rest }, signal);
     return {
       device: this,
       name,
       mode,
       reflection,
-      dispatch: async ({ bind = {}, mm, signal, ...rest }) => {
+      dispatch: async (options) => {
+        assertWait(name, options);
+        const { bind, mm, signal, ...rest } = options;
         const channel = this.#channel;
-        const wired = Object.entries(bind).map(([variable, target]) => [
+        const wired = Object.entries(bind ?? {}).map(([variable, target]) => [
           variable,
           SharedMapping.wired(target, channel, "dispatch", variable),
         ]);
@@ -66,13 +71,12 @@ export class SharedDevice {
   /** See WebGpuDevice.prefetch. @throws KernelError as it does */
   async prefetch(
     target: SharedTarget,
-    {
-      signal,
-      ...options
-    }: { readonly write?: boolean; readonly signal?: AbortSignal; readonly timeoutMs?: number } = {},
+    options: { readonly write?: boolean; readonly signal?: AbortSignal; readonly timeoutMs?: number } = {},
   ): Promise<number> {
+    assertWait("prefetch", options);
+    const { signal, ...rest } = options;
     const range = SharedMapping.wired(target, this.#channel, "prefetch", "the target");
-    return await this.#channel.call("prefetch", { ...options, ...range }, signal);
+    return await this.#channel.call("prefetch", { ...rest, ...range }, signal);
   }
 
   /** See WebGpuDevice.advise. @throws KernelError as it does */

@@ -1,5 +1,5 @@
 /** A mapping of a service, as a program uses it. */
-import { KernelError, PAGE_SIZE } from "../base/index.ts";
+import { assertOptions, KernelError, PAGE_SIZE } from "../base/index.ts";
 import {
   type Advice,
   assertBytes,
@@ -139,13 +139,15 @@ export class SharedMapping {
    * what it has now.
    * @throws KernelError as Mapping.lease
    */
-  async lease(mode: PinMode, { offset = 0, length, longTerm }: LeaseOptions = {}) {
+  async lease(mode: PinMode, part: LeaseOptions = {}) {
+    assertOptions("lease", part);
+    const { offset = 0, length, longTerm } = part;
     const range = this.#wire("lease", offset, length);
     const { buffer, byteOffset, byteLength } = this.#plain;
     const present = Math.max(0, Math.min(range.length, byteLength - offset));
     const id = await this.#channel.call("lease", { ...range, mode, longTerm, present });
     const release = () => void this.#channel.call("unlease", id).catch(() => undefined);
-    const bytes = { buffer, byteOffset: byteOffset + offset, byteLength: present };
+    const bytes = { buffer, byteOffset: byteOffset + Math.min(offset, byteLength), byteLength: present };
     return new SharedLease(mode, { start: range.start, end: range.start + range.length }, bytes, release);
   }
 

@@ -1,5 +1,5 @@
 /** An address space of a service, as a program uses it. */
-import { KernelError } from "../base/index.ts";
+import { assertOptions, KernelError } from "../base/index.ts";
 import {
   type AddressSpaceStats,
   type AdoptableMemory,
@@ -83,6 +83,7 @@ export class SharedMemory implements AsyncDisposable {
    * @throws KernelError as adopt of mm
    */
   async adopt(memory: { readonly buffer: ArrayBufferLike }, options: AdoptOptions = {}): Promise<SharedMapping> {
+    assertOptions("adopt", options);
     const { space } = this;
     adoptableBytes(memory);
     const info = await this.#channel.call("adopt", { ...options, space, memory: this.#locate(memory) });
@@ -91,7 +92,9 @@ export class SharedMemory implements AsyncDisposable {
   }
 
   /** Maps memory. @throws KernelError as mmap of mm */
-  async mmap({ object, ...options }: SharedMmapOptions): Promise<SharedMapping> {
+  async mmap(options: SharedMmapOptions): Promise<SharedMapping> {
+    assertOptions("mmap", options);
+    const { object, ...rest } = options;
     const { space } = this;
     if (object !== undefined && channels.get(object) !== this.#channel) {
       throw new KernelError(
@@ -100,7 +103,7 @@ export class SharedMemory implements AsyncDisposable {
         "the object is none of this service: give what its openFile() or openUrl() resolved to",
       );
     }
-    const info = await this.#channel.call("mmap", { ...options, space, object: object?.id });
+    const info = await this.#channel.call("mmap", { ...rest, space, object: object?.id });
     return new SharedMapping(this, this.#channel, info);
   }
 

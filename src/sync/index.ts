@@ -14,5 +14,5 @@ export {
 export { Mutex } from "./mutex.ts";
 export { RwSemaphore } from "./rw-semaphore.ts";
 export { Srcu } from "./srcu.ts";
-export type { WaitOptions } from "./wait-options.ts";
+export { assertWait, type WaitOptions } from "./wait-options.ts";
 export { WaitQueue } from "./wait-queue.ts";

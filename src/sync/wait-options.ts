@@ -1,11 +1,29 @@
 /** What every wait of the library accepts. */
-import { KernelError } from "../base/index.ts";
+import { assertOptions, KernelError, quote } from "../base/index.ts";
 
 /** Ends a wait early: `signal` with EINTR, `timeoutMs` as the operation says (EBUSY, or a value). */
 export interface WaitOptions {
   readonly signal?: AbortSignal | undefined;
   readonly timeoutMs?: number | undefined;
 }
+
+/**
+ * Checks what a program gave as the options of a call that may wait.
+ * @throws KernelError EINVAL no object, a `timeoutMs` that is no number from 0 up, a `signal` that is none
+ */
+export function assertWait(op: string, options: WaitOptions): void {
+  assertOptions(op, options);
+  const { timeoutMs, signal } = options;
+  if (timeoutMs !== undefined && (typeof timeoutMs !== "number" || !(timeoutMs >= 0))) {
+    throw new KernelError("EINVAL", op, `timeoutMs ${quote(timeoutMs)}: give milliseconds from 0 up`);
+  }
+  if (signal !== undefined && typeof signal?.addEventListener !== "function") {
+    throw new KernelError("EINVAL", op, `signal ${quote(signal)}: give that of an AbortController`);
+  }
+}
+
+/** A timer takes no longer time than this; who waits for weeks waits for ever. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
 
 /** The EINTR of an aborted wait. */
 export function interrupted(op: string, signal: AbortSignal): KernelError {
@@ -27,8 +45,7 @@ export function armWait(
   if (abort !== undefined) {
     signal?.addEventListener("abort", abort, { once: true });
   }
-  const timer =
-    timeoutMs === undefined || timeoutMs === Number.POSITIVE_INFINITY ? undefined : setTimeout(onTimeout, timeoutMs);
+  const timer = timeoutMs === undefined || timeoutMs > MAX_TIMER_MS ? undefined : setTimeout(onTimeout, timeoutMs);
   return () => {
     if (abort !== undefined) {
       signal?.removeEventListener("abort", abort);

@@ -1,7 +1,7 @@
 /** A WebGPU device that mirrors address spaces. */
-import { ADDRESS_LIMIT, invariant, KernelError, traceNow, traceOn } from "../../base/index.ts";
+import { ADDRESS_LIMIT, invariant, KernelError, quote, traceNow, traceOn } from "../../base/index.ts";
 import { type AddressSpace, svmAddressOf } from "../../mm/index.ts";
-import { lockdepDetached, RwSemaphore } from "../../sync/index.ts";
+import { assertWait, lockdepDetached, RwSemaphore } from "../../sync/index.ts";
 import { BindGroups } from "./bind-groups.ts";
 import { type BindTarget, mappingOf } from "./bind-plan.ts";
 import { type CompileOptions, compileKernel } from "./compile.ts";
@@ -106,15 +106,20 @@ export class WebGpuDevice {
    *   ENOTSUP textures and samplers; ENOMEM; ENODEV the device is lost or closed; EINTR
    */
   async kernel(wgsl: string, options: CompileOptions = {}): Promise<WebGpuKernel> {
-    this.assertOpen(options.name ?? "kernel");
+    assertWait("kernel", options);
+    const { name = "kernel" } = options;
+    if (typeof name !== "string") {
+      throw new KernelError("EINVAL", "kernel", `the name is ${quote(name)}: give a string`);
+    }
+    this.assertOpen(name);
     if (typeof wgsl !== "string") {
-      throw new KernelError("EINVAL", options.name ?? "kernel", "the WGSL is no text: give it as a string");
+      throw new KernelError("EINVAL", name, "the WGSL is no text: give it as a string");
     }
     if (usesSvm(wgsl)) {
       const { SvmKernel, compileSvmKernel } = await this.#loadSvm();
-      return new SvmKernel(this, await compileSvmKernel(this.gpu, wgsl, options), options.name ?? "kernel");
+      return new SvmKernel(this, await compileSvmKernel(this.gpu, wgsl, options), name);
     }
-    return new BindKernel(this, await compileKernel(this.gpu, wgsl, options), options.name ?? "kernel");
+    return new BindKernel(this, await compileKernel(this.gpu, wgsl, options), name);
   }
 
   /** @throws KernelError ENODEV when the device was closed or lost */
@@ -245,6 +250,7 @@ export class WebGpuDevice {
   ): Promise<number> {
     const op = "prefetch";
     this.assertOpen(op);
+    assertWait(op, options);
     const mapping = mappingOf(target, op, "the target");
     svmAddressOf(mapping.start, mapping.name);
     await this.#loadSvm();

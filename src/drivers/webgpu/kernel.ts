@@ -1,5 +1,6 @@
 /** A compiled kernel, and its dispatch. */
 import type { AddressSpace } from "../../mm/index.ts";
+import { assertWait } from "../../sync/index.ts";
 import { type BindPlan, type BindTarget, planBindings } from "./bind-plan.ts";
 import { type CompiledKernel, checkWorkgroups, type Workgroups } from "./compile.ts";
 import type { WebGpuDevice } from "./device.ts";
@@ -101,6 +102,7 @@ export interface CheckedDispatch {
 export function checkDispatch(kernel: WebGpuKernel, options: DispatchOptions): CheckedDispatch {
   const { device, name, reflection } = kernel;
   device.assertOpen(name);
+  assertWait(name, options);
   const { limits } = device.gpu;
   return {
     workgroups: checkWorkgroups(limits, options.workgroups, name),

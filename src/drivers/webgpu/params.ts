@@ -55,7 +55,7 @@ export function packParams(
 
 function packMember(view: DataView, member: ParamMember, value: ParamValue, op: string): void {
   const { rows, columns, elements } = member;
-  const numbers = typeof value === "object" ? value : [value];
+  const numbers = typeof value === "object" && value !== null ? value : [value];
   const needed = rows * columns * elements;
   if (numbers.length !== needed) {
     throw new KernelError(

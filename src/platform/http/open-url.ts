@@ -1,6 +1,7 @@
 /** URLs as the backing of memory objects: ranges of them are fetched on fault, nothing is downloaded as a whole. */
-import { KernelError, PAGE_SIZE, throwIfAborted } from "../../base/index.ts";
+import { assertOptions, KernelError, PAGE_SIZE, throwIfAborted } from "../../base/index.ts";
 import { MemoryObject, type PhysicalMemory } from "../../mm/index.ts";
+import { assertWait } from "../../sync/index.ts";
 import { RemoteObject, type RequestPolicy } from "./remote-object.ts";
 import { parseTarget } from "./target.ts";
 import { type FetchPolicy, UrlPager } from "./url-pager.ts";
@@ -70,12 +71,14 @@ export async function statUrl(url: string | URL, options: OpenUrlOptions = {}): 
 }
 
 async function openRemote(url: string | URL, options: OpenUrlOptions, policy: RequestPolicy): Promise<RemoteObject> {
+  assertWait("open", options);
   const target = parseTarget(url, options.headers);
   throwIfAborted(options.signal, "open");
   return RemoteObject.open(target, policy, options.signal ?? new AbortController().signal);
 }
 
 function policiesOf(options: OpenUrlOptions): [RequestPolicy, FetchPolicy] {
+  assertOptions("open", options);
   const chunkBytes = countOf(options, "requestBytes", 64 * 1024, PAGE_SIZE);
   const mostBytes = countOf(options, "readAheadBytes", 4 * 2 ** 20, PAGE_SIZE);
   return [

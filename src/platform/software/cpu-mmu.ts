@@ -8,6 +8,9 @@ import { type AdoptableMemory, type CpuMmu, type CpuWindow, createWindowMemory }
  */
 const ARENA_BYTES = 16 * 2 ** 20;
 
+/** Memories that are mapped, by whichever instance. */
+const adopted = new WeakSet<object>();
+
 /** Whether arrays may be seen by several threads here. Only pages may not: without cross-origin isolation they have one. */
 function canShare(): boolean {
   return !("crossOriginIsolated" in globalThis) || globalThis.crossOriginIsolated;
@@ -36,7 +39,12 @@ export class SoftwareMmu implements CpuMmu {
     if (!("buffer" in memory)) {
       throw new KernelError("EINVAL", "adopt", "an address is not enough here: give the WebAssembly.Memory itself");
     }
+    if (adopted.has(memory)) {
+      throw new KernelError("EINVAL", "adopt", "the memory is a mapping or adopted already: munmap it first");
+    }
+    adopted.add(memory);
     return {
+      release: () => void adopted.delete(memory),
       get buffer() {
         return memory.buffer;
       },

@@ -1,6 +1,6 @@
 /** A kernel that follows pointers, and its dispatch. */
-import { KernelError, traceNow, traceOn } from "../../../base/index.ts";
-import { type AddressSpace, syncSpace } from "../../../mm/index.ts";
+import { KernelError, quote, traceNow, traceOn } from "../../../base/index.ts";
+import { AddressSpace, syncSpace } from "../../../mm/index.ts";
 import { lockdepTask } from "../../../sync/index.ts";
 import type { BindPlan } from "../bind-plan.ts";
 import type { WebGpuDevice } from "../device.ts";
@@ -177,6 +177,9 @@ export class SvmKernel implements WebGpuKernel {
   }
 
   #spaceOf(options: DispatchOptions, plan: BindPlan): AddressSpace {
+    if (options.mm !== undefined && !(options.mm instanceof AddressSpace)) {
+      throw new KernelError("EINVAL", this.name, `mm is ${quote(options.mm)}: give an address space, as pm.mm`);
+    }
     if (options.mm !== undefined && plan.mm !== undefined && plan.mm !== options.mm) {
       throw new KernelError(
         "EINVAL",
