@@ -97,6 +97,7 @@ export const LAYERS: readonly Layer[] = [
     name: "service",
     imports: [
       "base",
+      "sync",
       "mm",
       "trace",
       "drivers/webgpu",
