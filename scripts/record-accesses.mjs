@@ -8,7 +8,7 @@ import MagicString from "magic-string";
 import { parseAst } from "rolldown/parseAst";
 import { sharedVariables } from "./shared-variables.mjs";
 
-/** How a place is touched: the masks of src/check/recorder.ts. */
+/** How a place is touched: the masks of src/check/access.ts. */
 const READ = 2;
 const UPDATE = 4;
 const WRITE = 8;

@@ -2,7 +2,6 @@
  * PageMirror for Node: an address space, on the software MMU or on the kernel's page faults, and a WebGPU device through
  * Dawn that mirrors it.
  */
-
 import { WebGpuDriver } from "./drivers/webgpu/index.ts";
 import { AddressSpace, type MemoryObject, PhysicalMemory } from "./mm/index.ts";
 import { OpenedMirror } from "./page-mirror.ts";

@@ -1,8 +1,9 @@
 /** The reduction leaves no outcome out: compared with all interleavings of small random programs. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { Access } from "./access.ts";
 import { exhaust } from "./exhaustive.ts";
-import { Access, type AccessRecorder } from "./recorder.ts";
+import type { AccessRecorder } from "./recorder.ts";
 import type { Scenario } from "./scenario.ts";
 import { Scheduler } from "./scheduler.ts";
 import { TaskPromise } from "./task-promise.ts";

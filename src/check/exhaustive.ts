@@ -11,9 +11,9 @@
  * out, as far as accesses are seen: all but those to the bytes of pages. What a state between two such steps looks like in
  * their other order is not seen either; what breaks an invariant there and leaves no trace is for random schedules.)
  */
+import { type Accesses, conflict } from "./access.ts";
 import type { Outcome } from "./outcome.ts";
 import { RaceFinder, type Step } from "./races.ts";
-import { type Accesses, conflict } from "./recorder.ts";
 import type { Scenario } from "./scenario.ts";
 import type { Scheduler, StepObserver } from "./scheduler.ts";
 import type { Job } from "./task-promise.ts";

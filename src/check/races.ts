@@ -1,5 +1,5 @@
 /** The order that a run's steps must have, and where another order would be another run. */
-import { Access, type Accesses, type Count, conflicts } from "./recorder.ts";
+import { Access, type Accesses, type Count, conflicts } from "./access.ts";
 
 /** What a step of a run was. */
 export interface Step {

@@ -1,6 +1,7 @@
 /** What a step touches, and when two steps may change places. */
 import { beforeEach, expect, test } from "vitest";
-import { Access, type Accesses, AccessRecorder, conflict } from "./recorder.ts";
+import { Access, type Accesses, conflict } from "./access.ts";
+import { AccessRecorder } from "./recorder.ts";
 
 let recorder: AccessRecorder;
 

@@ -1,8 +1,9 @@
 /** Runs one schedule: at each step one of the jobs that are ready, chosen by a strategy. */
 import { BugError } from "../base/index.ts";
 import type { LockdepContext, LockdepTask } from "../sync/index.ts";
+import { Access } from "./access.ts";
 import type { Outcome, TracedStep, Violation } from "./outcome.ts";
-import { Access, AccessRecorder } from "./recorder.ts";
+import { AccessRecorder } from "./recorder.ts";
 import type { ExploredGlobals, Host, Scenario, ScenarioRun } from "./scenario.ts";
 import { type Job, type JobQueue, runAsync, setJobQueue, type TaskContext, TaskPromise } from "./task-promise.ts";
 

@@ -1,5 +1,4 @@
 /** Ways to choose the next job. */
-
 import type { Choose } from "./scheduler.ts";
 import type { Job } from "./task-promise.ts";
 

@@ -3,8 +3,9 @@ import { assertOptions, KernelError, PAGE_SIZE, quote } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import type { Lease } from "./lease.ts";
 import type { Mapping } from "./mapping.ts";
-import { MemoryObject, PageFlag } from "./memory-object.ts";
+import { MemoryObject } from "./memory-object.ts";
 import { mprotect } from "./mprotect.ts";
+import { PageFlag } from "./page-flags.ts";
 import type { AdoptableMemory } from "./ports.ts";
 
 /** Options of {@link adopt}. */

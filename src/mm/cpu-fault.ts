@@ -5,11 +5,12 @@
  */
 import { blockOfVpn, indexInBlock, isPromise, KernelError, PAGES_PER_BLOCK } from "../base/index.ts";
 import { mappedAround } from "./fault-around.ts";
-import { type MemoryObject, PageFlag } from "./memory-object.ts";
+import type { MemoryObject } from "./memory-object.ts";
 import { poisonedError } from "./object-content.ts";
 import { migrateToRam } from "./object-migrate.ts";
 import { pagesAreReady, preparePages } from "./object-prepare.ts";
 import { shadowsLack } from "./object-shadows.ts";
+import { PageFlag } from "./page-flags.ts";
 import { forEachMapping } from "./rmap.ts";
 import { VmFlags } from "./vma.ts";
 import { windowEnd } from "./window-pages.ts";

@@ -7,7 +7,8 @@
  */
 import { chain, type MaybePromise } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
-import { type MemoryObject, PageFlag } from "./memory-object.ts";
+import type { MemoryObject } from "./memory-object.ts";
+import { PageFlag } from "./page-flags.ts";
 import type { CpuTrap } from "./ports.ts";
 import { announceRuns } from "./rmap.ts";
 import { VmFlags } from "./vma.ts";

@@ -1,6 +1,7 @@
 /** Pages of an object that a device has for itself, in system memory, and how they are taken from it. */
 import { type MaybePromise, vpnOf } from "../base/index.ts";
-import { type MemoryObject, PageFlag } from "./memory-object.ts";
+import type { MemoryObject } from "./memory-object.ts";
+import { PageFlag } from "./page-flags.ts";
 import { PTE_NONE, PTE_WRITE, PteKind, pteIsKind, ptePfn, ptePresent } from "./pte.ts";
 import { announceOnObject, rewriteEntries } from "./rmap.ts";
 import { type Vma, VmFlags } from "./vma.ts";

@@ -1,6 +1,7 @@
 /** How far around what the CPU asks for pages are brought in one go. */
 import { blockOfVpn, indexInBlock, PAGES_PER_BLOCK } from "../base/index.ts";
-import { type MemoryObject, PageFlag } from "./memory-object.ts";
+import type { MemoryObject } from "./memory-object.ts";
+import { PageFlag } from "./page-flags.ts";
 import { VmFlags } from "./vma.ts";
 
 /**

@@ -24,10 +24,11 @@ import {
 } from "../base/index.ts";
 import type { MmapRead } from "../sync/index.ts";
 import type { AddressSpace } from "./address-space.ts";
-import { type MemoryObject, PageFlag } from "./memory-object.ts";
+import type { MemoryObject } from "./memory-object.ts";
 import { poisonedError } from "./object-content.ts";
 import { framePfn } from "./object-migrate.ts";
 import { type PageNeed, pagesAreReady, preparePages } from "./object-prepare.ts";
+import { PageFlag } from "./page-flags.ts";
 import { PTE_PRESENT, PTE_WRITE, ptePresent } from "./pte.ts";
 import { announceOnObject } from "./rmap.ts";
 import { type Vma, VmFlags } from "./vma.ts";

@@ -34,7 +34,7 @@ export {
   pageStates,
   smapsFigure,
 } from "./maps.ts";
-export { MemoryObject, type ObjectBlock, PageFlag, type PinMode } from "./memory-object.ts";
+export { MemoryObject, type PinMode } from "./memory-object.ts";
 export type { MmapOptions } from "./mmap.ts";
 export type { MremapOptions } from "./mremap.ts";
 export { forEachPaged, isZeroPage, poisonedError, readPages, type Transit, waitWhileBusy } from "./object-content.ts";
@@ -48,6 +48,7 @@ export {
   restorePages,
 } from "./object-migrate.ts";
 export { pagesAreReady, preparePages } from "./object-prepare.ts";
+export { type ObjectBlock, PageFlag } from "./page-flags.ts";
 export { PageTable } from "./page-table.ts";
 export { type Allocation, type FrameBlock, PhysicalMemory } from "./physical-memory.ts";
 export type {

@@ -1,9 +1,10 @@
 /** madvise: what the application knows about its memory. */
 import { KernelError, PAGE_SIZE, quote, type VirtAddr, vpnOf } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
-import { type MemoryObject, PageFlag } from "./memory-object.ts";
+import type { MemoryObject } from "./memory-object.ts";
 import { readPages, waitWhileBusy } from "./object-content.ts";
 import { pushToShadows, shadowsLack } from "./object-shadows.ts";
+import { PageFlag } from "./page-flags.ts";
 import { assertNoHoles, pageRange } from "./range-args.ts";
 import { announce } from "./rmap.ts";
 import type { Vma } from "./vma.ts";

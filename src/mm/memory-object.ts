@@ -36,8 +36,6 @@ import type { Vma } from "./vma.ts";
 /** How a CPU user holds pages. A write pin may change the bytes at any time while it lasts. */
 export type PinMode = "r" | "rw";
 
-export { type ObjectBlock, PageFlag };
-
 /** A mappable, reference-counted run of pages. Begins with one reference, the creator's. */
 export class MemoryObject {
   readonly memory: PhysicalMemory;

@@ -12,10 +12,11 @@ import {
 } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { Mapping } from "./mapping.ts";
-import { MemoryObject, PageFlag } from "./memory-object.ts";
+import { MemoryObject } from "./memory-object.ts";
 import { findFreeRange } from "./mmap.ts";
 import { unmapRange, unmapWritten } from "./munmap.ts";
 import { waitWhileBusy } from "./object-content.ts";
+import { PageFlag } from "./page-flags.ts";
 import { assertLength, pageRange } from "./range-args.ts";
 import { announce } from "./rmap.ts";
 import { Vma } from "./vma.ts";

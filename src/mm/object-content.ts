@@ -9,8 +9,9 @@ import {
   PAGE_SIZE,
   PAGES_PER_BLOCK,
 } from "../base/index.ts";
-import { type MemoryObject, PageFlag } from "./memory-object.ts";
+import type { MemoryObject } from "./memory-object.ts";
 import { migrateToRam } from "./object-migrate.ts";
+import { PageFlag } from "./page-flags.ts";
 import type { Pager } from "./ports.ts";
 import { forEachWindow, windowEnd } from "./window-pages.ts";
 

@@ -2,7 +2,8 @@
 import { invariant, KernelError, type MaybePromise, PAGE_SIZE, traceNow, traceOn } from "../base/index.ts";
 import type { DevicePagemap } from "./device-pagemap.ts";
 import { forgetExclusive } from "./exclusive-pages.ts";
-import { type MemoryObject, PageFlag } from "./memory-object.ts";
+import type { MemoryObject } from "./memory-object.ts";
+import { PageFlag } from "./page-flags.ts";
 import type { DeviceRun } from "./ports.ts";
 import { PTE_NONE, PTE_PRESENT, PTE_WRITE, PteKind, pteIsKind, pteOfKind, ptePfn, ptePresent } from "./pte.ts";
 import { announceOnObject, rewriteEntries } from "./rmap.ts";

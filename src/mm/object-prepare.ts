@@ -2,10 +2,11 @@
 import { isPromise, type MaybePromise } from "../base/index.ts";
 import { isExclusive, revokeExclusive } from "./exclusive-pages.ts";
 import { deviceStretch } from "./fault-around.ts";
-import { type MemoryObject, PageFlag } from "./memory-object.ts";
+import type { MemoryObject } from "./memory-object.ts";
 import { pullPages, waitWhileBusy } from "./object-content.ts";
 import { migrateToRam } from "./object-migrate.ts";
 import { pushToShadows, shadowsLack } from "./object-shadows.ts";
+import { PageFlag } from "./page-flags.ts";
 
 /** What an access needs of the pages behind it. */
 export interface PageNeed {

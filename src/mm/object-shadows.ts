@@ -1,8 +1,9 @@
 /** Copies of an object's pages that still read through it, and get their own bytes before a page changes. */
 import { blockOfVpn, indexInBlock, isPromise, type MaybePromise, PAGES_PER_BLOCK } from "../base/index.ts";
-import { type MemoryObject, PageFlag } from "./memory-object.ts";
+import type { MemoryObject } from "./memory-object.ts";
 import { pullPages, waitWhileBusy } from "./object-content.ts";
 import { poisonPages } from "./object-migrate.ts";
+import { PageFlag } from "./page-flags.ts";
 
 const COPIED = PageFlag.Uptodate | PageFlag.Own | PageFlag.Device | PageFlag.Poisoned;
 

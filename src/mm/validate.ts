@@ -1,9 +1,9 @@
 /** Checks an address space against INVARIANTS.md; for tests, and for drivers in doubt. */
 import { BugError, blockOfVpn, formatAddr, formatRange, PAGE_SIZE, vpnOf } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
-import { PageFlag } from "./memory-object.ts";
 import { framePfn } from "./object-migrate.ts";
 import { shadowsLack } from "./object-shadows.ts";
+import { PageFlag } from "./page-flags.ts";
 import { PTE_PRESENT, PTE_WRITE, PteKind, pteIsKind, ptePfn } from "./pte.ts";
 import { canMerge, type Vma, VmFlags } from "./vma.ts";
 

@@ -2,7 +2,8 @@
 import { invariant, type MaybePromise, PAGE_SIZE, type VirtAddr, vpnOf } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { unmapFromCpu } from "./cpu-trap.ts";
-import { type MemoryObject, PageFlag } from "./memory-object.ts";
+import type { MemoryObject } from "./memory-object.ts";
+import { PageFlag } from "./page-flags.ts";
 import { canMerge, Vma, VmFlags } from "./vma.ts";
 
 /** Puts a VMA into its address space and its object's reverse map. Takes over the caller's object reference. */

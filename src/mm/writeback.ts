@@ -2,9 +2,10 @@
 import { isPromise, KernelError, type MaybePromise, PAGE_SIZE, PAGES_PER_BLOCK } from "../base/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { syncCpuWrites } from "./cpu-trap.ts";
-import { type MemoryObject, PageFlag } from "./memory-object.ts";
+import type { MemoryObject } from "./memory-object.ts";
 import { waitWhileBusy } from "./object-content.ts";
 import { migrateToRam } from "./object-migrate.ts";
+import { PageFlag } from "./page-flags.ts";
 import { assertNoHoles, pageRange } from "./range-args.ts";
 import { isWritable, writeProtectPages } from "./rmap.ts";
 import type { Vma } from "./vma.ts";

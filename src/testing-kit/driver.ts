@@ -1,5 +1,4 @@
 /** What the conformance suite asks of a driver, and how it is told about the test runner. */
-
 import type { MaybePromise } from "../base/index.ts";
 import type { AddressSpace, CpuMmu } from "../mm/index.ts";
 

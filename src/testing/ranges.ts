@@ -1,5 +1,4 @@
 /** Ranges over address spaces, for tests of faults and snapshots. */
-
 import { DEFAULT_PFN_FLAGS, DEFAULT_PFN_VALUES, HmmMirror, HmmRange, type HmmRangeOptions } from "../hmm/index.ts";
 import { type AddressSpace, type MemoryObject, PageFlag } from "../mm/index.ts";
 import { mmuNotifierSynchronize } from "../mmu-notifier/index.ts";

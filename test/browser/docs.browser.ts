@@ -1,5 +1,4 @@
 /** The programs of docs/browser.md, in a page. */
-
 import { blocks } from "virtual:docs";
 import { expect, test, vi } from "vitest";
 
