@@ -108,13 +108,19 @@ export class RaceFinder {
   /**
    * A count that some order of the run's steps may take to 0, although somebody who asks whether it is 0 was taken not to
    * care. None, if for each step down (but for as many as it began with, less one) there is a step up that comes before it
-   * in every order.
+   * in every order. Who writes the count begins it anew: what comes before that and what comes after do not change places.
    */
   countThatMayBeZero(steps: readonly Step[]): string | undefined {
     const counts = new Map<number, { spare: number; readonly ups: number[] }>();
     for (const [j, step] of steps.entries()) {
+      const writes = (variable: number) => ((step.accesses.get(variable) ?? 0) & Access.Write) !== 0;
+      for (const variable of counts.keys()) {
+        if (writes(variable)) {
+          counts.delete(variable);
+        }
+      }
       for (const { variable, name, delta, value } of step.counts) {
-        if (!this.#asked.has(variable)) {
+        if (!this.#asked.has(variable) || writes(variable)) {
           continue;
         }
         let count = counts.get(variable);
