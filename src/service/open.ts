@@ -260,13 +260,17 @@ function endWithoutThreads(): void {
 /** @throws KernelError of the opening; ESRCH the thread ended at once */
 function untilReady(client: MessagePort, over: Promise<Rescued>): Promise<void> {
   return new Promise((resolve, reject) => {
-    client.on("message", ({ ready, failed }: Notice) => {
+    const listener = ({ ready, failed }: Notice) => {
       if (ready) {
         resolve();
       } else if (failed !== undefined) {
         reject(fromWire(failed));
+      } else {
+        return;
       }
-    });
+      client.off("message", listener);
+    };
+    client.on("message", listener);
     void over.then(({ poisoned }) => {
       if (poisoned) {
         reject(new KernelError("ESRCH", "open", "the service thread ended at once: look at what it wrote"));

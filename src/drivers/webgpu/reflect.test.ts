@@ -46,6 +46,21 @@ test("reads the workgroup size, with constants and overrides", () => {
   expect(reflectKernel(WGSL, "idle")).toMatchObject({ workgroupSize: [4, 4, 2], bindings: [], params: undefined });
 });
 
+test("EINVAL: an override without a value, where it is used", () => {
+  const wgsl = `
+    @id(7) override SCALE: f32;
+    override WIDE: u32;
+    override UNUSED: u32;
+    @group(0) @binding(0) var<storage, read_write> data: array<f32>;
+    fn scaled() -> f32 { return SCALE; }
+    @compute @workgroup_size(8, WIDE) fn wide() {}
+    @compute @workgroup_size(8) fn main() { data[0] = scaled(); }
+    @compute @workgroup_size(8) fn plain() { data[0] = 1; }`;
+  expect(() => reflectKernel(wgsl, "main")).toThrowError("kernel: EINVAL: the override SCALE has no value: write one,");
+  expect(() => reflectKernel(wgsl, "wide")).toThrowError("kernel: EINVAL: the override WIDE has no value: write one,");
+  expect(reflectKernel(wgsl, "plain").bindings).toHaveLength(1);
+});
+
 test("EINVAL: several entry points and none named lists them", () => {
   expect(() => reflectKernel(WGSL)).toThrowError(/EINVAL: .*several @compute entry points \(main, draws, idle\)/);
   expect(() => reflectKernel(WGSL, "paint")).toThrowError(

@@ -42,7 +42,8 @@ export interface KernelReflection {
 /**
  * Reads a kernel's source, which a WebGPU implementation has already compiled without error.
  *
- * Errors: EINVAL when there is no compute entry point, several and none is named, or none of that name, and when a variable
+ * Errors: EINVAL when there is no compute entry point, several and none is named, or none of that name, when an override that it
+ * uses has no value, and when a variable
  * that it uses has no place or another's; ENOTSUP when the
  * entry point uses something else than storage buffers and the uniform `params`, or the source says something that cannot be read.
  */
@@ -67,6 +68,13 @@ function reflect(module: Declarations, entryPoint: string | undefined, op: strin
   const entry = chooseEntry(entries, entryPoint, op);
   const layouts = new Layouts(module);
   const used = reachableNames(module, entry.name);
+  const sizes = entry.attributes.get("workgroup_size") ?? [];
+  for (const name of module.unset) {
+    if (used.has(name) || sizes.some((phrase) => phrase.some((token) => token.text === name))) {
+      const why = `the override ${name} has no value: write one, override ${name} = 1; it cannot be given from outside`;
+      throw new KernelError("EINVAL", op, why);
+    }
+  }
   const bindings: KernelBinding[] = [];
   let params: ParamsLayout | undefined;
   for (const variable of module.variables) {
@@ -81,7 +89,7 @@ function reflect(module: Declarations, entryPoint: string | undefined, op: strin
   }
   bindings.sort((a, b) => a.group - b.group || a.binding - b.binding);
   refuseSharedPlace(bindings, op);
-  const [x = 1, y = 1, z = 1] = (entry.attributes.get("workgroup_size") ?? []).map((size) => layouts.value(size));
+  const [x = 1, y = 1, z = 1] = sizes.map((size) => layouts.value(size));
   return {
     entryPoint: entry.name,
     entryPoints: entries.map((fn) => fn.name),

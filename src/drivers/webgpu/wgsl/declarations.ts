@@ -40,6 +40,8 @@ export interface Declarations {
   readonly aliases: ReadonlyMap<string, Phrase>;
   /** Values of `const` and `override`. */
   readonly values: ReadonlyMap<string, Phrase>;
+  /** Overrides without a value. */
+  readonly unset: ReadonlySet<string>;
   readonly variables: readonly VariableDeclaration[];
   readonly functions: ReadonlyMap<string, FunctionDeclaration>;
 }
@@ -63,6 +65,7 @@ class Reader {
     const structs = new Map<string, StructDeclaration>();
     const aliases = new Map<string, Phrase>();
     const values = new Map<string, Phrase>();
+    const unset = new Set<string>();
     const variables: VariableDeclaration[] = [];
     const functions = new Map<string, FunctionDeclaration>();
     while (this.#at < this.#tokens.length) {
@@ -85,7 +88,9 @@ class Reader {
         case "override": {
           const name = this.#name();
           const value = this.#value();
-          if (value !== undefined) {
+          if (value === undefined) {
+            unset.add(name);
+          } else {
             values.set(name, value);
           }
           break;
@@ -103,7 +108,7 @@ class Reader {
           this.#until(";");
       }
     }
-    return { structs, aliases, values, variables, functions };
+    return { structs, aliases, values, unset, variables, functions };
   }
 
   #peek(): string {
