@@ -8,6 +8,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { PNG } from "pngjs";
 import { open } from "../src/node.ts"; // in your own code: from "pagemirror/node"
+import "./one-line.ts";
 
 interface Picture {
   readonly width: number;

@@ -10,6 +10,7 @@
 import { readFile } from "node:fs/promises";
 import type { Mapping } from "../src/node.ts";
 import { open } from "../src/node.ts"; // in your own code: from "pagemirror/node"
+import "./one-line.ts";
 import { makeFile, mix, readArguments, report } from "./svm-example.ts";
 
 const [, , , needleText = "page fault"] = process.argv.slice(2);

@@ -9,6 +9,7 @@
  */
 import { readFile } from "node:fs/promises";
 import { open } from "../src/node.ts"; // in your own code: from "pagemirror/node"
+import "./one-line.ts";
 import { makeFile, mix, readArguments, report } from "./svm-example.ts";
 
 const DIMS = 64;

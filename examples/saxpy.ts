@@ -6,6 +6,7 @@
  */
 import { readFile } from "node:fs/promises";
 import { open } from "../src/node.ts"; // in your own code: from "pagemirror/node"
+import "./one-line.ts";
 
 const elements = Number(process.argv[2] ?? 1_000_000);
 const a = 2.5;

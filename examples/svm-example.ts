@@ -22,10 +22,11 @@ function bytesOf(text: string): number {
 /** Reads the command line. Without a FILE, one in a temporary folder is used, and removed at the end. */
 export async function readArguments(size = "64M", deviceMemory = "8M"): Promise<ExampleArguments> {
   const [sizeText = size, memoryText = deviceMemory, file] = process.argv.slice(2);
+  const [bytes, memoryBytes] = [bytesOf(sizeText), bytesOf(memoryText)];
   const folder = file === undefined ? await mkdtemp(path.join(tmpdir(), "pagemirror-example-")) : undefined;
   return {
-    size: bytesOf(sizeText),
-    deviceMemory: bytesOf(memoryText),
+    size: bytes,
+    deviceMemory: memoryBytes,
     file: file ?? path.join(folder ?? "", "data.bin"),
     async [Symbol.asyncDispose]() {
       if (folder !== undefined) {

@@ -7,6 +7,7 @@
  */
 import { readFile } from "node:fs/promises";
 import { open } from "../src/node.ts"; // in your own code: from "pagemirror/node"
+import "./one-line.ts";
 import { listProgram } from "./wasm-list.ts";
 
 const PAGES = 1024; // of 64 KiB: what the heap may grow to

@@ -57,6 +57,17 @@ test("blur.ts blurs a PNG file as the CPU does", async () => {
   expect(blurred.data.equals(png.data)).toBe(false);
 });
 
+test.each([
+  ["saxpy.ts", ["many"], "saxpy.ts: mmap: EINVAL: a length of NaN bytes"],
+  ["blur.ts", ["none.png", "out.png"], "blur.ts: ENOENT: no such file"],
+  ["grep.ts", ["none"], 'grep.ts: "none" is not a size'],
+  ["grep.ts", ["64K", "1"], "grep.ts: "],
+])("%s %j: what is wrong is one line", async (name, args, line) => {
+  const { status, stderr } = await runExample(name, ...args);
+  expect(stderr.trimEnd().split("\n")).toEqual([expect.stringContaining(line)]);
+  expect(status).toBe(1);
+});
+
 test("histogram.wgsl counts the bytes of a file of odd length", async () => {
   const bytes = Uint8Array.from({ length: 100_003 }, (_, i) => (i * i) % 251);
   writeFileSync(at("data.bin"), bytes);
