@@ -25,7 +25,7 @@ import {
 import type { MmapRead } from "../sync/index.ts";
 import type { AddressSpace } from "./address-space.ts";
 import type { MemoryObject } from "./memory-object.ts";
-import { poisonedError } from "./object-content.ts";
+import { poisonedIn } from "./object-content.ts";
 import { framePfn } from "./object-migrate.ts";
 import { type PageNeed, pagesAreReady, preparePages } from "./object-prepare.ts";
 import { PageFlag } from "./page-flags.ts";
@@ -101,19 +101,13 @@ function faultOrRelease(
   const { object } = vma;
   const page = vma.objectPage(start);
   const pageEnd = vma.objectPage(end - 1) + 1;
-  if (pagesAreReady(object, page, Math.min(pageEnd, object.pages), need)) {
-    const faulted = faultVma(vma, start, end, need);
-    return isPromise(faulted) ? faulted.then(() => undefined) : undefined;
-  }
-  if (failedUnlocked.delete(object)) {
-    const faulted = faultVma(vma, start, end, need);
-    return isPromise(faulted) ? faulted.then(() => undefined) : undefined;
+  if (pagesAreReady(object, page, Math.min(pageEnd, object.pages), need) || failedUnlocked.delete(object)) {
+    return faultUnderLock(vma, start, end, need);
   }
   assertAccess(vma, start, need);
   const prepared = preparePages(object, page, Math.min(pageEnd, object.pages), need);
   if (!isPromise(prepared)) {
-    const faulted = faultVma(vma, start, end, need);
-    return isPromise(faulted) ? faulted.then(() => undefined) : undefined;
+    return faultUnderLock(vma, start, end, need);
   }
   object.get();
   lock[Symbol.dispose]();
@@ -125,6 +119,10 @@ function faultOrRelease(
     )
     .then(() => object.put())
     .then(() => "retry");
+}
+
+function faultUnderLock(vma: Vma, start: number, end: number, need: PageNeed): MaybePromise<undefined> {
+  return chain(faultVma(vma, start, end, need), () => undefined);
 }
 
 /** Objects whose last fault failed while the mmap lock was released: the next one waits under the lock instead. */
@@ -154,7 +152,7 @@ export function faultVma(vma: Vma, start: number, end: number, need: PageNeed, s
         return prepared.then(() => faultVma(vma, start, end, need, began));
       }
       if (prepared === "poisoned") {
-        throw poisonedError(object, firstPoisoned(vma, page, pageEnd));
+        throw poisonedIn(object, page, pageEnd);
       }
       const mapped = mapReadyPages(vma, start, page, pageEnd, need, began, told);
       if (isPromise(mapped)) {
@@ -232,14 +230,6 @@ function assertInObject(vma: Vma, start: number, end: number): void {
       `${formatAddr(at)} is past the end of ${vma.name}: access only its first ${object.pages} pages`,
     );
   }
-}
-
-function firstPoisoned(vma: Vma, page: number, end: number): number {
-  let p = page;
-  while (p < end - 1 && !(vma.object.flagsOf(p) & PageFlag.Poisoned)) {
-    p++;
-  }
-  return p;
 }
 
 /** Sets the entries of pages that are ready. False when they ceased to be while notifiers were told. */

@@ -37,7 +37,15 @@ export {
 export { MemoryObject, type PinMode } from "./memory-object.ts";
 export type { MmapOptions } from "./mmap.ts";
 export type { MremapOptions } from "./mremap.ts";
-export { forEachPaged, isZeroPage, poisonedError, readPages, type Transit, waitWhileBusy } from "./object-content.ts";
+export {
+  forEachPaged,
+  isZeroPage,
+  poisonedError,
+  poisonedIn,
+  readPages,
+  type Transit,
+  waitWhileBusy,
+} from "./object-content.ts";
 export {
   framePfn,
   hostPfn,

@@ -197,6 +197,15 @@ export function poisonedError(object: MemoryObject, page: number): KernelError {
   );
 }
 
+/** {@link poisonedError} of the first lost page of `[page, end)`, which has one. */
+export function poisonedIn(object: MemoryObject, page: number, end: number): KernelError {
+  let p = page;
+  while (p < end - 1 && !(object.flagsOf(p) & PageFlag.Poisoned)) {
+    p++;
+  }
+  return poisonedError(object, p);
+}
+
 /** Resolves when none of the pages is in transit. */
 export async function waitWhileBusy(object: MemoryObject, page: number, end: number): Promise<void> {
   await object.wq.wait(() => (object.flagSummary(page, end) & PageFlag.Busy) === 0);

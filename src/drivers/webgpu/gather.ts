@@ -1,17 +1,8 @@
 /** What a dispatch has to bring to the device, and the right to do it: what stands in the way, and migration for what it writes. */
-import { isPromise, type KernelError, type MaybePromise, throwIfAborted, vpnOf } from "../../base/index.ts";
+import { isPromise, type MaybePromise, throwIfAborted, vpnOf } from "../../base/index.ts";
 import { HmmRange } from "../../hmm/index.ts";
 import { type Migration, migrateVmaTrySetup } from "../../migrate/index.ts";
-import {
-  type MemoryObject,
-  PageFlag,
-  PTE_WRITE,
-  PteKind,
-  poisonedError,
-  preparePages,
-  pteIsKind,
-  ptePfn,
-} from "../../mm/index.ts";
+import { PTE_WRITE, PteKind, poisonedIn, preparePages, pteIsKind, ptePfn } from "../../mm/index.ts";
 import type { MmapRead, WaitOptions } from "../../sync/index.ts";
 import { type Extent, PageState } from "./extent.ts";
 import type { DeviceMirror } from "./mirror.ts";
@@ -151,15 +142,6 @@ export function prepareWrites(tried: Attempt, segment: Segment): MaybePromise<vo
     throwIfAborted(tried.signal, "dispatch");
     return prepareWrites(tried, segment);
   });
-}
-
-/** What a dispatch is told whose pages `[page, end)` hold one whose only copy was lost. */
-export function poisonedIn(object: MemoryObject, page: number, end: number): KernelError {
-  let p = page;
-  while (p < end - 1 && !(object.flagsOf(p) & PageFlag.Poisoned)) {
-    p++;
-  }
-  return poisonedError(object, p);
 }
 
 /**

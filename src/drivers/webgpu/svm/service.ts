@@ -9,6 +9,7 @@ import {
   holdFromCpu,
   isWritable,
   PageFlag,
+  poisonedIn,
   preparePages,
   syncCpuWrites,
   writeProtectPages,
@@ -18,7 +19,6 @@ import { PageState } from "../extent.ts";
 import {
   BUSY_MEMORY,
   isInPlace,
-  poisonedIn,
   type Retry as ServiceRetry,
   showInPlace,
   TRY_AGAIN,
