@@ -28,6 +28,9 @@ interface CallFacts {
   readonly name: string;
   readonly inLoop: boolean;
   readonly resultUsed: boolean;
+  /** Where it stands in the text. */
+  readonly start: number;
+  readonly end: number;
 }
 
 /** A kernel's features, and what rewriting it needs to know of its functions. */
@@ -85,7 +88,7 @@ function factsOf(kernel: ParsedKernel, element: FnElem): FunctionFacts {
     } else if (elem.kind === "call-expression") {
       const name = calledName(kernel, elem);
       names.add(name);
-      calls.push({ name, inLoop, resultUsed: !isDropped(parent) });
+      calls.push({ name, inLoop, resultUsed: !isDropped(parent), start: elem.start, end: elem.end });
       const known = SVM_FUNCTIONS.get(name);
       if (known !== undefined) {
         checkArity(kernel, elem, known);
@@ -177,11 +180,24 @@ function featuresOf(
     logEntries: Math.max(1, stores <= MOST_LOG_ENTRIES ? stores : LOG_ENTRIES),
     logCanOverflow: !sharedStores && stores > MOST_LOG_ENTRIES,
     storesInLoops: stores > MOST_LOG_ENTRIES,
+    endsWithStore: endsWithStore(facts, entry),
     replayRecords: atomics === "immediate" ? Math.min(results, REPLAY_RECORDS) : 0,
     replayOrder: collective && loads && atomics === "immediate",
     defersBound: false,
     reread: [],
   };
+}
+
+/** Of calls of the user's own functions it is not looked into what they do. */
+function endsWithStore(facts: ReadonlyMap<string, FunctionFacts>, entry: string): boolean {
+  const storesOf = (call: CallFacts) => SVM_FUNCTIONS.get(call.name)?.stores ?? 0;
+  const own = facts.get(entry)?.calls ?? [];
+  const stores = [...facts.values()].flatMap((fn) => fn.calls.filter((call) => storesOf(call) > 0));
+  const last = own.find((call) => storesOf(call) > 0);
+  if (stores.length !== 1 || last === undefined || last.inLoop || SVM_FUNCTIONS.get(last.name)?.kind !== "store") {
+    return false;
+  }
+  return !own.some((call) => call.start >= last.end && (SVM_FUNCTIONS.has(call.name) || facts.has(call.name)));
 }
 
 function atomicScheme(

@@ -42,6 +42,8 @@ export interface KernelFeatures {
   readonly logCanOverflow: boolean;
   /** Some store is in a loop: the log looks for an entry of the same word. */
   readonly storesInLoops: boolean;
+  /** An invocation stores once, outside of loops, and accesses nothing after it. */
+  readonly endsWithStore: boolean;
   /** Records an invocation in the replay log; 0 without one. */
   readonly replayRecords: number;
   /** Loads in a workgroup that runs again must not find what it has changed by atomics after them. */

@@ -26,18 +26,29 @@ export function canBeQuick({ collective, replayRecords, logCanOverflow, defersBo
 
 /** For runs that are likely to miss nothing, or little. */
 export function quickRuntime(features: KernelFeatures, group: number): string {
+  return runtime(features, group, quickNotes, storesDirectly(features));
+}
+
+/** For runs that only find out what they miss: what they store stays in their log. */
+export function scoutRuntime(features: KernelFeatures, group: number): string {
   return runtime(features, group, quickNotes);
 }
 
 /** For runs over memory that can all be read, as far as is known, if not all be written. */
 export function guardedRuntime(features: KernelFeatures, group: number): string {
-  return runtime(features, group, guardedNotes);
+  return runtime(features, group, guardedNotes, storesDirectly(features));
 }
 
-function runtime(features: KernelFeatures, group: number, notes: FaultNotes): string {
-  const parts = [commonWgsl(features, group), notes.wgsl, accessWgsl(features, notes)];
+/** Whether a store can be made where it stands: when it has not failed, and nothing before it has, nothing will. */
+function storesDirectly(features: KernelFeatures): boolean {
+  return canBeQuick(features) && features.atomics === "none" && features.endsWithStore;
+}
+
+function runtime(features: KernelFeatures, group: number, notes: FaultNotes, direct = false): string {
+  const parts = [commonWgsl(features, group), notes.wgsl, accessWgsl(features, notes, direct)];
   if (features.writes) {
-    parts.push(storeWgsl(notes), features.sharedStores ? sharedStoresWgsl(features) : logWgsl(features));
+    const put = direct ? directWgsl(features) : logWgsl(features);
+    parts.push(storeWgsl(notes), features.sharedStores ? sharedStoresWgsl(features) : put);
   } else {
     parts.push("fn pm_commit_log() { }");
   }
@@ -56,10 +67,10 @@ function runtime(features: KernelFeatures, group: number, notes: FaultNotes): st
   return parts.join("\n");
 }
 
-function accessWgsl(features: KernelFeatures, notes: FaultNotes): string {
+function accessWgsl(features: KernelFeatures, notes: FaultNotes, direct: boolean): string {
   const { read } = poolWords(features);
   const four = (make: (k: number) => string) => [0, 1, 2, 3].map(make).join(", ");
-  const own = ownWords(features);
+  const own = direct ? undefined : ownWords(features);
   const seen = own === undefined ? "" : `if (${own}) { v = pm_own(a, v); }`;
   const seen4 =
     own === undefined ? "" : `if (${own}) { for (var k = 0u; k < 4u; k++) { v[k] = pm_own(a + k, v[k]); } }`;
@@ -143,6 +154,15 @@ fn pm_span_store_vec4u(s: PmSpan, i: u32, v: vec4u) {
   }
   pm_store_vec4u(s.addr + i, v);
 }
+`;
+}
+
+/** Stores that are made at once. */
+function directWgsl(features: KernelFeatures): string {
+  const { write } = poolWords(features);
+  return `
+fn pm_put(a: u32, e: u32, v: u32) { ${write("pm_at(a, e)", "v")} }
+fn pm_commit_log() { }
 `;
 }
 

@@ -187,6 +187,31 @@ test("what a kernel does decides its scheme", () => {
   expect(of("pm_store_u32(1u, subgroupAdd(1u));").collective).toBe(true);
 });
 
+test("a kernel ends with its store when nothing can fail after it", () => {
+  const endsWith = (body: string, more = "") => transformKernel(`${entry(body)}\n${more}`).features.endsWithStore;
+  const load = "fn load() -> u32 { return pm_load_u32(2u); }";
+  const plain = "fn plain(x: u32) -> u32 { return x + 1u; }";
+  const store = "pm_store_u32(1u, pm_load_u32(2u));";
+  expect(endsWith(store)).toBe(true);
+  expect(endsWith("pm_store_vec4u(1u, pm_load_vec4u(2u));")).toBe(true);
+  expect(endsWith(`if (pm_load_u32(3u) == 1u) { ${store} }`)).toBe(true);
+  expect(
+    endsWith(`for (var i = 0u; i < 3u; i++) { _ = pm_load_u32(i); } ${store} var x = 1u; while (x < 9u) { x++; }`),
+  ).toBe(true);
+  expect(endsWith("pm_store_u32(1u, load());", load)).toBe(true);
+  expect(endsWith(`let x = plain(1u); ${store}`, plain)).toBe(true);
+  expect(endsWith("_ = pm_load_u32(2u);")).toBe(false);
+  expect(endsWith(`${store} _ = pm_load_u32(3u);`)).toBe(false);
+  expect(endsWith(`${store} let s = pm_span(3u, 1u);`)).toBe(false);
+  expect(endsWith(`${store} let x = load();`, load)).toBe(false);
+  expect(endsWith(`${store} ${store}`)).toBe(false);
+  expect(endsWith(`if (true) { ${store} } else { ${store} }`)).toBe(false);
+  expect(endsWith(`for (var i = 0u; i < 2u; i++) { ${store} }`)).toBe(false);
+  expect(endsWith("put();", `fn put() { ${store} }`)).toBe(false);
+  expect(endsWith(`${store} pm_atomic_add_u32(4u, 1u);`)).toBe(false);
+  expect(endsWith("let s = pm_span(3u, 1u); pm_span_store_u32(s, 0u, 1u);")).toBe(false);
+});
+
 test("usesSvm looks at code, not at comments", () => {
   expect(usesSvm(entry("_ = pm_load_u32(1u);"))).toBe(true);
   expect(usesSvm("import pagemirror::svm::{};")).toBe(true);

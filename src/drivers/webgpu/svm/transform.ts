@@ -18,7 +18,7 @@ import { everything, type ParsedKernel, parseKernel, plainNames } from "./parse-
 import { resetPrivate, resetWorkgroup } from "./reset-memory.ts";
 import { resumingEntry } from "./resume-entry.ts";
 import { type ResumeText, resumeText } from "./resume-state.ts";
-import { checkedRuntime, guardedRuntime, quickRuntime } from "./runtime-checked.ts";
+import { checkedRuntime, guardedRuntime, quickRuntime, scoutRuntime } from "./runtime-checked.ts";
 import { loopCheck, noteSeen, quickLoopCheck } from "./runtime-faults.ts";
 import { residentLoopCheck, residentRuntime } from "./runtime-resident.ts";
 import { scoutEntry } from "./scout.ts";
@@ -111,7 +111,7 @@ function textFor(kind: PipelineKind, parts: Parts): TransformedText {
 }
 
 const RUNTIMES = {
-  scout: quickRuntime,
+  scout: scoutRuntime,
   quick: quickRuntime,
   guarded: guardedRuntime,
   resident: residentRuntime,
