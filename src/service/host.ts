@@ -172,7 +172,7 @@ export class ServiceHost implements Channel {
     munmap: async ({ space, start, length }) => {
       const mm = this.#space("munmap", space);
       const adopted = [...this.#adopted].find((each) => each.mm === mm && each.start === start);
-      if (adopted?.length === length) {
+      if (adopted !== undefined && adopted.length === length) {
         this.#adopted.delete(adopted);
         try {
           await disown(adopted);
