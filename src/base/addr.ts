@@ -2,7 +2,8 @@
  * Addresses and ranges of a virtual address space.
  *
  * An address is a plain `number` below 2^48, branded so that bytes, pages and frames cannot be mixed up. This is the only
- * file that may do bit arithmetic on them: JavaScript's bit operators truncate to 32 bits, and a page number has 36.
+ * file that may do bit arithmetic on them: JavaScript's bit operators truncate to 32 bits, and a page number has 36. The lower
+ * bits are what they keep, at a tenth of a remainder's price.
  */
 import { invariant } from "./bug.ts";
 import { KernelError } from "./errno.ts";
@@ -87,7 +88,7 @@ export function blockOfVpn(vpn: number): number {
 
 /** The place of a page within its page-table block, 0 to 511. */
 export function indexInBlock(vpn: number): number {
-  return vpn % PAGES_PER_BLOCK;
+  return vpn & (PAGES_PER_BLOCK - 1);
 }
 
 /** `0x7f12_3456_7000` */

@@ -1,6 +1,6 @@
 /** What a range lacks: the walk that compares the CPU's entries with what the range requests. */
 import { addrOf, blockOfVpn, indexInBlock, PAGES_PER_BLOCK, vpnOf } from "../base/index.ts";
-import { type AddressSpace, PTE_PRESENT, PTE_WRITE, type Vma, VmFlags } from "../mm/index.ts";
+import { type AddressSpace, firstEntry, PTE_PRESENT, PTE_WRITE, type Vma, VmFlags } from "../mm/index.ts";
 import { isOwnDeviceEntry, pieceAt, stopAt, unusableEntry, type WalkedRange, type WalkStop } from "./walk.ts";
 
 /** Pages `[vpn, end)` of one VMA that must be faulted in, all alike. */
@@ -98,6 +98,15 @@ function needInVma(
   maxPages: number,
   parts: readonly number[] | undefined,
 ): FaultNeed | WalkStop | undefined {
+  const enough = enoughBits(range);
+  if (
+    parts !== undefined &&
+    range.pfnFlagsMask === 0 &&
+    !mm.pageTable.someInRuns(parts, vpnOf(range.start), vpn, end, enough, enough, false)
+  ) {
+    // The usual case: they were there the last time.
+    return undefined;
+  }
   return forEachWanted(range, vpn, end, parts, (from, to) => {
     const first = skipSatisfied(range, mm, from, to);
     return first === to ? undefined : needFrom(range, mm, vma, first, Math.min(to, first + maxPages));
@@ -126,24 +135,21 @@ function needFrom(
   return { kind: "need", vma, vpn: first, end: last, write: need === "write" };
 }
 
+/** Bits of an entry that plainly satisfies the range's one request. */
+function enoughBits({ defaultFlags, flags }: WalkedRange): number {
+  return defaultFlags & flags.write ? PTE_PRESENT | PTE_WRITE : PTE_PRESENT;
+}
+
 /** The first page of `[vpn, end)` that is not plainly satisfied, or `end`. */
 function skipSatisfied(range: WalkedRange, mm: AddressSpace, vpn: number, end: number): number {
-  const write = range.defaultFlags & range.flags.write;
-  const enough = write === 0 ? PTE_PRESENT : PTE_PRESENT | PTE_WRITE;
+  const enough = enoughBits(range);
   const uniform = range.pfnFlagsMask === 0;
   for (let v = vpn; v < end; ) {
     const block = mm.pageTable.block(blockOfVpn(v));
     const from = indexInBlock(v);
     const to = Math.min(PAGES_PER_BLOCK, from + (end - v));
     if (uniform && block !== undefined) {
-      let i = from;
-      // Mostly all are: eight entries a step.
-      while (i + 8 <= to && (allOf8(block, i) & enough) === enough) {
-        i += 8;
-      }
-      while (i < to && (block[i] & enough) === enough) {
-        i++;
-      }
+      let i = firstEntry(block, from, to, enough, enough, false);
       if (i < to) {
         // Not present and writable, but perhaps own device memory, which is as good.
         if (needOf(range, mm, v + (i - from)) !== "none") {
@@ -159,12 +165,6 @@ function skipSatisfied(range: WalkedRange, mm: AddressSpace, vpn: number, end: n
     }
   }
   return end;
-}
-
-function allOf8(block: Uint32Array, i: number): number {
-  return (
-    block[i] & block[i + 1] & block[i + 2] & block[i + 3] & block[i + 4] & block[i + 5] & block[i + 6] & block[i + 7]
-  );
 }
 
 /** @linux mm/hmm.c hmm_pte_need_fault (5.4) */

@@ -57,7 +57,7 @@ export {
 } from "./object-migrate.ts";
 export { pagesAreReady, preparePages } from "./object-prepare.ts";
 export { type ObjectBlock, PageFlag } from "./page-flags.ts";
-export { PageTable } from "./page-table.ts";
+export { firstEntry, PageTable } from "./page-table.ts";
 export { type Allocation, type FrameBlock, PhysicalMemory } from "./physical-memory.ts";
 export type {
   AdoptableMemory,
@@ -77,6 +77,7 @@ export { changesIn, firstPartBehind, forEachPart, type PartedRange } from "./ran
 export {
   announceOnObject,
   announceRuns,
+  areReadOnly,
   areWritable,
   forEachMapping,
   isWritable,

@@ -1,5 +1,6 @@
 /** Page tables: a radix of 2 MiB blocks, each a typed array of 512 entries. A sparse space costs nothing. */
 import { blockOfVpn, indexInBlock, invariant, PAGES_PER_BLOCK } from "../base/index.ts";
+import { allOf8, anyOf8 } from "../collections/index.ts";
 import type { PhysicalMemory } from "./physical-memory.ts";
 
 /** Called for a run of entries of one block: entries `[from, to)`, the first of which maps page `vpn`. */
@@ -152,6 +153,40 @@ export class PageTable {
     }
   }
 
+  /**
+   * Whether some entry's `mask` bits are `value` (`equal`), or are not. Looks at runs `[runs[0], runs[1])`, `[runs[2], runs[3])`
+   * and so on, in order, each `shift` pages further on, as far as they lie in `[vpn, end)`. With `equal`, `value` is `mask`.
+   */
+  someInRuns(
+    runs: readonly number[],
+    shift: number,
+    vpn: number,
+    end: number,
+    mask: number,
+    value: number,
+    equal: boolean,
+  ): boolean {
+    let index = -1;
+    let block: Uint32Array | undefined;
+    for (let r = 0; r < runs.length; r += 2) {
+      const stop = Math.min(end, runs[r + 1] + shift);
+      for (let v = Math.max(vpn, runs[r] + shift); v < stop; ) {
+        const b = blockOfVpn(v);
+        if (b !== index) {
+          index = b;
+          block = this.#blocks.get(b);
+        }
+        const from = indexInBlock(v);
+        const to = Math.min(PAGES_PER_BLOCK, from + (stop - v));
+        if (block === undefined ? (value === 0) === equal : firstEntry(block, from, to, mask, value, equal) < to) {
+          return true;
+        }
+        v += to - from;
+      }
+    }
+    return false;
+  }
+
   /** Gives back blocks under `[vpn, end)` that hold no entry any more. Locks: mmapLock, write (I-MM-11). */
   releaseEmpty(vpn: number, end: number): void {
     this.forEachRun(vpn, end, (block, _from, _to, page) => {
@@ -160,6 +195,32 @@ export class PageTable {
       }
     });
   }
+}
+
+/** The first of the entries `[from, to)` of a block that {@link PageTable.someInRuns} looks for; `to` when there is none. */
+export function firstEntry(
+  block: Uint32Array,
+  from: number,
+  to: number,
+  mask: number,
+  value: number,
+  equal: boolean,
+): number {
+  for (let i = from; i < to; i++) {
+    // Mostly none is found: eight entries a step.
+    while (i + 8 <= to && !mayMatch(allOf8(block, i) & mask, anyOf8(block, i) & mask, value, equal)) {
+      i += 8;
+    }
+    if (i < to && ((block[i] & mask) === value) === equal) {
+      return i;
+    }
+  }
+  return to;
+}
+
+/** Whether one of some entries can be what is looked for, by the bits that all of them have, and those that any has. */
+function mayMatch(all: number, any: number, value: number, equal: boolean): boolean {
+  return equal ? any === value : all !== value || any !== value;
 }
 
 function isEmpty(block: Uint32Array): boolean {

@@ -1,11 +1,8 @@
 /** From a page of an object to every page-table entry that maps it. */
 import {
-  blockOfVpn,
-  indexInBlock,
   isPromise,
   type MaybePromise,
   PAGE_SIZE,
-  PAGES_PER_BLOCK,
   traceCount,
   traceLatest,
   traceNow,
@@ -14,7 +11,6 @@ import {
   vpnOf,
 } from "../base/index.ts";
 import type { MemoryObject } from "./memory-object.ts";
-import type { PageTable } from "./page-table.ts";
 import type { MmuNotifierRange, MmuNotifyEvent } from "./ports.ts";
 import { PTE_PRESENT, PTE_WRITE } from "./pte.ts";
 import { coversParts } from "./range-parts.ts";
@@ -232,46 +228,26 @@ export function isWritable(object: MemoryObject, page: number, end: number): boo
 export function areWritable(object: MemoryObject, runs: readonly number[], shift: number): boolean {
   let writable = false;
   forEachMapping(object, runs[0] + shift, runs[runs.length - 1] + shift, (vma, vpn, vpnEnd) => {
-    writable ||= areWritableIn(vma.mm.pageTable, vpn, vpnEnd, runs, vpnOf(vma.start) - vma.pgoff + shift);
+    const toVpn = vpnOf(vma.start) - vma.pgoff + shift;
+    writable ||= vma.mm.pageTable.someInRuns(runs, toVpn, vpn, vpnEnd, WRITABLE_ENTRY, WRITABLE_ENTRY, true);
   });
   return writable;
 }
 
-function areWritableIn(table: PageTable, vpn: number, vpnEnd: number, runs: readonly number[], toVpn: number): boolean {
-  for (let i = 0; i < runs.length; i += 2) {
-    const stop = Math.min(vpnEnd, runs[i + 1] + toVpn);
-    for (let v = Math.max(vpn, runs[i] + toVpn); v < stop; ) {
-      const block = table.block(blockOfVpn(v));
-      const from = indexInBlock(v);
-      const to = Math.min(PAGES_PER_BLOCK, from + (stop - v));
-      if (block !== undefined && hasWritable(block, from, to)) {
-        return true;
-      }
-      v += to - from;
-    }
-  }
-  return false;
-}
-
 const WRITABLE_ENTRY = PTE_PRESENT | PTE_WRITE;
 
-function hasWritable(block: Uint32Array, from: number, to: number): boolean {
-  let i = from;
-  // Mostly none is: eight entries a step, as long as no bit says more.
-  while (i + 8 <= to && (anyOf8(block, i) & PTE_WRITE) === 0) {
-    i += 8;
-  }
-  for (; i < to; i++) {
-    if ((block[i] & WRITABLE_ENTRY) === WRITABLE_ENTRY) {
-      return true;
-    }
-  }
-  return false;
-}
-
-function anyOf8(block: Uint32Array, i: number): number {
+/**
+ * Whether the pages of a VMA are all there to be read, and nobody can write one: runs as {@link areWritable} has them. False
+ * also where somebody else maps the object, or a lease may write.
+ */
+export function areReadOnly(vma: Vma, runs: readonly number[], shift: number): boolean {
+  const { object } = vma;
+  const [page, end] = [runs[0] + shift, runs[runs.length - 1] + shift];
+  const toVpn = vpnOf(vma.start) - vma.pgoff + shift;
   return (
-    block[i] | block[i + 1] | block[i + 2] | block[i + 3] | block[i + 4] | block[i + 5] | block[i + 6] | block[i + 7]
+    object.vmas.size === 1 &&
+    !object.isPinned(page, end, "rw") &&
+    !vma.mm.pageTable.someInRuns(runs, toVpn, vpnOf(vma.start), vpnOf(vma.end), WRITABLE_ENTRY, PTE_PRESENT, false)
   );
 }
 

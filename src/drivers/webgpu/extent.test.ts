@@ -13,11 +13,15 @@ function extentOf(bits: readonly number[]): Extent {
 }
 
 const states = fc.array(fc.constantFrom(0, 1, 2, 3, 4, 5, 6, 7), { minLength: 1, maxLength: 23 });
+/** Long enough for steps of 32 pages. */
+const alike = fc
+  .tuple(states, fc.nat(150), fc.constantFrom(0, 7))
+  .map(([some, count, bits]) => [...Array.from({ length: count }, () => bits), ...some]);
 
 describe("an extent's scans", () => {
   test("agree with a page-by-page search, wherever they begin and end", () => {
     fc.assert(
-      fc.property(states, fc.nat(30), fc.nat(30), fc.constantFrom(1, 2, 3, 4, 5, 7), (bits, a, b, mask) => {
+      fc.property(alike, fc.nat(180), fc.nat(180), fc.constantFrom(1, 2, 3, 4, 5, 7), (bits, a, b, mask) => {
         const extent = extentOf(bits);
         const end = Math.min(bits.length, Math.max(a, b));
         const page = Math.min(end, Math.min(a, b));
@@ -52,6 +56,57 @@ describe("an extent's scans", () => {
       }),
     );
   });
+});
+
+test("what an extent lacks is known without looking through it, whatever became of its pages", () => {
+  const steps = fc.array(
+    fc.record({
+      kind: fc.constantFrom("show", "drop", "drop", "own", "disown", "complete"),
+      page: fc.nat(19),
+      count: fc.integer({ min: 1, max: 6 }),
+    }),
+    { maxLength: 40 },
+  );
+  fc.assert(
+    fc.property(steps, (list) => {
+      const extent = extentOf(Array.from({ length: 20 }, () => PageState.Valid));
+      expect(extent.isComplete(0, 20)).toBe(true);
+      for (const { kind, page, count } of list) {
+        const end = Math.min(20, page + count);
+        const naive = extent.runsWithout(page, end, PageState.Valid);
+        switch (kind) {
+          case "show":
+            extent.update(page, end, PageState.Valid, 0);
+            break;
+          case "drop":
+            extent.update(page, end, 0, PageState.Valid);
+            break;
+          case "own":
+            extent.own(page, end, {} as never, 0);
+            break;
+          case "disown":
+            extent.disown(page, end);
+            break;
+          default:
+            expect(extent.isComplete(page, end)).toBe(naive.length === 0);
+        }
+        for (const [from, to] of [
+          [page, end],
+          [0, 20],
+        ]) {
+          const lacking = extent
+            .lacking(from, to)
+            .flatMap((first, i, runs) =>
+              i % 2 === 0 ? Array.from({ length: runs[i + 1] - first }, (_, k) => first + k) : [],
+            );
+          const without = Array.from({ length: to - from }, (_, i) => from + i).filter(
+            (p) => !(extent.state[p] & PageState.Valid),
+          );
+          expect(lacking).toEqual(without);
+        }
+      }
+    }),
+  );
 });
 
 test("an invalidation of scattered pages drops those and leaves the others, in an extent that has some of them", () => {

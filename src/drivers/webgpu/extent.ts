@@ -1,6 +1,8 @@
 /** A stretch of an address space that has a GPU buffer, or a part of one, and what the device holds of each page. */
 import { bugOn, PAGE_SIZE, type VirtAddr, type VirtRange } from "../../base/index.ts";
+import { allOf8 } from "../../collections/index.ts";
 import { firstPartBehind, type MemoryObject, type PartedRange } from "../../mm/index.ts";
+import { DroppedRuns } from "./dropped-runs.ts";
 import type { OwnedBuffer } from "./gpu-buffer.ts";
 
 /** The device page table: bits for each CPU page of an extent. */
@@ -48,6 +50,7 @@ export class Extent implements VirtRange {
   /** The whole of it was unmapped once: nobody binds it again as it is. */
   unmapped = false;
   #lastSerial = 0;
+  #dropped: DroppedRuns | undefined;
   #owned = 0;
   #objects: readonly MemoryObject[] = NO_OBJECTS;
   #homeObject: Uint32Array | undefined;
@@ -136,6 +139,43 @@ export class Extent implements VirtRange {
     return runs;
   }
 
+  /** {@link runsWithout} Valid. Looks only at what was dropped, where all was there once. */
+  lacking(page: number, end: number): number[] {
+    const dropped = this.#dropped?.within(page, end);
+    if (dropped === undefined) {
+      return this.runsWithout(page, end, PageState.Valid);
+    }
+    const { state } = this;
+    const runs: number[] = [];
+    for (let i = 0; i < dropped.length; i += 2) {
+      const stop = Math.min(end, dropped[i + 1]);
+      for (let p = Math.max(page, dropped[i]); p < stop; p++) {
+        if (!(state[p] & PageState.Valid)) {
+          if (runs[runs.length - 1] === p) {
+            runs[runs.length - 1] = p + 1;
+          } else {
+            runs.push(p, p + 1);
+          }
+        }
+      }
+    }
+    return runs;
+  }
+
+  /** Whether the device may use all of `[page, end)`. What it finds so is remembered for {@link lacking}. */
+  isComplete(page: number, end: number): boolean {
+    const dropped = this.#dropped?.within(page, end);
+    const complete =
+      dropped === undefined
+        ? this.firstWithout(page, end, PageState.Valid) === end
+        : this.lacking(page, end).length === 0;
+    if (complete) {
+      this.#dropped ??= new DroppedRuns();
+      this.#dropped.complete(page, end);
+    }
+    return complete;
+  }
+
   /** First page of `[page, end)` with the bit, or `end`. */
   firstWith(page: number, end: number, bit: number): number {
     const { state } = this;
@@ -164,6 +204,10 @@ export class Extent implements VirtRange {
     const words = this.#words;
     const stop = end >>> 2;
     let w = p >>> 2;
+    // Mostly all are alike: 32 pages a step.
+    while (value !== 0 && w + 8 <= stop && (allOf8(words, w) & mask) === value) {
+      w += 8;
+    }
     while (w < stop && (words[w] & mask) === value) {
       w++;
     }
@@ -174,6 +218,9 @@ export class Extent implements VirtRange {
   update(page: number, end: number, set: number, clear: number): void {
     for (let p = page; p < end; p++) {
       this.state[p] = (this.state[p] & ~clear) | set;
+    }
+    if (clear & PageState.Valid) {
+      this.#dropped?.add(page, end);
     }
   }
 
@@ -217,6 +264,7 @@ export class Extent implements VirtRange {
       this.#owned -= this.state[p] & PageState.Owned ? 1 : 0;
       this.state[p] &= ~(PageState.Owned | PageState.Valid | PageState.Write);
     }
+    this.#dropped?.add(page, end);
     if (this.#owned === 0) {
       this.#objects = NO_OBJECTS;
     }

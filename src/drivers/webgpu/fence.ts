@@ -13,15 +13,13 @@ export class FenceTimeline {
     this.#gpu = gpu;
   }
 
-  /** Records a submission whose end `done` tells; returns its number. */
+  /** Records a submission whose end the queue tells by `done`; returns its number. */
   record(done: Promise<void>): number {
     const serial = ++this.#submitted;
     const complete = () => {
       this.#completed = Math.max(this.#completed, serial);
     };
-    // The signal of the one who submitted ends his wait, not the device's work: fences look at the queue itself.
-    const finished = this.#gpu.lost.isLost ? done : this.#gpu.queue.onSubmittedWorkDone().then(() => undefined);
-    this.#last = this.#gpu.lost.wait(finished, "fence").then(complete, complete);
+    this.#last = this.#gpu.lost.wait(done, "fence").then(complete, complete);
     return serial;
   }
 

@@ -1,7 +1,7 @@
 /** What a dispatch reads and the device lacks: write-protected, faulted in, and noted for the upload. */
 import { isPromise, KernelError, type MaybePromise } from "../../base/index.ts";
 import { HmmRange } from "../../hmm/index.ts";
-import { areWritable, PageFlag, poisonedError, writeProtectRuns } from "../../mm/index.ts";
+import { areReadOnly, areWritable, PageFlag, poisonedError, writeProtectRuns } from "../../mm/index.ts";
 import { PageState } from "./extent.ts";
 import {
   type Attempt,
@@ -31,7 +31,7 @@ function lacksOf(
   for (const segment of segments) {
     if (segment.placed === placed) {
       const [from, to] = [Math.max(first, segment.from), Math.min(last, segment.to)];
-      const runs = placed.extent.runsWithout(from, to, PageState.Valid);
+      const runs = placed.extent.lacking(from, to);
       if (runs.length > 0) {
         lacks.push({ segment, runs });
       }
@@ -52,6 +52,9 @@ export function gatherReads(
   segments: readonly Segment[],
 ): MaybePromise<Retry | undefined> {
   const lacks = lacksOf(placed, segments);
+  if (lacks.every(({ segment, runs }) => areReadOnly(segment.vma, runs, segment.page - segment.from))) {
+    return faultReads(tried, placed, segments, lacks, true);
+  }
   const guarded = protectReads(tried, lacks);
   return isPromise(guarded)
     ? guarded.then((retry) => retry ?? faultReads(tried, placed, segments, lacksOf(placed, segments)))
@@ -78,11 +81,13 @@ function protectReads(tried: Attempt, lacks: readonly Lack[], from = 0): MaybePr
   return undefined;
 }
 
+/** `ready`: nothing has to be faulted in or protected, in this moment; what is left is to notice what changes from here on. */
 function faultReads(
   tried: Attempt,
   placed: PlacedRange,
   segments: readonly Segment[],
   lacks: readonly Lack[],
+  ready = false,
 ): MaybePromise<Retry | undefined> {
   if (lacks.length === 0) {
     return undefined;
@@ -103,12 +108,12 @@ function faultReads(
   const { epoch } = extent;
   const takeReads = (outcome: number | string, found: readonly Lack[]): Retry | undefined =>
     typeof outcome === "number"
-      ? collectReads(tried, placed, found)
+      ? collectReads(tried, placed, found, ready)
       : { wait: (options) => waitUntilSettled(mirror, range, options), why: BUSY_MEMORY };
   // The fault may have dropped more; but what lies outside of the range is nothing that it tells of.
   const anew = () => lacksOf(placed, segments, first, last);
   try {
-    const faulted = range.faultLocked(lock, { signal, noEntries: true, parts: partsFrom(lacks, first) });
+    const faulted = range.faultLocked(lock, { signal, noEntries: true, parts: ready ? [] : partsFrom(lacks, first) });
     return isPromise(faulted)
       ? faulted.then(
           (outcome) => takeReads(outcome, anew()),
@@ -145,14 +150,14 @@ function failedRead(error: unknown, placed: PlacedRange, segments: readonly Segm
 }
 
 /** The entries are there, and let nobody write, in this moment: from here on a write to the pages is announced. */
-function collectReads(tried: Attempt, placed: PlacedRange, lacks: readonly Lack[]): Retry | undefined {
+function collectReads(tried: Attempt, placed: PlacedRange, lacks: readonly Lack[], ready: boolean): Retry | undefined {
   const { mirror, reads } = tried;
   const { extent } = placed;
   const { state } = extent;
   for (const { segment, runs } of lacks) {
     const { object } = segment.vma;
     const toPage = segment.page - segment.from;
-    if (areWritable(object, runs, toPage)) {
+    if (!ready && areWritable(object, runs, toPage)) {
       return leaseInTheWay([segment]) ?? TRY_AGAIN;
     }
     for (let i = 0; i < runs.length; i += 2) {

@@ -1,5 +1,6 @@
 /** How much of a device's memory holds what. */
 import { PAGE_SIZE } from "../../base/index.ts";
+import { allOf8 } from "../../collections/index.ts";
 import { type Extent, PageState } from "./extent.ts";
 
 /** CPU pages of device memory. */
@@ -30,7 +31,7 @@ export function countPages(
 
 /** Mostly all are valid: 32 pages at a time, as long as no bit says more. A dispatch over 256 MiB has 65,536 of them. */
 function countValid(state: Uint8Array): number {
-  const words = new Int32Array(state.buffer, state.byteOffset, state.length >>> 2);
+  const words = new Uint32Array(state.buffer, state.byteOffset, state.length >>> 2);
   const eights = words.length & ~7;
   let count = 0;
   for (let i = 0; i < eights; i += 8) {
@@ -49,12 +50,6 @@ function countValid(state: Uint8Array): number {
     count += state[p] & PageState.Valid;
   }
   return count;
-}
-
-function allOf8(words: Int32Array, i: number): number {
-  return (
-    words[i] & words[i + 1] & words[i + 2] & words[i + 3] & words[i + 4] & words[i + 5] & words[i + 6] & words[i + 7]
-  );
 }
 
 /** The four bits' sum is the product's highest byte. */

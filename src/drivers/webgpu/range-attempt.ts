@@ -197,7 +197,7 @@ function isComplete({ arriving, ranges }: Attempt, placed: readonly PlacedRange[
   return placed.every((range) => {
     const { extent, to } = range;
     if (!range.bound.write) {
-      return extent.firstWithout(range.from, to, PageState.Valid) === to;
+      return extent.isComplete(range.from, to);
     }
     const mine = arriving.filter((a) => a.placed === range);
     let next = 0;

@@ -104,24 +104,17 @@ export class TransferBatch implements Disposable {
   }
 
   /**
-   * Submits everything and ends the batch. The promise is the fence: it resolves when the GPU has finished, and may be
-   * ignored.
+   * Submits everything and ends the batch. The promise is the queue's own: it resolves when the GPU has finished. Whoever waits
+   * for it does so by `DeviceLost.wait`.
    *
-   * Errors: ENODEV when the device is lost, thrown or as the promise's rejection; EINTR as its rejection.
+   * Errors: ENODEV when the device is lost; EINTR.
    */
   submit(): Promise<void> {
     invariant(!this.#ended && !this.#busy, "I-GPU-2", () => "a batch is submitted after its end or during its upload");
-    const { gpu, op, signal } = this.#context;
     this.#check();
     this.#flush();
     this.#ended = true;
-    const done = gpu.lost.wait(
-      gpu.queue.onSubmittedWorkDone().then(() => undefined),
-      op,
-      { signal },
-    );
-    done.catch(() => undefined);
-    return done;
+    return this.#context.gpu.queue.onSubmittedWorkDone();
   }
 
   /** Drops what was not submitted. Idempotent. */

@@ -16,7 +16,7 @@ test.each(["handle", "device"] as const)(
     const uploading = batch.upload([{ ...runOf(target, 0, pattern(4096)), fill: () => fill.promise }]);
     const submitted = engine.begin();
     await submitted.upload([runOf(target, 0, pattern(512))]);
-    const done = submitted.submit();
+    const done = own.lost.wait(submitted.submit(), "test");
     const reading = engine.readback([{ buffer: target.buffer, offset: 0, bytes: 4096, take: () => undefined }]);
     if (who === "handle") {
       own.destroy();

@@ -239,7 +239,7 @@ test("EINTR: a signal ends an upload, a fence and a readback, and the engine can
   const fence = new AbortController();
   const submitted = engine.begin({ signal: fence.signal });
   await submitted.upload([runOf(target, 0, pattern(512))]);
-  const done = submitted.submit();
+  const done = gpu().lost.wait(submitted.submit(), "test", { signal: fence.signal });
   fence.abort();
   await expect(done).rejects.toMatchObject({ code: "EINTR" });
   const reading = new AbortController();

@@ -205,7 +205,7 @@ export class SvmDevice {
     for (let i = 0; i < wanted.length; i += PREFETCH_AT_ONCE) {
       const demands = await this.placer.place(table, wanted.slice(i, i + PREFETCH_AT_ONCE), [], work);
       const { finished } = await this.submit(table, demands, work, () => {});
-      await finished;
+      await this.device.gpu.lost.wait(finished, work.op, { signal: work.signal });
     }
     return wanted.length;
   }
