@@ -75,7 +75,11 @@ describe.skipIf(!report.works)("a process at its limits", () => {
         giveBack();
         assert.equal(descriptors(), before);
       }
-      assert.deepEqual([codes[0], new Set(codes)], ["ENOTSUP", new Set(["ENOTSUP", "ENOMEM", "opened"])]);`;
+      assert.deepEqual([codes[0], new Set(codes)], ["ENOTSUP", new Set(["ENOTSUP", "ENOMEM", "opened"])]);
+      // A further thread has to be started, which opens many files.
+      await openShared(options);
+      useUp()(12);
+      await assert.rejects(openShared(options), /ended at once \\(EMFILE.*put that right/);`;
     expect(await runLimited("ulimit -n 256", program)).toEqual(WELL);
   });
 

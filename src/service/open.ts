@@ -199,7 +199,7 @@ async function openThread(options: ServiceOptions, why: string): Promise<SharedM
   };
   const starting = keepAlive();
   try {
-    await untilReady(client, rescue.over);
+    await untilReady(client, rescue.over, exited);
     ready = true;
   } catch (error) {
     await untilSettled();
@@ -258,7 +258,7 @@ function endWithoutThreads(): void {
 }
 
 /** @throws KernelError of the opening; ESRCH the thread ended at once */
-function untilReady(client: MessagePort, over: Promise<Rescued>): Promise<void> {
+function untilReady(client: MessagePort, over: Promise<Rescued>, exited: Promise<Error | undefined>): Promise<void> {
   return new Promise((resolve, reject) => {
     const listener = ({ ready, failed }: Notice) => {
       if (ready) {
@@ -271,9 +271,12 @@ function untilReady(client: MessagePort, over: Promise<Rescued>): Promise<void> 
       client.off("message", listener);
     };
     client.on("message", listener);
-    void over.then(({ poisoned }) => {
+    void over.then(async ({ poisoned }) => {
       if (poisoned) {
-        reject(new KernelError("ESRCH", "open", "the service thread ended at once: look at what it wrote"));
+        const why = (await exited)?.message ?? "it wrote why";
+        reject(
+          new KernelError("ESRCH", "open", `the service thread ended at once (${why}): put that right, and open anew`),
+        );
       }
     });
   });

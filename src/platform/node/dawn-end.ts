@@ -23,7 +23,7 @@ let remembering: typeof setImmediate | undefined;
 
 /** A function of native code without a name: neither one of the engine's nor a bound one. */
 function isDawns(callback: unknown): callback is Turn {
-  return typeof callback === "function" && callback.name === "" && /\{ \[native code\] \}$/.test(String(callback));
+  return typeof callback === "function" && callback.name === "" && String(callback).endsWith("{ [native code] }");
 }
 
 function rememberTurns(real: typeof setImmediate): typeof setImmediate {
