@@ -53,6 +53,9 @@ type Handlers = {
 
 const MAIN: SpaceId = 0;
 
+/** What gives something back is no mistake after the end. */
+const LETS_GO: ReadonlySet<Operation> = new Set<Operation>(["close", "putObject", "unlease"]);
+
 /** Serves one client. */
 export class ServiceHost implements Channel {
   readonly #parts: ServiceParts;
@@ -70,8 +73,11 @@ export class ServiceHost implements Channel {
     this.#spaces.set(MAIN, parts.mm);
   }
 
-  /** @throws KernelError as the operation's own function does; ESRCH a space that has exited */
+  /** @throws KernelError as the operation's own function does; ESRCH a space that has exited, or the service was closed */
   async call<K extends Operation>(op: K, args: Operations[K][0], signal?: AbortSignal): Promise<Operations[K][1]> {
+    if (this.#closed && !LETS_GO.has(op)) {
+      throw new KernelError("ESRCH", op, "the service was closed: open a new one");
+    }
     return await this.#handlers[op](args, signal);
   }
 

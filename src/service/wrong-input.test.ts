@@ -253,12 +253,19 @@ test.each(both)("past what an adopted memory has grown to: on %s", async (mmu) =
   expect(new Uint8Array(heap.buffer)[100_000]).toBe(9);
 });
 
-test("a service that was closed says so for each call", async () => {
-  const pm = await open({ mmu: "auto", device: false });
+test.each(both)("a service that was closed says so for each call: on %s", async (mmu) => {
+  const pm = await open({ mmu, device: false });
   const data = await pm.mm.mmap({ length: PAGE_SIZE });
+  const lease = await data.lease("r");
   await pm.close();
+  lease.release();
   expect(await failure(() => data.read())).toBe("ESRCH read");
   expect(await failure(() => pm.mm.stats())).toBe("ESRCH stats");
+  expect(await failure(() => pm.device.kernel(INCREMENT))).toBe("ESRCH kernel");
+  expect(await failure(() => pm.device.stats())).toBe("ESRCH deviceStats");
+  expect(await failure(() => pm.openFile("package.json"))).toBe("ESRCH openFile");
+  expect(await failure(() => pm.openUrl("http://127.0.0.1:9/"))).toBe("ESRCH openUrl");
+  expect(await failure(() => pm.counts())).toBe("ESRCH counts");
 });
 
 test.skipIf(!report.works)("what cannot be sent to the service is named", async () => {
