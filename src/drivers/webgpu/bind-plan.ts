@@ -9,6 +9,7 @@ import {
 } from "../../base/index.ts";
 import { type AddressSpace, Mapping, type MappingRange, notAMapping } from "../../mm/index.ts";
 import { bindConflict } from "./extent-table.ts";
+import type { GpuLimits } from "./gpu-handle.ts";
 import type { KernelBinding, KernelReflection } from "./reflect.ts";
 
 /** What a variable is bound to: a whole mapping or a part. */
@@ -50,7 +51,7 @@ export function isParams(binding: KernelBinding): boolean {
 export function planBindings(
   reflection: KernelReflection,
   bind: Readonly<Record<string, BindTarget>>,
-  limits: GPUSupportedLimits,
+  limits: GpuLimits,
   op: string,
 ): BindPlan {
   const wanted = reflection.bindings.filter((binding) => !isParams(binding));
@@ -98,7 +99,7 @@ export function mappingOf(target: BindTarget, op: string, what: string): Mapping
   return mapping;
 }
 
-function boundRange(binding: KernelBinding, target: BindTarget, limits: GPUSupportedLimits, op: string): BoundRange {
+function boundRange(binding: KernelBinding, target: BindTarget, limits: GpuLimits, op: string): BoundRange {
   const { name } = binding;
   const mapping = mappingOf(target, op, name);
   const { start, end } = target;

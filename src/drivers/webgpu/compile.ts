@@ -1,7 +1,7 @@
 /** From WGSL source to a pipeline, with errors that a kernel's author can act on. */
 import { KernelError, traceNow, traceOn } from "../../base/index.ts";
 import { compileModule, compilePipeline, wgslError } from "./gpu-compile.ts";
-import type { GpuHandle } from "./gpu-handle.ts";
+import type { GpuHandle, GpuLimits } from "./gpu-handle.ts";
 import type { GpuWaitOptions } from "./lost.ts";
 import { type BindingKind, type KernelReflection, reflectKernel } from "./reflect.ts";
 import { traceCompile } from "./trace-gpu.ts";
@@ -107,11 +107,7 @@ function makeLayouts(device: GPUDevice, reflection: KernelReflection, name: stri
 export type Workgroups = number | readonly [x: number, y?: number, z?: number];
 
 /** Checks a dispatch's size. Errors: EINVAL when a number is no integer, 0 or less, or over the device's limit. */
-export function checkWorkgroups(
-  limits: GPUSupportedLimits,
-  workgroups: Workgroups,
-  op = "dispatch",
-): [number, number, number] {
+export function checkWorkgroups(limits: GpuLimits, workgroups: Workgroups, op = "dispatch"): [number, number, number] {
   const max = limits.maxComputeWorkgroupsPerDimension;
   const given: readonly unknown[] = typeof workgroups === "number" ? [workgroups] : workgroups;
   if (!Array.isArray(given) || given.length < 1 || given.length > 3) {

@@ -34,7 +34,7 @@ export class DirectUploads {
    */
   takes(runs: readonly UploadRun[], limit: number): boolean {
     let waiting = 0;
-    let array: ArrayBufferLike | undefined;
+    let view: Uint8Array | undefined;
     let former: GPUBuffer | undefined;
     let written = false;
     for (const { buffer, offset, bytes, source, idle } of runs) {
@@ -49,9 +49,10 @@ export class DirectUploads {
       if (source === undefined || waiting > limit) {
         return false;
       }
-      if (source.buffer !== array) {
-        array = source.buffer;
-        if (this.#writes.unshared(array) === undefined) {
+      // Mostly all are in one. Asking a view for its buffer is a call into the engine.
+      if (source !== view) {
+        view = source;
+        if (this.#writes.unshared(source.buffer) === undefined) {
           return false;
         }
       }
@@ -68,7 +69,7 @@ export class DirectUploads {
     at = 0,
   ): MaybePromise<void> {
     let left = turnBytes;
-    let array: ArrayBufferLike | undefined;
+    let view: Uint8Array | undefined;
     let plain: ArrayBuffer | undefined;
     let done = at;
     for (let i = first; i < runs.length; i++) {
@@ -76,9 +77,9 @@ export class DirectUploads {
       if (source === undefined) {
         continue;
       }
-      if (source.buffer !== array) {
-        array = source.buffer;
-        plain = this.#writes.unshared(array);
+      if (source !== view) {
+        view = source;
+        plain = this.#writes.unshared(source.buffer);
       }
       const from = source.byteOffset + sourceOffset;
       while (done < bytes && plain !== undefined) {

@@ -17,13 +17,38 @@ export interface AdapterHints {
   readonly writing?: DirectWrites | undefined;
 }
 
+/** Limits that are worth more than WebGPU's defaults to memory and compute. */
+const WANTED_LIMITS = [
+  "maxBufferSize",
+  "maxStorageBufferBindingSize",
+  "maxUniformBufferBindingSize",
+  "maxStorageBuffersPerShaderStage",
+  "maxUniformBuffersPerShaderStage",
+  "maxBindingsPerBindGroup",
+  "maxBindGroups",
+  "minStorageBufferOffsetAlignment",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupSizeX",
+  "maxComputeWorkgroupSizeY",
+  "maxComputeWorkgroupSizeZ",
+  "maxComputeWorkgroupsPerDimension",
+] as const satisfies readonly (keyof GPUSupportedLimits)[];
+
+/** The limits that matter here, as plain numbers: each that is asked of a device is a call into the browser or Dawn. */
+export type GpuLimits = Pick<GPUSupportedLimits, (typeof WANTED_LIMITS)[number]>;
+
+function limitsOf({ limits }: GPUDevice): GpuLimits {
+  return Object.fromEntries(WANTED_LIMITS.map((name) => [name, limits[name]])) as unknown as GpuLimits;
+}
+
 /** A GPUDevice, the knowledge of its loss, and its end. */
 export class GpuHandle {
   /** Bytes of the buffers that this library has made here, of all kinds. */
   bufferBytes = 0;
   readonly device: GPUDevice;
   readonly queue: GPUQueue;
-  readonly limits: GPUSupportedLimits;
+  readonly limits: GpuLimits;
   readonly label: string;
   readonly ownership: Ownership;
   readonly lost: DeviceLost;
@@ -42,7 +67,7 @@ export class GpuHandle {
   constructor(device: GPUDevice, label: string, ownership: Ownership, { waiting, writing }: AdapterHints = {}) {
     this.device = device;
     this.queue = device.queue;
-    this.limits = device.limits;
+    this.limits = limitsOf(device);
     this.label = label;
     this.ownership = ownership;
     this.lost = new DeviceLost(device, label, waiting === "nudge" ? new QueueNudge(device.queue) : waiting);
@@ -73,24 +98,6 @@ export function adoptGpuDevice(
 ): GpuHandle {
   return new GpuHandle(device, label, "borrowed", hints);
 }
-
-/** Limits that are worth more than WebGPU's defaults to memory and compute. */
-const WANTED_LIMITS = [
-  "maxBufferSize",
-  "maxStorageBufferBindingSize",
-  "maxUniformBufferBindingSize",
-  "maxStorageBuffersPerShaderStage",
-  "maxUniformBuffersPerShaderStage",
-  "maxBindingsPerBindGroup",
-  "maxBindGroups",
-  "minStorageBufferOffsetAlignment",
-  "maxComputeWorkgroupStorageSize",
-  "maxComputeInvocationsPerWorkgroup",
-  "maxComputeWorkgroupSizeX",
-  "maxComputeWorkgroupSizeY",
-  "maxComputeWorkgroupSizeZ",
-  "maxComputeWorkgroupsPerDimension",
-] as const satisfies readonly (keyof GPUSupportedLimits)[];
 
 /** Features that WGSL kernels can use. */
 const WANTED_FEATURES: readonly string[] = ["shader-f16", "subgroups", "timestamp-query"];

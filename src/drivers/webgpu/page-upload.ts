@@ -14,6 +14,7 @@ import { type Extent, PageState } from "./extent.ts";
 import type { FenceTimeline } from "./fence.ts";
 import { traceUploads } from "./trace-gpu.ts";
 import type { TransferBatch, UploadRun } from "./transfer-batch.ts";
+import { WindowView } from "./window-view.ts";
 
 /** Pages of an extent that need their object's bytes. */
 export interface PageRun {
@@ -41,8 +42,7 @@ export interface UploadPlan {
   readonly clears: { readonly buffer: GPUBuffer; readonly offset: number; readonly bytes: number }[];
   pages: number;
   readonly fences: FenceTimeline;
-  /** The window that a run was read from last. */
-  window?: Uint8Array;
+  readonly window: WindowView;
 }
 
 /** Records the upload of pages on the batch. @throws KernelError what reading them throws; ENODEV; EINTR; ENOMEM */
@@ -55,7 +55,7 @@ export async function uploadRuns(
   if (runs.length === 0) {
     return;
   }
-  const plan: UploadPlan = { uploads: [], clears: [], pages: 0, fences: device.fences };
+  const plan: UploadPlan = { uploads: [], clears: [], pages: 0, fences: device.fences, window: new WindowView() };
   for (const run of runs) {
     planUpload(plan, run);
   }
@@ -125,7 +125,7 @@ function uploadRun(plan: UploadPlan, run: PageRun, from: number, to: number, inW
     bytes: (to - from) * PAGE_SIZE,
     fill: window === undefined ? reader(object, page + from, transit) : notAsked,
     idle: plan.fences.isDone(extent.lastSerial),
-    source: window && windowOf(plan, window.buffer),
+    source: window && plan.window.of(window.buffer),
     sourceOffset: window?.byteOffset ?? 0,
     extent,
     page: at + from,
@@ -141,14 +141,6 @@ function reader(object: MemoryObject, page: number, transit: Transit): UploadRun
 /** The `fill` of a run whose bytes are copied from their window. */
 function notAsked(): never {
   throw new BugError("I-GPU-2", "a run with a source is filled");
-}
-
-/** One view of a whole window does for all of its pages. */
-function windowOf(plan: UploadPlan, buffer: ArrayBufferLike): Uint8Array {
-  if (plan.window?.buffer !== buffer) {
-    plan.window = new Uint8Array(buffer);
-  }
-  return plan.window;
 }
 
 /** {@link readPages} from any byte on: staging may end within a page. */

@@ -3,6 +3,7 @@ import { chain, isPromise, type MaybePromise, PAGE_SIZE, traceNow, traceOn } fro
 import { inOneWindow, isZeroPage, type MemoryObject, PageFlag, readPages, type Transit } from "../../../mm/index.ts";
 import { readBytes } from "../page-upload.ts";
 import type { TransferBatch, UploadRun } from "../transfer-batch.ts";
+import { WindowView } from "../window-view.ts";
 import { SUB_PAGES } from "./page-entry.ts";
 import type { SvmFrame } from "./svm-frame.ts";
 import { traceFrameUpload } from "./trace-svm.ts";
@@ -39,7 +40,7 @@ export class FrameUploads {
   readonly #clears: { readonly buffer: GPUBuffer; readonly offset: number; bytes: number }[] = [];
   readonly #traced: { readonly frame: SvmFrame; readonly sub: number; readonly pages: number }[] = [];
   /** The one that a run was read from last. */
-  #window: Uint8Array | undefined;
+  readonly #window = new WindowView();
   /** Pages whose bytes move. */
   pages = 0;
 
@@ -83,7 +84,7 @@ export class FrameUploads {
       const pieces: { buffer: GPUBuffer; offset: number; at: number; bytes: number }[] = [];
       this.#forEachPiece(run, start, stop, (buffer, offset, at, bytes) => pieces.push({ buffer, offset, at, bytes }));
       const window = windowOf(object, page + start, page + stop, transit);
-      const view = window && this.#viewOf(window.buffer);
+      const view = window && this.#window.of(window.buffer);
       const source =
         pieces.length === 1 || window !== undefined
           ? undefined
@@ -102,14 +103,6 @@ export class FrameUploads {
         });
       }
     }
-  }
-
-  /** One view of a whole window does for all of its pages. */
-  #viewOf(buffer: ArrayBufferLike): Uint8Array {
-    if (this.#window?.buffer !== buffer) {
-      this.#window = new Uint8Array(buffer);
-    }
-    return this.#window;
   }
 
   /** Calls `piece` for the parts of pages `[from, to)` that lie in frames next to each other; `at` counts bytes from `from`. */
