@@ -105,3 +105,24 @@ describe("permissions that change", () => {
     expect((await wordsOf(new Mapping(child, data.start as VirtAddr, SVM_PAGE, "data")))[7]).toBe(1);
   });
 });
+
+test("a page that is sealed while the device is asked for it to write is brought to be read: EPERM where the kernel writes", async () => {
+  await using m = await svmMachine();
+  const data = await m.mm.mmap({ length: SVM_PAGE, name: "data" });
+  const kernel = await m.device.kernel(SVM_INCREMENT);
+  await data.write(0, new Uint8Array(SVM_PAGE).fill(7));
+  let sealed: Promise<void> | undefined;
+  const dispatched = kernel.dispatch({
+    mm: m.mm,
+    params: { data: data.svmAddress, words: WORDS },
+    workgroups: WORDS / 64,
+    timeoutMs: 500,
+    onRound: () => {
+      sealed ??= m.mm.mprotect(data.start, SVM_PAGE, "r");
+    },
+  });
+  await expect(dispatched).rejects.toMatchObject({ code: "EPERM" });
+  await sealed;
+  expect((await wordsOf(data))[0]).toBe(0x07070707);
+  validateMm(m.mm);
+});

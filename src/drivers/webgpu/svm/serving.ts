@@ -30,6 +30,19 @@ export function servedOf(table: SvmTable, demands: readonly Demand[]): boolean {
   return demands.some(({ page }) => table.frameAt(page)?.isServed);
 }
 
+/**
+ * The demands as the mappings allow them by now. What went, or may not be written any more, is for the kernel to find out, which
+ * can say where it was going; but to get there it has to read what may be read.
+ */
+export function allowed(table: SvmTable, demands: readonly Demand[]): readonly Demand[] {
+  if (demands.every(({ page, write }) => table.isMapped(page, write))) {
+    return demands;
+  }
+  return demands
+    .map((demand) => (demand.write && !table.isMapped(demand.page, true) ? { ...demand, write: false } : demand))
+    .filter(({ page, write }) => table.isMapped(page, write));
+}
+
 /** Frames that a dispatch brings pages to, until it is disposed of. */
 export function serve({ served }: FramePlacer, frames: readonly SvmFrame[]): Disposable {
   for (const frame of frames) {

@@ -14,7 +14,7 @@ import { FramePlacer } from "./frame-placer.ts";
 import { FramePool } from "./frame-pool.ts";
 import { pageOfAddr } from "./page-entry.ts";
 import { type Demand, Service } from "./service.ts";
-import { APART, oneTogether, serve, servedOf, TRIES_TOGETHER } from "./serving.ts";
+import { APART, allowed, oneTogether, serve, servedOf, TRIES_TOGETHER } from "./serving.ts";
 import { SvmTable } from "./svm-table.ts";
 import { tracePrefetch, traceService } from "./trace-svm.ts";
 import { FrameClaim, newTally, type SvmWork } from "./work.ts";
@@ -311,9 +311,8 @@ export class SvmDevice {
     }
     const service = new Service(table, lock);
     try {
-      // What is no longer mapped is for the kernel to find out, which can say where it was going.
-      const mapped = placed.filter(
-        ({ page, write, optional }) => table.isMapped(page, write) && !(optional && bound?.excludes(page, write)),
+      const mapped = allowed(table, placed).filter(
+        ({ page, write, optional }) => !(optional && bound?.excludes(page, write)),
       );
       for (const { page, write } of mapped) {
         bound?.check(page, write);
